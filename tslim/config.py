@@ -1,0 +1,155 @@
+"""Every setting, as frozen dataclasses with one documented field a line. Presets are functions.
+
+The command line's flags and help, and the ``config.json`` of a run, all come from these classes.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tslim.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """What the radiance field is made of (fixed for the life of a model)."""
+
+    max_rank: int = 16
+    """ranks that the field has room for; one rank is 1 density and 3 appearance components in each of 3 modes"""
+    decoder: Literal["mlp", "sh"] = "mlp"
+    """how features become colour: the paper's MLP, or spherical harmonics of degree 2 (much cheaper)"""
+    density_activation: Literal["softplus", "relu"] = "softplus"
+    """softplus for objects in a box, relu for forward-facing scenes"""
+    density_shift: float = -10.0
+    """added to the density feature before the activation"""
+    distance_scale: float = 25.0
+    """density is multiplied by this along the ray"""
+    feature_encoding: int = 2
+    """frequencies of the positional encoding of features (MLP decoder)"""
+    direction_encoding: int = 2
+    """frequencies of the positional encoding of viewing directions (MLP decoder)"""
+    init_scale: float = 0.1
+    """standard deviation of the initial factors"""
+    rank_affine: bool = False
+    """learn a scale and shift per rank for the density feature and the 27 colour features"""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The policy that sets the active rank while training."""
+
+    policy: Literal["train", "fixed"] = "train"
+    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF)"""
+    upsilon: float = 0.4
+    """train: relative change of a batch's loss that raises the rank (the paper's υ)"""
+    eta: int = 0
+    """train: steps that must pass between two increases (the paper's η)"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a field is trained."""
+
+    field: FieldConfig = field(default_factory=FieldConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    steps: int = 30_000
+    """optimiser steps"""
+    batch_rays: int = 4096
+    """rays per step"""
+    lr_factors: float = 0.02
+    """learning rate of planes and lines"""
+    lr_network: float = 1e-3
+    """learning rate of the basis and the decoder"""
+    lr_decay: float = 0.1
+    """learning rates fall by this factor over the run"""
+    lr_reset_on_grow: bool = True
+    """learning rates start again (and fall over the remaining steps) when the grid grows"""
+    grid_start: int = 128
+    """grid side at the start: the cube root of the number of voxels"""
+    grid_end: int = 300
+    """grid side at the end"""
+    grow_steps: tuple[int, ...] = (2000, 3000, 4000, 5500, 7000)
+    """steps at which the grid grows, log-spaced from grid_start to grid_end"""
+    occupancy_steps: tuple[int, ...] = (2000, 4000)
+    """steps at which empty space is measured; the box shrinks at the first, rays that miss are dropped at the second"""
+    occupancy_threshold: float = 1e-4
+    """alpha of a half-voxel step above which a cell counts as occupied"""
+    step_ratio: float = 0.5
+    """distance between samples, in voxels"""
+    weight_threshold: float = 1e-4
+    """samples of smaller weight are not given a colour"""
+    stop_transmittance: float = 1e-4
+    """a ray ends where less light than this is left; 0 follows every ray to its end"""
+    l1_start: float = 8e-5
+    """weight of the L1 norm of the density factors until the first occupancy refresh"""
+    l1_rest: float = 4e-5
+    """the same afterwards"""
+    tv_density: float = 0.0
+    """weight of the total variation of the density planes"""
+    tv_appearance: float = 0.0
+    """weight of the total variation of the appearance planes"""
+    seed: int = 0
+    """the one seed that everything random comes from"""
+    report_every: int = 25
+    """steps between progress reports"""
+    checkpoint_every: int = 2500
+    """steps between checkpoints"""
+
+
+def paper() -> TrainConfig:
+    """SlimmeRF's published setting for NeRF-synthetic: 30 000 steps, 128³ to 300³, TRaIn with υ = 0.4."""
+    return TrainConfig()
+
+
+def quick() -> TrainConfig:
+    """The default: a good model in minutes on two CPU cores."""
+    return TrainConfig(
+        steps=3000,
+        batch_rays=2048,
+        grid_start=64,
+        grid_end=160,
+        grow_steps=(300, 450, 600, 825, 1050),
+        occupancy_steps=(300, 600),
+        checkpoint_every=1000,
+    )
+
+
+def tiny() -> TrainConfig:
+    """For tests: seconds."""
+    return TrainConfig(
+        field=FieldConfig(max_rank=4),
+        steps=60,
+        batch_rays=256,
+        grid_start=16,
+        grid_end=24,
+        grow_steps=(30, 40),
+        occupancy_steps=(20, 40),
+        report_every=10,
+        checkpoint_every=30,
+    )
+
+
+PRESETS = {"quick": quick, "paper": paper, "tiny": tiny}
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain data for json."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(data: dict[str, Any], cls: type = TrainConfig):
+    """The inverse of ``to_dict``; unknown or missing names raise ``ConfigError``."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
+    values = {}
+    for name, value in data.items():
+        if name == "field":
+            value = from_dict(value, FieldConfig)
+        elif name == "schedule":
+            value = from_dict(value, ScheduleConfig)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[name] = value
+    return cls(**values)

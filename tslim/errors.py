@@ -1,0 +1,32 @@
+"""The errors that tslim raises on bad input: each message says what was found, what is accepted and what to do next.
+
+The command line prints such an error as one line and exits with code 2.
+"""
+
+
+class TslimError(Exception):
+    """Base of every error that tslim raises on purpose."""
+
+
+class SceneError(TslimError, ValueError):
+    """A data set that cannot be used: unknown format, broken json, missing or damaged image, impossible pose."""
+
+
+class ConfigError(TslimError, ValueError):
+    """A setting, or a combination of settings, that makes no sense."""
+
+
+class ModelFileError(TslimError, ValueError):
+    """A model file or checkpoint that is damaged, truncated, of another kind or from another version."""
+
+
+class RunFolderError(TslimError, OSError):
+    """A run folder that cannot be written, holds another run already, or holds none."""
+
+
+class BackendError(TslimError, RuntimeError):
+    """A compute device that was asked for and is not there, or computes wrong gradients."""
+
+
+class OutOfMemoryError(TslimError, MemoryError):
+    """The run would need more memory than there is; the message says what to lower."""
