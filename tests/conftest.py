@@ -1,0 +1,52 @@
+"""Fixtures and markers that every test may use.
+
+One process, one ``ti.init``: tests that compute ask for ``cpu``; tests of another arch run in a subprocess.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow") or config.getoption("-m"):
+        return
+    slow = [item for item in items if "slow" in item.keywords]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if "slow" not in item.keywords]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def cpu():
+    """The CPU backend, initialised once for the whole session."""
+    import tslim
+
+    return tslim.init("cpu")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """A function from a scene's relative path, such as ``blender/lego``, to its folder; skips where it is absent."""
+    base = Path(os.environ.get("TSLIM_DATA") or ROOT.parent / "shared" / "data")
+
+    def find(name: str) -> Path:
+        folder = base / name
+        if not folder.is_dir():
+            pytest.skip(f"needs the scene {name}: no folder {folder} (set TSLIM_DATA to where the scenes are)")
+        return folder
+
+    return find
