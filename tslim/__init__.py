@@ -1,0 +1,63 @@
+"""tslim: a differentiable renderer in Taichi that trains one radiance field and lets its user choose the size afterwards.
+
+``import tslim`` is instant and without side effects: each name below is imported when it is first used.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "tslim.backend": ("init", "Backend"),
+    "tslim.cameras": ("Cameras",),
+    "tslim.config": ("FieldConfig", "ScheduleConfig", "TrainConfig"),
+    "tslim.data": ("load_scene", "builtin_scene"),
+    "tslim.errors": (
+        "TslimError",
+        "BackendError",
+        "ConfigError",
+        "ModelFileError",
+        "OutOfMemoryError",
+        "RunFolderError",
+        "SceneError",
+    ),
+    "tslim.evaluate": ("rank_sweep", "SweepRow"),
+    "tslim.events": (
+        "Event",
+        "Started",
+        "Stepped",
+        "Progress",
+        "RankGrew",
+        "GridGrew",
+        "OccupancyRefreshed",
+        "CheckpointSaved",
+        "Warned",
+        "Finished",
+    ),
+    "tslim.field": ("Field",),
+    "tslim.media": ("render_video",),
+    "tslim.metrics": ("psnr", "ssim"),
+    "tslim.model_file": ("load",),
+    "tslim.preview": ("Preview",),
+    "tslim.renderer": ("Renderer", "Image", "render"),
+    "tslim.scene": ("Scene", "Views"),
+    "tslim.trainer": ("Trainer",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", "presets", *_HOME]
+
+
+def __getattr__(name: str):
+    if name == "presets":
+        value = importlib.import_module("tslim.config")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'tslim' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
