@@ -1,4 +1,4 @@
-"""tslim: a differentiable renderer in Taichi that trains one radiance field and lets its user choose the size afterwards.
+"""tslim: a differentiable renderer in Taichi that trains one radiance field and lets you choose its size afterwards.
 
 ``import tslim`` is instant and without side effects: each name below is imported when it is first used.
 """
