@@ -1,0 +1,93 @@
+"""Loaders of posed photographs, one module a format, and the procedural scene that needs no data.
+
+A format's module has ``RECOGNISED_BY`` (words for people), ``sniff(folder) -> bool`` (cheap; never raises on bad
+contents) and ``load(folder, options) -> Scene`` (raises ``SceneError`` with the file's name).
+"""
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from tslim.errors import SceneError
+from tslim.scene import Scene, checked
+
+FORMATS: dict[str, str] = {
+    "blender": "tslim.data.blender",
+}
+"""Format name to module, in the order in which they are sniffed. Imported when first asked for."""
+
+COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user asked of a loader."""
+
+    downscale: int = 1
+    """load images this many times smaller in each direction"""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """colour behind transparent pixels, sRGB in [0, 1]"""
+    max_images: int | None = None
+    """use at most so many evenly spaced images of each split"""
+
+
+def load_scene(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    downscale: int = 1,
+    background: str | Sequence[float] = "white",
+    max_images: int | None = None,
+) -> Scene:
+    """Reads a folder of posed photographs.
+
+    ``format`` is one of ``FORMATS`` or None to recognise it; ``downscale`` a whole number; ``background`` "white",
+    "black", "#rrggbb" or three numbers in [0, 1]. Raises ``SceneError`` in one line for anything that cannot be used.
+    """
+    folder = Path(path)
+    if format is not None and format not in FORMATS:
+        raise SceneError(f"unknown format {format}; known: {known_formats()}")
+    if downscale < 1 or downscale != int(downscale):
+        raise SceneError(f"downscale {downscale}: expected a whole number of 1 or more")
+    if max_images is not None and max_images < 1:
+        raise SceneError(f"max images {max_images}: expected 1 or more")
+    options = LoadOptions(int(downscale), parse_colour(background), max_images)
+    if not folder.exists():
+        raise SceneError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
+    return checked(_module(format or sniff_format(folder)).load(folder, options))
+
+
+def sniff_format(folder: str | Path) -> str:
+    """The name of the first format that recognises the folder; raises ``SceneError`` that lists the known ones."""
+    for name in FORMATS:
+        if _module(name).sniff(Path(folder)):
+            return name
+    raise SceneError(f"{folder}: unknown format; known: {known_formats()}")
+
+
+def known_formats() -> str:
+    """The formats and what each is recognised by, in one line."""
+    return "; ".join(f"{name} ({_module(name).RECOGNISED_BY})" for name in FORMATS)
+
+
+def parse_colour(colour: str | Sequence[float]) -> tuple[float, float, float]:
+    """Three sRGB numbers in [0, 1] from "white", "black", "#rrggbb" or three such numbers."""
+    if isinstance(colour, str):
+        if colour in COLOURS:
+            return COLOURS[colour]
+        if re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+            return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    else:
+        values = tuple(float(v) for v in colour)
+        if len(values) == 3 and all(0 <= v <= 1 for v in values):
+            return values
+    raise SceneError(f"background {colour}: expected white, black, #rrggbb or three numbers between 0 and 1")
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(FORMATS[name])
