@@ -4,7 +4,7 @@ The command line's flags and help, and the ``config.json`` of a run, all come fr
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tslim.errors import ConfigError
@@ -50,8 +50,8 @@ class ScheduleConfig:
 class TrainConfig:
     """How a field is trained."""
 
-    field: FieldConfig = field(default_factory=FieldConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     steps: int = 30_000
     """optimiser steps"""
     batch_rays: int = 4096
