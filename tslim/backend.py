@@ -28,11 +28,21 @@ class Backend:
     """CPU threads that Taichi may use"""
     notes: tuple[str, ...] = ()
     """what the user should know about the choice, one line each"""
+    gradient_error: str | None = None
+    """what the start-up probe found wrong with this device's gradients"""
 
     @property
     def is_cpu(self) -> bool:
         """Whether device arrays are numpy arrays."""
         return self.arch == "cpu"
+
+    def require_gradients(self) -> None:
+        """Raises ``BackendError`` on a device that computes wrong gradients: it may render, but must not train."""
+        if self.gradient_error is not None:
+            raise BackendError(
+                f"{self.arch} ({self.device}) computes wrong gradients ({self.gradient_error}): no training on it; "
+                "update its driver or use --arch cpu"
+            )
 
     def __str__(self) -> str:
         threads = f", {self.threads} threads" if self.is_cpu else ""
@@ -84,7 +94,12 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
     count = threads or hardware.cpu_count()
     device = _device_name(arch, notes)
     _start(ti, arch, seed, count)
-    _current = Backend(arch, device, count, tuple(notes))
+    from tslim import gradient_check
+
+    wrong = gradient_check.find_wrong(arch == "cpu")
+    if wrong is not None:
+        notes.append(f"wrong gradients ({wrong}): this device must not train")
+    _current = Backend(arch, device, count, tuple(notes), wrong)
     return _current
 
 
@@ -132,10 +147,10 @@ def _best_arch(notes: list[str]) -> str:
 
 
 def try_arch(arch: str, *, timeout: float = 60.0) -> str | None:
-    """Starts an arch in a subprocess; ``None`` if all is well, else why not, in one line."""
+    """Starts an arch and proves its gradients in a subprocess; ``None`` if all is well, else why not, in one line."""
     code = (
         "from tslim import backend\nfrom tslim.errors import BackendError\n"
-        f"try:\n    backend.init({arch!r})\n"
+        f"try:\n    backend.init({arch!r}).require_gradients()\n"
         "except BackendError as error:\n    raise SystemExit(str(error))\n"
     )
     try:

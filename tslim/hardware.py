@@ -93,7 +93,10 @@ class _InstanceCreateInfo(ctypes.Structure):
 
 
 def vulkan_devices() -> list[dict]:
-    """``[{"name", "kind", "software", "version"}]`` in the loader's order; ``RuntimeError`` without loader or driver."""
+    """``[{"name", "kind", "software", "version"}]``, in the loader's order.
+
+    Raises ``RuntimeError`` without a loader or a driver.
+    """
     vulkan = vulkan_loader()
     if vulkan is None:
         raise RuntimeError("no Vulkan loader (libvulkan.so.1)")
