@@ -1,0 +1,1 @@
+"""What tslim is timed against. Not installed, not imported by ``tslim``."""
