@@ -152,3 +152,13 @@ def test_a_missing_x11_library_is_explained_with_the_package_to_install():
     missing = ModuleNotFoundError("No module named 'taichi'", name="taichi")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert f"({version}): pip install taichi" in backend.explain_import_error(missing)
+
+
+def test_vulkan_prefers_hardware_wherever_it_stands_in_the_list_unless_asked_by_number():
+    iris = {"name": "Iris", "kind": "integrated GPU", "software": False}
+    pick = hardware.preferred_vulkan_device
+    assert pick([LAVAPIPE, iris, RADEON]) == 2
+    assert pick([LAVAPIPE, iris]) == 1
+    assert pick([LAVAPIPE]) == 0
+    assert pick([LAVAPIPE, iris, RADEON], "0") == 0
+    assert pick([LAVAPIPE, iris], "7") == 1

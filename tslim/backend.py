@@ -170,8 +170,11 @@ def _device_name(arch: str, notes: list[str]) -> str:
         raise BackendError(f"{arch} is not available: {error}") from None
     if not devices:
         raise BackendError(f"{arch} is not available: the driver knows no device")
-    # Taichi takes the first discrete GPU, else the first device.
-    chosen = next((d for d in devices if d.get("kind") == "discrete GPU"), devices[0])
+    chosen = devices[0]
+    if arch == "vulkan":
+        index = hardware.preferred_vulkan_device(devices, os.environ.get("TI_VISIBLE_DEVICE"))
+        os.environ["TI_VISIBLE_DEVICE"] = str(index)  # how Taichi is told which
+        chosen = devices[index]
     if chosen.get("software"):
         notes.append("a software device: correct, but far slower than --arch cpu")
     return chosen["name"]

@@ -133,6 +133,15 @@ def has_real_vulkan_device(devices: list[dict]) -> bool:
     return any(not d["software"] for d in devices)
 
 
+def preferred_vulkan_device(devices: list[dict], asked: str | None = None) -> int:
+    """Index of the device to use: the one asked for by number if it exists, else discrete before integrated before
+    virtual before software."""
+    if asked is not None and asked.isdigit() and int(asked) < len(devices):
+        return int(asked)
+    order = ("discrete GPU", "integrated GPU", "virtual GPU", "other", "software")
+    return min(range(len(devices)), key=lambda i: order.index(devices[i]["kind"]))
+
+
 def run_python(code: str, *, timeout: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs Python code in a fresh process with this one's ``sys.path``. Raises ``RuntimeError`` past the time limit."""
     prelude = f"import sys; sys.path[:] = {[p or os.getcwd() for p in sys.path]!r}\n"
