@@ -1,0 +1,220 @@
+"""What people see in the terminal: live progress, tables, one-line errors. Only this file and cli.py print.
+
+On a terminal there is one live line with a bar, and everything worth keeping (a rank that was added, a grid that
+grew) is logged above it. Into a file or pipe go plain lines now and then, without colours or control codes.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, track
+from rich.table import Table
+from rich.text import Text
+
+from tslim import events
+
+PLAIN_SECONDS = 10.0
+"""Without a terminal, progress is a line at most this often."""
+
+
+class Console:
+    """Writes to the terminal, or plainly to whatever stands in for one.
+
+    Args:
+        rich: a rich console to write to; one on standard output by default.
+    """
+
+    def __init__(self, rich: RichConsole | None = None) -> None:
+        self.rich = rich or RichConsole(highlight=False)
+        self.live = self.rich.is_terminal and not self.rich.is_dumb_terminal
+
+    def line(self, text: object, style: str | None = None) -> None:
+        """One line as it is, never wrapped when it goes to a file, so that paths can be copied and lines searched."""
+        self.rich.print(Text(str(text)), style=style, soft_wrap=True, highlight=False)
+
+    def fact(self, name: str, value: object) -> None:
+        """A named fact, names aligned below each other."""
+        self.rich.print(f"[bold]{escape(name):<9}[/]{escape(str(value))}", soft_wrap=True, highlight=False)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know but need not act on."""
+        self.line(f"warning: {message}", style="yellow")
+
+    def sweep_table(self, rows: Iterable["SweepRow"], title: str | None = None) -> list["SweepRow"]:  # noqa: F821
+        """Shows rank, size, PSNR, SSIM and time of each row, and returns the rows."""
+        rows = list(rows)
+        table = _table("rank", "MB", "PSNR (dB)", "SSIM", "ms/frame", title=title)
+        for row in rows:
+            table.add_row(
+                str(row.rank), f"{row.bytes / 1e6:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ms_per_frame:.0f}"
+            )
+        self.rich.print(table)
+        return rows
+
+    def facts_table(self, rows: Sequence[tuple[str, object]], title: str | None = None) -> None:
+        """Two columns: names and values."""
+        table = Table(show_header=False, box=None, title=title, title_justify="left", padding=(0, 2, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
+        self.rich.print(table)
+
+    def wrote(self, paths: Sequence[Path]) -> None:
+        """The list of files that a command left behind, with their sizes."""
+        self.line("wrote", style="bold")
+        for path in paths:
+            size = _size(path)
+            self.line(f"  {path}" + (f"  ({size})" if size else ""))
+
+    def track(self, items: Iterable, what: str, total: int) -> Iterator:
+        """Passes items through, with a bar on a terminal that goes away at the end."""
+        if not self.live:
+            yield from items
+            return
+        yield from track(items, what, total=total, console=self.rich, transient=True)
+
+    @contextmanager
+    def training(self, steps: int) -> Iterator["TrainingView"]:
+        """A consumer of a trainer's events for the length of the block."""
+        view = TrainingView(self, steps)
+        try:
+            yield view
+        finally:
+            view.close()
+
+
+class TrainingView:
+    """Shows a run from its events: give each one to ``show``."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self._console = console
+        self._said = -PLAIN_SECONDS
+        self._last: events.Progress | None = None
+        self._bar: Progress | None = None
+        self._task = None
+        if console.live:
+            wide = console.rich.width >= 78
+            self._bar = Progress(
+                BarColumn(bar_width=None if wide else 8),
+                MofNCompleteColumn(),
+                *([TextColumn("loss {task.fields[loss]}")] if wide else []),
+                TextColumn("[bold]{task.fields[psnr]}[/]"),
+                TextColumn("rank {task.fields[rank]}"),
+                *([TextColumn("{task.fields[rays]} rays/s")] if wide else []),
+                _TimeLeft(),
+                console=console.rich,
+                refresh_per_second=4,
+                expand=True,
+            )
+            self._task = self._bar.add_task("", total=steps, loss="–", psnr="– dB", rank="–", rays="–", left=None)
+            self._bar.start()
+
+    def show(self, event: events.Event) -> None:
+        """Shows one event."""
+        if isinstance(event, events.Stepped):
+            if self._bar:
+                self._bar.update(self._task, completed=event.step, rank=event.rank)
+        elif isinstance(event, events.Progress):
+            self._progress(event)
+        elif isinstance(event, events.Started):
+            if self._bar:
+                self._bar.update(self._task, completed=event.step, total=event.steps)
+            self._above(str(event))
+            if event.memory:
+                largest = sorted(event.memory.items(), key=lambda item: -item[1])
+                self._above("memory   " + ", ".join(f"{name} {_bytes(size)}" for name, size in largest))
+        elif isinstance(event, events.Warned):
+            self._above(str(event), "yellow")
+        elif isinstance(event, events.RankGrew):
+            self._above(str(event), "green")
+        elif not isinstance(event, events.CheckpointSaved):
+            self._above(str(event))
+
+    def note(self, text: str) -> None:
+        """A line above the bar that no event caused."""
+        self._above(text, "yellow")
+
+    def close(self) -> None:
+        """Ends the live display; what it showed last stays."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+        elif self._last and self._said_step != self._last.step:
+            self._console.line(self._last)
+
+    _said_step = -1
+
+    def _progress(self, event: events.Progress) -> None:
+        self._last = event
+        if self._bar:
+            self._bar.update(
+                self._task,
+                completed=event.step,
+                loss=f"{event.loss:.5f}",
+                psnr=f"{event.psnr:.2f} dB",
+                rank=event.rank,
+                rays=_count(event.rays_per_second),
+                left=event.seconds_left,
+            )
+        elif time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            self._said_step = event.step
+            self._console.line(event)
+
+    def _above(self, text: str, style: str | None = None) -> None:
+        self._console.line(f"  {text}" if self._bar else text, style=style)
+
+
+class _TimeLeft(ProgressColumn):
+    """The trainer's own estimate: it knows that later steps are dearer, which a bar does not."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["left"]
+        return Text("– left" if left is None else f"{duration(left)} left", style="cyan")
+
+
+def fail(message: object) -> None:
+    """An error as one line on standard error, whatever line breaks the message holds."""
+    text = " ".join(str(message).split()) or type(message).__name__
+    sys.stderr.write(f"tslim: {text}\n")
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    total = max(int(round(seconds)), 0)
+    hours, rest = divmod(total, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def _table(*columns: str, title: str | None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _count(value: float) -> str:
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _size(path: Path) -> str:
+    if path.is_file():
+        return _bytes(path.stat().st_size)
+    if path.is_dir():
+        count = sum(1 for p in path.rglob("*") if p.is_file())
+        return f"{count} files"
+    return ""
