@@ -1,0 +1,143 @@
+"""Ray marching against a brute-force march in numpy that looks at every step of every ray."""
+
+import numpy as np
+import pytest
+
+BOX = np.array([[-1.0, -0.8, -1.2], [1.1, 0.9, 1.0]], np.float32)
+STEP = 0.037
+N_STEPS = 128
+N_WORDS = N_STEPS // 32
+NEAR, FAR = 0.5, 6.0
+
+
+def pack_bits(flags: np.ndarray) -> np.ndarray:
+    """Flags (z, y, x) as 32-bit words, bit i of word i // 32, x fastest."""
+    bits = np.zeros((flags.size + 31) // 32 * 32, bool)
+    bits[: flags.size] = flags.ravel()
+    return (bits.reshape(-1, 32) * (1 << np.arange(32, dtype=np.uint64))).sum(1).astype(np.uint32)
+
+
+def coarse_blocks(occupied: np.ndarray) -> np.ndarray:
+    """One flag for each block of 8³ cells that holds an occupied one."""
+    size = [-(-n // 8) for n in occupied.shape]
+    padded = np.zeros([8 * n for n in size], bool)
+    padded[tuple(slice(n) for n in occupied.shape)] = occupied
+    return padded.reshape(size[0], 8, size[1], 8, size[2], 8).any((1, 3, 5))
+
+
+def make_rays(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rays towards the box from around it; some start inside, some miss, some run along an axis or in a face."""
+    origins = rng.normal(size=(n, 3))
+    origins *= 3 / np.linalg.norm(origins, axis=1, keepdims=True)
+    directions = rng.uniform(-0.9, 0.9, (n, 3)) - origins
+    origins[: n // 8] = rng.uniform(-0.5, 0.5, (n // 8, 3))
+    directions[n // 8 : n // 4] *= -1
+    origins[-6:] = [[-3, 0.1, 0.2], [3, 0.1, 0.2], [0.3, -3, 0.2], [0.3, 3, 0.2], [0.3, 0.1, -3], [0.3, 0.1, 3]]
+    directions[-6:] = [[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return origins.astype(np.float32), directions.astype(np.float32)
+
+
+def run_march(origins, directions, occupied, *, jitter_step=-1, seed=0, near=NEAR, far=FAR, n_steps=N_STEPS):
+    """The kernels' march: (t0 of each ray, list of sample distances of each ray)."""
+    from kernels import march
+
+    n = len(origins)
+    cells = (0, 0, 0) if occupied is None else occupied.shape[::-1]
+    flags = np.zeros((1, 1, 1), bool) if occupied is None else occupied
+    coarse = coarse_blocks(flags)
+    t0, mask = np.zeros(n, np.float32), np.zeros(n * N_WORDS, np.uint32)
+    count, start = np.zeros(n, np.int32), np.zeros(n + 1, np.int32)
+    per_unit = np.maximum(cells, 1) / (BOX[1] - BOX[0])
+    ray_o, ray_d = np.ascontiguousarray(origins).ravel(), np.ascontiguousarray(directions).ravel()
+    march.march(
+        n, ray_o, ray_d, seed, jitter_step, near, far, STEP, n_steps, march.vec3(*BOX[0]), march.vec3(*BOX[1]),
+        march.ivec3(*cells), march.vec3(*BOX[0]), march.vec3(*per_unit), march.ivec3(*coarse.shape[::-1]),
+        pack_bits(flags), pack_bits(coarse), N_WORDS, t0, mask, count,
+    )  # fmt: skip
+    march.offsets_from_counts(n, count, start)
+    t = np.zeros(max(start[-1], 1), np.float32)
+    march.expand(n, STEP, N_WORDS, t0, mask, start, t)
+    return t0, [t[a:b] for a, b in zip(start, start[1:], strict=False)]
+
+
+def brute_force(t0: float, origin, direction, occupied, far=FAR, n_steps=N_STEPS) -> tuple[set[int], set[int]]:
+    """(steps that are samples, steps too close to a border of a cell or of the box to say) of one ray, in float64."""
+    samples, unclear = set(), set()
+    cells = None if occupied is None else np.array(occupied.shape[::-1])
+    for k in range(n_steps):
+        t = float(t0) + k * STEP
+        inside = (origin.astype(float) + t * direction - BOX[0]) / (BOX[1] - BOX[0])
+        margin = min(np.abs(inside).min(), np.abs(1 - inside).min(), abs(t - far))
+        q = None
+        if cells is not None:
+            q = inside * cells
+            margin = min(margin, np.abs(q - np.round(q)).min() / cells.max())
+        if margin < 1e-5:
+            unclear.add(k)
+        elif (inside > 0).all() and (inside < 1).all() and t < far:
+            x, y, z = (0, 0, 0) if q is None else np.floor(q).astype(int)
+            if occupied is None or occupied[z, y, x]:
+                samples.add(k)
+    return samples, unclear
+
+
+def occupancy(kind: str, rng: np.random.Generator) -> np.ndarray | None:
+    if kind == "everything":
+        return None
+    if kind == "half of the cells":
+        return rng.random((11, 19, 26)) < 0.5
+    cells = np.zeros((30, 24, 33), bool)
+    if kind == "one block":
+        cells[9:14, 10:13, 17:22] = True
+    return cells
+
+
+@pytest.mark.parametrize("kind", ["everything", "half of the cells", "one block", "nothing"])
+@pytest.mark.parametrize("jitter_step", [-1, 3])
+def test_samples_are_exactly_the_steps_in_the_box_and_in_occupied_cells(cpu, kind, jitter_step):
+    rng = np.random.default_rng(5)
+    origins, directions = make_rays(rng, 120)
+    occupied = occupancy(kind, rng)
+    t0, samples = run_march(origins, directions, occupied, jitter_step=jitter_step)
+    total = 0
+    for i in range(len(origins)):
+        steps = (samples[i] - t0[i]) / STEP
+        found = np.round(steps).astype(int)
+        assert np.abs(steps - found).max(initial=0) < 1e-3
+        assert (np.diff(found) > 0).all(), "samples of a ray must run front to back"
+        expected, unclear = brute_force(t0[i], origins[i], directions[i], occupied)
+        assert set(found.tolist()) - unclear == expected - unclear, f"ray {i}"
+        total += len(expected)
+    assert (total == 0) == (kind == "nothing"), "the test must have looked at samples"
+
+
+def test_steps_start_where_the_ray_enters_the_box_but_not_before_near(cpu):
+    # Along x from (-3, 0, 0): the box begins at x = -1, 2 away; from (0, 0, 0) the ray starts at near = 0.5.
+    origins = np.array([[-3, 0, 0], [0, 0, 0]], np.float32)
+    directions = np.array([[1, 0, 0], [1, 0, 0]], np.float32)
+    t0, _ = run_march(origins, directions, None)
+    assert t0 == pytest.approx([2.0, 0.5], abs=1e-6)
+
+
+def test_no_sample_lies_beyond_far_or_after_the_last_step(cpu):
+    origins, directions = make_rays(np.random.default_rng(6), 60)
+    _, samples = run_march(origins, directions, None, far=3.0)
+    assert max(s.max(initial=0) for s in samples) <= 3.0
+    _, samples = run_march(origins, directions, None, n_steps=10)
+    assert max(map(len, samples)) == 10
+
+
+def test_jitter_shifts_each_ray_by_its_own_part_of_a_step_and_repeats(cpu):
+    origins, directions = make_rays(np.random.default_rng(7), 2000)
+    base, _ = run_march(origins, directions, None)
+    first, _ = run_march(origins, directions, None, jitter_step=4, seed=9)
+    again, _ = run_march(origins, directions, None, jitter_step=4, seed=9)
+    later, _ = run_march(origins, directions, None, jitter_step=5, seed=9)
+    shift = (first - base) / STEP
+    assert (first == again).all()
+    assert shift.min() >= 0 and shift.max() <= 1
+    # Uniform on [0, 1): mean 1/2, standard deviation 1/sqrt(12) = 0.289.
+    assert shift.mean() == pytest.approx(0.5, abs=0.03) and shift.std() == pytest.approx(0.289, abs=0.02)
+    assert abs(np.corrcoef(shift, (later - base) / STEP)[0, 1]) < 0.1
+    assert abs(np.corrcoef(shift[1:], shift[:-1])[0, 1]) < 0.1
