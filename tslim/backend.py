@@ -104,11 +104,10 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
 
 
 def load_taichi() -> ModuleType:
-    """Imports Taichi without its banner and its call home. Raises ``BackendError`` saying what to install."""
-    os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")
-    os.environ.setdefault("TI_SKIP_VERSION_CHECK", "ON")
+    """Imports Taichi, silent also where it fails. Raises ``BackendError`` saying what to install."""
     try:
-        import taichi
+        with contextlib.redirect_stdout(io.StringIO()):
+            import taichi
     except ImportError as error:
         raise BackendError(explain_import_error(error)) from error
     return taichi

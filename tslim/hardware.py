@@ -145,7 +145,7 @@ def preferred_vulkan_device(devices: list[dict], asked: str | None = None) -> in
 def run_python(code: str, *, timeout: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs Python code in a fresh process with this one's ``sys.path``. Raises ``RuntimeError`` past the time limit."""
     prelude = f"import sys; sys.path[:] = {[p or os.getcwd() for p in sys.path]!r}\n"
-    environment = {**os.environ, "TI_SKIP_VERSION_CHECK": "ON", "ENABLE_TAICHI_HEADER_PRINT": "0", **(env or {})}
+    environment = {**os.environ, **(env or {})}
     environment.pop("TI_ARCH", None)
     try:
         return subprocess.run(
@@ -165,7 +165,7 @@ def run_python(code: str, *, timeout: float, env: dict[str, str] | None = None) 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
     """Why a process failed, in one line: the last thing it said, or how it died."""
-    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
     if done.returncode < 0:
         return f"crashed (signal {-done.returncode})"
     return lines[-1] if lines else f"exit code {done.returncode}"
