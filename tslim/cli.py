@@ -1,0 +1,138 @@
+"""The command line: ``python -m tslim train | eval | slim | render | view | info | doctor``.
+
+``options.py`` says what each command can be told, ``commands.py`` what it then does.
+Whatever the user got wrong comes out as one line on standard error and exit code 2.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+
+from tslim import __version__, config, console
+from tslim.errors import ConfigError, TslimError
+from tslim.options import COMMANDS, Train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 after the user's mistake, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        if options is None:
+            return 0
+        from tslim import commands
+
+        return commands.run(options)
+    except BrokenPipeError:
+        # Whoever read our output has gone: say nothing more, and keep Python from trying at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except TslimError as error:
+        console.fail(error)
+    except OSError as error:
+        console.fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
+    except MemoryError as error:
+        console.fail(f"not enough memory: {error or 'lower --batch-rays, --grid-end or --field.max-rank'}")
+    except KeyboardInterrupt:
+        console.fail("interrupted")
+        return 130
+    return 2
+
+
+def parse(argv: Sequence[str], **defaults: Any) -> Any:
+    """The options of one command as its dataclass; None if help or the version was asked for and shown.
+
+    ``defaults`` replaces the default values of fields of ``Train``. Raises ``ConfigError`` in one line.
+    """
+    argv = list(argv)
+    if not argv:
+        argv = ["--help"]
+    if argv == ["--version"]:
+        print(f"tslim {__version__}")
+        return None
+    if argv[0] not in (*COMMANDS, "-h", "--help"):
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ";"
+        raise ConfigError(f"unknown command {argv[0]}{hint} known: {', '.join(COMMANDS)}")
+    if argv[0] in COMMANDS:
+        _require_known(argv[0], argv[1:])
+    train = Train(**{"settings": config.PRESETS[_preset(argv)](), **defaults})
+    kinds = tuple(
+        Annotated[kind, tyro.conf.subcommand(name, default=train) if kind is Train else tyro.conf.subcommand(name)]
+        for name, kind in COMMANDS.items()
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Union[kinds],  # noqa: UP007
+                prog="tslim",
+                description="One radiance field from photographs; choose its size afterwards.",
+                args=argv,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return None
+        raise ConfigError(f"{_one_line(said.getvalue())} (see tslim {argv[0]} --help)") from None
+
+
+def _preset(argv: Sequence[str]) -> str:
+    """The preset that the arguments name, read before the rest since it sets the other options' defaults."""
+    for i, word in enumerate(argv):
+        name = word.partition("=")[2] if word.startswith("--preset=") else "".join(argv[i + 1 : i + 2])
+        if word.split("=")[0] == "--preset" and name in config.PRESETS:
+            return name
+    return "quick"
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box, up to its first rule, as one line."""
+    box = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│| \t") for line in box.splitlines()]
+    body: list[str] = []
+    for line in lines:
+        if line.startswith(("╭", "╰", "+")) or not line:
+            continue
+        if re.match(r"[─-]{3}", line):
+            break
+        body.append(line)
+    text = re.sub(r"^Missing from [\w ]+:", "missing:", " ".join(body)).replace(" (required)", "")
+    return text.replace("Unrecognized options:", "unexpected:") or "wrong arguments"
+
+
+def _require_known(command: str, words: Sequence[str]) -> None:
+    """Raises ``ConfigError`` for the first word that looks like an option and is none."""
+    known = flags(COMMANDS[command])
+    for word in words:
+        name = word.partition("=")[0]
+        if re.match(r"-(?![\d.])", name) and name.replace("_", "-") not in (*known, "--help", "-h", "-o"):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unknown option {name}{hint} (see tslim {command} --help)")
+
+
+def flags(kind: type, prefix: str = "") -> list[str]:
+    """The long options that a dataclass of options makes, as typed."""
+    names = []
+    for f in dataclasses.fields(kind):
+        marks = getattr(f.type, "__metadata__", ())
+        inner = f.type.__origin__ if marks else f.type
+        name = prefix + f.name.replace("_", "-")
+        if dataclasses.is_dataclass(inner):
+            unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
+            names += flags(inner, prefix if unnamed else f"{name}.")
+        elif tyro.conf.Positional not in marks:
+            names.append(f"--{name}")
+            if inner is bool and tyro.conf.FlagCreatePairsOff not in marks:
+                names.append(f"--{prefix}no-{f.name.replace('_', '-')}")
+    return names

@@ -1,0 +1,161 @@
+"""What each command can be told: one frozen dataclass a command, one documented field an option.
+
+Flags and help are made from these, and from ``config.py`` for the settings of training; ``commands.py`` acts on them.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from tslim import config
+
+Arch = Literal["auto", "cpu", "cuda", "vulkan"]
+
+
+def _maybe(metavar: str, **more) -> object:
+    """How an option that may be left out is shown; what happens then is in its help, not "default: None"."""
+    return arg(metavar=metavar, help_behavior_hint="", **more)
+
+
+_Out = _maybe("PATH", aliases=("-o",))
+_Path = _maybe("PATH")
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """How photographs are read."""
+
+    format: Annotated[str | None, _maybe("NAME")] = None
+    """data set format; recognised by its files if not given"""
+    downscale: Annotated[int | None, _maybe("INT")] = None
+    """load photographs this many times smaller in each direction"""
+    background: Annotated[str | None, _maybe("COLOUR")] = None
+    """colour behind transparent pixels: white, black or #rrggbb (white if not given)"""
+    max_images: Annotated[int | None, _maybe("INT")] = None
+    """use at most so many evenly spaced photographs of each split"""
+
+
+_SceneFlags = Annotated[SceneOptions, arg(name="")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains one slimmable field on photographs, measures it at several ranks and films it."""
+
+    path: Positional[Annotated[Path | None, _maybe("[PATH]")]] = None
+    """folder of posed photographs; if not given, the built-in scene"""
+    preset: Literal["quick", "paper", "tiny"] = "quick"
+    """where the settings below start from; quick takes minutes on two CPU cores, tiny is for tests"""
+    out: Annotated[Path | None, _Out] = None
+    """run folder; runs/NAME of the scene if not given"""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """continue the interrupted run in --out, exactly where it was saved"""
+    arch: Arch = "auto"
+    """device; auto takes a GPU that works, else the CPU"""
+    preview: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """show the field in a window while it trains"""
+    scene: _SceneFlags = field(default_factory=SceneOptions)
+    settings: Annotated[config.TrainConfig, arg(name="")] = field(default_factory=config.quick)
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measures a model at several ranks on test photographs: table, eval.json and plot."""
+
+    model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
+    """run folder or model file"""
+    ranks: Annotated[tuple[int, ...] | None, _maybe("RANK ...")] = None
+    """ranks to measure; by default the model's rank and its halves down to 1"""
+    scene: Annotated[Path | None, _Path] = None
+    """folder of posed photographs; by default those that the model was trained on"""
+    out: Annotated[Path | None, _Out] = None
+    """folder for eval.json and pictures; by default the run folder, or FILE-eval beside a file"""
+    save_images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """also write every test view at every rank"""
+    arch: Arch = "auto"
+    """device"""
+    options: _SceneFlags = field(default_factory=SceneOptions)
+
+
+@dataclass(frozen=True)
+class Slim:
+    """Writes a smaller model: the first ranks of a larger one."""
+
+    model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
+    """run folder or model file"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
+    """model file to write"""
+    rank: Annotated[int | None, _maybe("INT")] = None
+    """ranks to keep"""
+    max_mb: Annotated[float | None, _maybe("MB")] = None
+    """keep as many ranks as fit in so many million bytes"""
+    precision: Literal["float16", "float32"] = "float16"
+    """how numbers are stored"""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Renders a model along a camera path to a film or to pictures; needs no data set."""
+
+    model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
+    """run folder or model file"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
+    """film (.mp4, .gif), one picture (.png) or, without a suffix, a folder of pictures"""
+    path: Literal["orbit", "spiral", "test"] = "orbit"
+    """orbit around the scene, spiral in front of it, or its test cameras (these need the photographs)"""
+    what: Literal["rgb", "depth", "opacity"] = "rgb"
+    """colour, distance or opacity"""
+    rank: Annotated[int | None, _maybe("INT")] = None
+    """ranks to render with; all by default"""
+    frames: int = 120
+    """number of pictures along an orbit or spiral"""
+    fps: int = 30
+    """pictures a second in a film"""
+    size: Annotated[str | None, _maybe("WIDTHxHEIGHT")] = None
+    """size in pixels, such as 800x600; by default that of the photographs"""
+    scene: Annotated[Path | None, _Path] = None
+    """folder of posed photographs for --path test; by default those that the model was trained on"""
+    arch: Arch = "auto"
+    """device"""
+    options: _SceneFlags = field(default_factory=SceneOptions)
+
+
+@dataclass(frozen=True)
+class View:
+    """Shows a model in a window with a slider for the rank."""
+
+    model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
+    """run folder or model file"""
+    arch: Arch = "auto"
+    """device"""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Says what a model file, a run folder or a data set holds."""
+
+    path: Positional[Annotated[Path, arg(metavar="FILE|RUN|SCENE")]]
+    """model file, run folder or folder of posed photographs"""
+    options: _SceneFlags = field(default_factory=SceneOptions)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Checks what tslim needs on this machine, and that gradients come out right."""
+
+    arch: Arch = "auto"
+    """device to check; auto checks every one that is there"""
+
+
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "eval": Eval,
+    "slim": Slim,
+    "render": Render,
+    "view": View,
+    "info": Info,
+    "doctor": Doctor,
+}
