@@ -57,6 +57,7 @@ def __getattr__(name: str):
     if name == "presets":
         value = importlib.import_module("tslim.config")
     elif name in _HOME:
+        require_own_kernels()
         value = getattr(importlib.import_module(_HOME[name]), name)
     else:
         raise AttributeError(f"module 'tslim' has no attribute {name!r}")

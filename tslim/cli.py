@@ -19,6 +19,7 @@ import tyro
 from tslim import __version__, config, console
 from tslim.errors import ConfigError, TslimError
 from tslim.options import COMMANDS, Train
+from tslim.ownership import require_own_kernels
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         if options is None:
             return 0
+        require_own_kernels()
         from tslim import commands
 
         return commands.run(options)

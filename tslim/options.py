@@ -146,9 +146,6 @@ class Info:
 class Doctor:
     """Checks what tslim needs on this machine, and that gradients come out right."""
 
-    arch: Arch = "auto"
-    """device to check; auto checks every one that is there"""
-
 
 COMMANDS: dict[str, type] = {
     "train": Train,
