@@ -6,6 +6,8 @@
 import importlib
 import os
 
+from tslim.ownership import require_own_kernels
+
 # For when Taichi is imported: no banner, no call home, and no wrapping of each kernel call in notebooks and tests.
 for _name, _value in (("ENABLE_TAICHI_HEADER_PRINT", "0"), ("TI_SKIP_VERSION_CHECK", "ON"), ("TI_ENABLE_PYBUF", "0")):
     os.environ.setdefault(_name, _value)
