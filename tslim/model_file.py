@@ -1,0 +1,196 @@
+"""The model file: ranks in order, so that the first bytes of a model are a smaller model.
+
+Layout, all numbers little-endian::
+
+    magic      8 bytes   93 'TSLIM' 0D 0A
+    version    u32       1
+    length     u32       bytes of the header
+    checksum   u32       crc32 of the header
+    header     json, utf-8: config (without max_rank), box, grid, near, far, space, background, dtype, affine,
+               decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32, metadata
+    shared     the decoder's arrays in the header's order, then the occupancy bits
+    rank 1     crc32 of the block (u32), then the block; see ``RankLayout``
+    rank 2     ...
+
+Nothing before the ranks depends on how many follow, and all ranks take the same number of bytes: a file cut after r
+ranks *is*, byte for byte, the file that ``write`` makes of the model slimmed to r. The number of ranks is derived from
+the bytes present, and what is left of a rank that was cut through is ignored.
+
+Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the affine rows
+in single. There is no pickle.
+"""
+
+import math
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from tslim import files
+from tslim.errors import ConfigError, ModelFileError
+from tslim.field_state import (
+    AFFINE_WIDTH,
+    DTYPES,
+    LINE_AXES,
+    N_FEATURES,
+    PLANE_AXES,
+    FieldState,
+    RankLayout,
+    require_rank,
+    to_bytes,
+)
+from tslim.model_header import CHECKSUM, MAX_CELLS, ModelHeader, decode_header, encode_header
+
+__all__ = ["FieldState", "ModelHeader", "rank_that_fits", "read", "read_header", "size_of", "write"]
+
+Precision = Literal["float16", "float32"]
+
+
+def write(state: FieldState, path: str | Path, *, dtype: Precision = "float16") -> Path:
+    """Writes a model file atomically.
+
+    Raises:
+        ModelFileError: the state's arrays do not fit together, or hold values that the precision cannot (NaN included).
+        RunFolderError: the file cannot be written.
+    """
+    layout = RankLayout.of(state, dtype)
+    head = _head(state, layout)
+    with files.replacing(path) as temporary, open(temporary, "wb") as out:
+        out.write(head)
+        for rank in range(state.rank):
+            block = layout.pack(state, rank)
+            out.write(CHECKSUM.pack(zlib.crc32(block)))
+            out.write(block)
+    return Path(path)
+
+
+def read(path: str | Path, *, rank: int | None = None) -> FieldState:
+    """Reads the first ``rank`` ranks of a model file (all that are whole if None), as float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: not a model file, of another version, damaged, or cut before the end of its first rank.
+        ConfigError: the file holds fewer ranks than asked for.
+    """
+    path = Path(path)
+    with _open(path) as source:
+        header = decode_header(source, path)
+        rank = header.rank if rank is None else rank
+        require_rank(rank, header.rank, f"{path} holds")
+        state = _empty_state(header, rank)
+        _read_shared(source, header, state, path)
+        layout = RankLayout.of(state, header.dtype)
+        for r in range(rank):
+            checksum, block = source.read(CHECKSUM.size), source.read(layout.n_bytes)
+            if checksum != CHECKSUM.pack(zlib.crc32(block)):
+                intact = f"; ranks 1 to {r} are intact and can be read" if r else ""
+                raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
+            layout.unpack(block, state, r)
+    return state
+
+
+def read_header(path: str | Path) -> ModelHeader:
+    """Reads only the header, and counts the ranks by the file's size. Raises as ``read`` does."""
+    path = Path(path)
+    with _open(path) as source:
+        return decode_header(source, path)
+
+
+def size_of(state: FieldState, rank: int | None = None, *, dtype: Precision = "float16") -> int:
+    """The exact size in bytes of the file that ``write(state.slim(rank), dtype=dtype)`` would make."""
+    rank = state.rank if rank is None else rank
+    require_rank(rank, state.rank)
+    layout = RankLayout.of(state, dtype)
+    return len(_head(state, layout)) + rank * (CHECKSUM.size + layout.n_bytes)
+
+
+def rank_that_fits(state: FieldState, max_mb: float, *, dtype: Precision = "float16") -> int:
+    """The highest rank whose file has at most ``max_mb`` million bytes; ``ConfigError`` if rank 1 is too large."""
+    layout = RankLayout.of(state, dtype)
+    head = len(_head(state, layout))
+    rank_bytes = CHECKSUM.size + layout.n_bytes
+    if math.isfinite(max_mb):
+        rank = (round(max_mb * 1e6) - head) // rank_bytes
+    else:
+        rank = state.rank if max_mb > 0 else 0
+    if rank < 1:
+        raise ConfigError(f"no rank fits in {max_mb:g} MB: rank 1 takes {(head + rank_bytes) / 1e6:.3f} MB")
+    return min(rank, state.rank)
+
+
+def _head(state: FieldState, layout: RankLayout) -> bytes:
+    """Everything before the ranks."""
+    coding, packed = "bits", b""
+    if state.occupancy is not None:
+        if state.occupancy.ndim != 3 or not 0 < state.occupancy.size <= MAX_CELLS:
+            raise ModelFileError(f"occupancy has shape {state.occupancy.shape}; at most {MAX_CELLS} cells are accepted")
+        packed = np.packbits(state.occupancy.astype(bool).ravel()).tobytes()
+        deflated = zlib.compress(packed, 9)
+        if len(deflated) < len(packed):
+            coding, packed = "deflate", deflated
+    decoder = [to_bytes(a, layout.dtype, f"decoder array {name}") for name, a in state.decoder.items()]
+    shared = b"".join(decoder) + packed
+    return encode_header(state, layout, coding=coding, packed=packed, shared=shared) + shared
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such model file: {path}") from None
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _empty_state(header: ModelHeader, rank: int) -> FieldState:
+    """A state with room for ``rank`` ranks, all of which are in the file."""
+    grid = header.grid
+    planes = [(grid[v], grid[u]) for u, v in PLANE_AXES]
+    lines = [grid[w] for w in LINE_AXES]
+    return FieldState(
+        config=header.config_at(rank),
+        box=header.box,
+        grid=grid,
+        near=header.near,
+        far=header.far,
+        space=header.space,
+        background=header.background,
+        density_planes=[np.empty((rank, *p), np.float32) for p in planes],
+        density_lines=[np.empty((rank, n), np.float32) for n in lines],
+        appearance_planes=[np.empty((3 * rank, *p), np.float32) for p in planes],
+        appearance_lines=[np.empty((3 * rank, n), np.float32) for n in lines],
+        basis=np.empty((3, 3 * rank, N_FEATURES), np.float32),
+        affine=np.empty((rank, AFFINE_WIDTH), np.float32) if header.affine else None,
+        decoder={},
+        occupancy_box=header.occupancy_box,
+        metadata=header.metadata,
+    )
+
+
+def _read_shared(source: BinaryIO, header: ModelHeader, state: FieldState, path: Path) -> None:
+    """Reads decoder and occupancy into the state."""
+    shared = source.read(header.fixed_bytes - header.shared_at)
+    if zlib.crc32(shared) != header.shared_crc32:
+        raise ModelFileError(f"{path} is damaged: decoder and occupancy do not match their checksum")
+    dtype, at = DTYPES[header.dtype], 0
+    for name, shape in header.decoder.items():
+        n = math.prod(shape)
+        state.decoder[name] = np.frombuffer(shared, dtype, n, at).astype(np.float32).reshape(shape)
+        at += n * dtype.itemsize
+    if header.occupancy is not None:
+        n = math.prod(header.occupancy)
+        bits = shared[at:]
+        if header.occupancy_coding == "deflate":
+            bits = _inflate(bits, -(-n // 8), path)
+        if len(bits) != -(-n // 8):
+            raise ModelFileError(f"{path} is damaged: its occupancy grid has the wrong length")
+        state.occupancy = np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool).reshape(header.occupancy)
+
+
+def _inflate(data: bytes, n_bytes: int, path: Path) -> bytes:
+    """At most one byte more than expected, however much the data would grow to."""
+    try:
+        return zlib.decompressobj().decompress(data, n_bytes + 1)
+    except zlib.error as error:
+        raise ModelFileError(f"{path} is damaged: its occupancy grid cannot be unpacked") from error
