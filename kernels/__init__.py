@@ -1,0 +1,33 @@
+"""Device code of tslim: kernels that map arrays to arrays, each with its adjoint beside it. Imports taichi only.
+
+Notation, the same in every file
+--------------------------------
+R, ``max_rank``     ranks that the field has room for; ``rank`` is the active one, run-time data for each ray
+m                   mode 0, 1, 2: plane over axes (0, 1), (0, 2), (1, 2) as (u, v), line along axis 2, 1, 0 as w
+component           density component k = r, appearance components k = 3 r, 3 r + 1, 3 r + 2 of rank r (from 0)
+chunk c             components 16 c .. 16 c + 15 side by side in one arena element; lane = k - 16 c
+sample              one point on a ray, at distance t from its origin; delta is the distance to the next one
+weight              transmittance times alpha of a sample
+
+Layout
+------
+Planes and lines live in *arenas*, ``ti.Vector.field(16, f32, capacity)``. With C chunks of capacity, grid (gx, gy, gz):
+
+    plane texel (m, c, v, u)  at  plane_base(m) + c area(m) + v G_u + u,    area = (gx gy, gx gz, gy gz)
+    line texel  (m, c, w)     at  line_base(m) + c G_w + w,                 G_w  = (gz, gy, gx)
+
+where a base is C times the sizes of the modes before. Texels sit on the corners of the box (``align_corners``).
+The basis is a (48 C_a, 27) matrix whose row (3 c + m) 16 + lane belongs to appearance component 16 c + lane of mode m,
+so that the first chunks are a contiguous block of rows.
+
+Everything else is a flat array (numpy on the CPU, ``ti.ndarray`` elsewhere); xyz and rgb triples are stored together.
+Grid size, rank and counts are run-time arguments: nothing is compiled again when they change.
+
+World units are those of the data set, cameras are OpenGL (x right, y up, looking down -z), colours sRGB in [0, 1].
+
+Gradients
+---------
+All are written by hand: Taichi's autodiff is silently wrong for compositing loops and slow for scatter. ``X_backward``
+stands beside ``X``; tests hold each against a torch twin and central differences. Scatter into arenas is by atomics on
+GPU archs; on the CPU each task owns the texels it writes (``atomic=False``), which is faster and repeatable bit by bit.
+"""

@@ -1,0 +1,147 @@
+"""Adam (Kingma and Ba 2015) over arenas and flat arrays, with the L1 penalty and the rank mask in the same pass.
+
+    g += l1 sign(p);   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g²;   p -= lr (m / c1) / (sqrt(v / c2) + eps)
+
+with c1 = 1 - b1^n, c2 = 1 - b2^n after n steps. Gradients are zeroed where they were used. Components at and above the
+active rank are neither read nor written.
+"""
+
+import taichi as ti
+
+from kernels.march import ivec3
+from kernels.rays import f32_1d, vec3
+from kernels.vm import CHUNK, lane_mask, mode_layout, vec16
+
+
+@ti.func
+def adam_chunk(
+    p: ti.template(),
+    g: ti.template(),
+    m: ti.template(),
+    v: ti.template(),
+    at: ti.i32,
+    low_mask: vec16,
+    l1: ti.f32,
+    lr: ti.f32,
+    beta1: ti.f32,
+    beta2: ti.f32,
+    correction1: ti.f32,
+    correction2: ti.f32,
+    eps: ti.f32,
+):
+    """One element of 16 components; ``low_mask`` is 1 for the lanes to update."""
+    x = p[at]
+    grad = g[at]
+    for lane in ti.static(range(CHUNK)):
+        sign = ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
+        grad[lane] = (grad[lane] + l1 * sign) * low_mask[lane]
+    m1 = m[at]
+    v1 = v[at]
+    m2 = m1 * beta1 + grad * (1.0 - beta1)
+    v2 = v1 * beta2 + grad * grad * (1.0 - beta2)
+    for lane in ti.static(range(CHUNK)):
+        m1[lane] = ti.select(low_mask[lane] > 0.0, m2[lane], m1[lane])
+        v1[lane] = ti.select(low_mask[lane] > 0.0, v2[lane], v1[lane])
+        move = lr * (m2[lane] * correction1) / (ti.sqrt(v2[lane] * correction2) + eps)
+        x[lane] = ti.select(low_mask[lane] > 0.0, x[lane] - move, x[lane])
+    p[at] = x
+    m[at] = m1
+    v[at] = v1
+    g[at] = vec16(0.0)
+
+
+@ti.kernel
+def adam_arena(
+    planes: ti.template(),
+    grad_planes: ti.template(),
+    m_planes: ti.template(),
+    v_planes: ti.template(),
+    lines: ti.template(),
+    grad_lines: ti.template(),
+    m_lines: ti.template(),
+    v_lines: ti.template(),
+    grid: ivec3,
+    max_chunks: ti.i32,
+    first_component: ti.i32,
+    end_component: ti.i32,
+    l1_planes: vec3,
+    l1_lines: vec3,
+    lr: ti.f32,
+    beta1: ti.f32,
+    beta2: ti.f32,
+    correction1: ti.f32,
+    correction2: ti.f32,
+    eps: ti.f32,
+):
+    """One Adam step over components first_component .. end_component - 1 of all planes and lines.
+
+    l1_planes, l1_lines: weight of the L1 norm of each mode's texels, already divided by their number.
+    correction1 = 1 / (1 - beta1^n), correction2 = 1 / (1 - beta2^n).
+    """
+    plane_texels = grid[0] * grid[1] + grid[0] * grid[2] + grid[1] * grid[2]
+    line_texels = grid[0] + grid[1] + grid[2]
+    per_chunk = plane_texels + line_texels
+    first_chunk = first_component // CHUNK
+    n_chunks = (end_component + CHUNK - 1) // CHUNK - first_chunk
+    for i in range(n_chunks * per_chunk):
+        chunk = first_chunk + i // per_chunk
+        mask = lane_mask(end_component, chunk) - lane_mask(first_component, chunk)
+        rest = i % per_chunk
+        is_line = 0
+        if rest >= plane_texels:
+            is_line = 1
+            rest -= plane_texels
+        m = 0
+        plane_base, area, g_u, line_base, g_w = mode_layout(0, grid, max_chunks)
+        size = ti.select(is_line == 1, g_w, area)
+        while rest >= size:
+            rest -= size
+            m += 1
+            plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
+            size = ti.select(is_line == 1, g_w, area)
+        if is_line == 1:
+            l1 = l1_lines[0]
+            if m == 1:
+                l1 = l1_lines[1]
+            elif m == 2:
+                l1 = l1_lines[2]
+            adam_chunk(
+                lines, grad_lines, m_lines, v_lines, line_base + chunk * g_w + rest,
+                mask, l1, lr, beta1, beta2, correction1, correction2, eps,
+            )  # fmt: skip
+        else:
+            l1 = l1_planes[0]
+            if m == 1:
+                l1 = l1_planes[1]
+            elif m == 2:
+                l1 = l1_planes[2]
+            adam_chunk(
+                planes, grad_planes, m_planes, v_planes, plane_base + chunk * area + rest,
+                mask, l1, lr, beta1, beta2, correction1, correction2, eps,
+            )  # fmt: skip
+
+
+@ti.kernel
+def adam_flat(
+    first: ti.i32,
+    end: ti.i32,
+    p: f32_1d,
+    g: f32_1d,
+    m: f32_1d,
+    v: f32_1d,
+    lr: ti.f32,
+    beta1: ti.f32,
+    beta2: ti.f32,
+    correction1: ti.f32,
+    correction2: ti.f32,
+    eps: ti.f32,
+):
+    """One Adam step over entries first .. end - 1 of a flat array."""
+    for i in range(first, end):
+        grad = g[i]
+        m1 = m[i] * beta1 + grad * (1.0 - beta1)
+        v1 = v[i] * beta2 + grad * grad * (1.0 - beta2)
+        m[i] = m1
+        v[i] = v1
+        p[i] = p[i] - lr * (m1 * correction1) / (ti.sqrt(v1 * correction2) + eps)
+        g[i] = 0.0

@@ -1,0 +1,236 @@
+"""From density to weights, and from weights and colours to pixels; with adjoints.
+
+For the samples i = 0, 1, .. of a ray, front to back, each of length delta, and with s = distance_scale (Max 1995):
+
+    alpha_i = 1 - exp(-s sigma_i delta),   T_i = prod_{j<i} (1 - alpha_j),   w_i = T_i alpha_i
+    C = sum_i w_i c_i + (1 - sum_i w_i) background,      depth = sum_i w_i t_i,      opacity = sum_i w_i
+
+A ray ends after the sample at which T falls below ``stop_transmittance``; samples behind it are not looked at and get
+no gradient. Only samples with w_i > weight_threshold are given a colour ("kept"); the others count as black, as in
+TensoRF. The gradient of the weights follows from dw_j/dsigma_i = s delta (T_{i+1} [j = i] - w_j [j > i]):
+
+    dL/dsigma_i = s delta ( T_{i+1} dL/dw_i  -  sum_{j>i} w_j dL/dw_j )
+"""
+
+import taichi as ti
+
+from kernels.march import ivec3, load3
+from kernels.rays import f32_1d, i32_1d, vec3
+from kernels.vm import AFFINE_WIDTH, activate, activate_slope, density_feature
+
+
+@ti.kernel
+def trace_density(
+    n_rays: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    sample_t: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    affine: f32_1d,
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    density_shift: ti.f32,
+    use_softplus: ti.i32,
+    delta_scaled: ti.f32,
+    stop_transmittance: ti.f32,
+    weight_threshold: ti.f32,
+    sample_feature: f32_1d,
+    sample_weight: f32_1d,
+    ray_used: i32_1d,
+    ray_kept: i32_1d,
+    ray_opacity: f32_1d,
+    ray_depth: f32_1d,
+):
+    """Density feature and weight of each sample, front to back until the ray ends.
+
+    delta_scaled = s delta. Out, for the first ray_used[i] samples of ray i: sample_feature, sample_weight; and per ray
+    the number of kept samples, the opacity and the depth (sum of w t). Adjoint: ``composite_backward`` and
+    ``vm.density_backward``.
+    """
+    for ray in range(n_rays):
+        o = load3(ray_o, ray)
+        d = load3(ray_d, ray)
+        rank = ray_rank[ray]
+        a = (rank - 1) * AFFINE_WIDTH
+        scale = affine[a]
+        shift = affine[a + 1] + density_shift
+        light = 1.0
+        kept = 0
+        opacity = 0.0
+        depth = 0.0
+        s = ray_start[ray]
+        end = ray_start[ray + 1]
+        while s < end:
+            t = sample_t[s]
+            f = density_feature(planes, lines, o + d * t, rank, box_min, texels_per_unit, grid, max_chunks)
+            through = ti.exp(-delta_scaled * activate(f, scale, shift, use_softplus))
+            weight = light * (1.0 - through)
+            light *= through
+            sample_feature[s] = f
+            sample_weight[s] = weight
+            opacity += weight
+            depth += weight * t
+            if weight > weight_threshold:
+                kept += 1
+            s += 1
+            if light < stop_transmittance:
+                end = s
+        ray_used[ray] = s - ray_start[ray]
+        ray_kept[ray] = kept
+        ray_opacity[ray] = opacity
+        ray_depth[ray] = depth
+
+
+@ti.kernel
+def collect_kept(
+    n_rays: ti.i32,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_weight: f32_1d,
+    weight_threshold: ti.f32,
+    ray_kept_start: i32_1d,
+    kept_t: f32_1d,
+    kept_ray: i32_1d,
+    kept_weight: f32_1d,
+):
+    """Packs distance, ray and weight of the kept samples, ray by ray from ray_kept_start[ray]."""
+    for ray in range(n_rays):
+        at = ray_kept_start[ray]
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            if sample_weight[s] > weight_threshold:
+                kept_t[at] = sample_t[s]
+                kept_ray[at] = ray
+                kept_weight[at] = sample_weight[s]
+                at += 1
+
+
+@ti.kernel
+def composite(
+    n_rays: ti.i32,
+    ray_kept_start: i32_1d,
+    kept_weight: f32_1d,
+    colours: f32_1d,
+    ray_opacity: f32_1d,
+    background: vec3,
+    pixel: f32_1d,
+):
+    """pixel (n_rays, 3): C of each ray, not clamped. colours: (n_kept, 3). Adjoint: ``composite_backward``."""
+    for ray in range(n_rays):
+        c = background * (1.0 - ray_opacity[ray])
+        for j in range(ray_kept_start[ray], ray_kept_start[ray + 1]):
+            c += load3(colours, j) * kept_weight[j]
+        for a in ti.static(range(3)):
+            pixel[3 * ray + a] = c[a]
+
+
+@ti.kernel
+def squared_error(
+    n_rays: ti.i32,
+    pixel: f32_1d,
+    target: f32_1d,
+    ray_weight: f32_1d,
+    grad_scale: ti.f32,
+    ray_loss: f32_1d,
+    grad_pixel: f32_1d,
+):
+    """ray_loss = mean over channels of (clamp(C) - target)², and grad_pixel = d(sum_i ray_weight_i loss_i)/dC * scale.
+
+    pixel, target, grad_pixel: (n_rays, 3). The clamp to [0, 1] (as in TensoRF) passes no gradient where it acts.
+    """
+    for ray in range(n_rays):
+        loss = 0.0
+        for a in ti.static(range(3)):
+            c = pixel[3 * ray + a]
+            clamped = ti.min(ti.max(c, 0.0), 1.0)
+            e = clamped - target[3 * ray + a]
+            loss += e * e / 3.0
+            grad = 0.0
+            if c >= 0.0 and c <= 1.0:
+                grad = 2.0 / 3.0 * e * ray_weight[ray] * grad_scale
+            grad_pixel[3 * ray + a] = grad
+        ray_loss[ray] = loss
+
+
+@ti.kernel
+def composite_backward(
+    n_rays: ti.i32,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    ray_kept_start: i32_1d,
+    sample_t: f32_1d,
+    sample_feature: f32_1d,
+    sample_weight: f32_1d,
+    kept_weight: f32_1d,
+    colours: f32_1d,
+    affine: f32_1d,
+    density_shift: ti.f32,
+    use_softplus: ti.i32,
+    delta_scaled: ti.f32,
+    weight_threshold: ti.f32,
+    background: vec3,
+    grad_pixel: f32_1d,
+    grad_opacity: f32_1d,
+    grad_depth: f32_1d,
+    grad_colours: f32_1d,
+    sample_grad: f32_1d,
+    ray_grad_affine: f32_1d,
+):
+    """Adjoint of ``composite`` and of the weights, down to the density feature.
+
+    In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays). Out: grad_colours (n_kept, 3); sample_grad = dL/df of
+    each used sample; ray_grad_affine (n_rays, 2): each ray's part of the gradient of its rank's density scale and shift.
+    """
+    for ray in range(n_rays):
+        g = load3(grad_pixel, ray)
+        through_background = grad_opacity[ray] - g.dot(background)
+        g_depth = grad_depth[ray]
+        first = ray_start[ray]
+        end = first + ray_used[ray]
+        j = ray_kept_start[ray]
+        behind = 0.0
+        for s in range(first, end):
+            w = sample_weight[s]
+            gw = through_background + g_depth * sample_t[s]
+            if w > weight_threshold:
+                gw += g.dot(load3(colours, j))
+                for a in ti.static(range(3)):
+                    grad_colours[3 * j + a] = w * g[a]
+                j += 1
+            sample_grad[s] = gw
+            behind += w * gw
+        a = (ray_rank[ray] - 1) * AFFINE_WIDTH
+        scale = affine[a]
+        shift = affine[a + 1] + density_shift
+        light = 1.0
+        grad_scale = 0.0
+        grad_shift = 0.0
+        for s in range(first, end):
+            f = sample_feature[s]
+            w = sample_weight[s]
+            light *= ti.exp(-delta_scaled * activate(f, scale, shift, use_softplus))
+            gw = sample_grad[s]
+            behind -= w * gw
+            gz = delta_scaled * (light * gw - behind) * activate_slope(f, scale, shift, use_softplus)
+            sample_grad[s] = gz * scale
+            grad_scale += gz * f
+            grad_shift += gz
+        ray_grad_affine[2 * ray] = grad_scale
+        ray_grad_affine[2 * ray + 1] = grad_shift
+
+
+@ti.kernel
+def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affine: f32_1d, grad_affine: f32_1d):
+    """Adds each ray's density scale and shift gradients to its rank's row of grad_affine (max_rank, 56)."""
+    for r in range(max_rank):
+        for ray in range(n_rays):
+            if ray_rank[ray] == r + 1:
+                at = r * AFFINE_WIDTH
+                grad_affine[at] = grad_affine[at] + ray_grad_affine[2 * ray]
+                grad_affine[at + 1] = grad_affine[at + 1] + ray_grad_affine[2 * ray + 1]

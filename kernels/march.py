@@ -1,0 +1,163 @@
+"""Ray marching: which points of a ray are worth a look at the field.
+
+A ray is cut into steps of equal length; step k of ray i lies at distance t = ray_t0[i] + k step. It becomes a *sample*
+if it lies in the box, before ``far``, and in an occupied cell. Two passes and a sum of counts give each ray one
+contiguous range of samples in ray order, without atomics: ``march`` finds the samples and leaves one bit per step,
+``expand`` writes their distances.
+
+The occupancy grid is a bitset over cells (x fastest). ``coarse`` has one bit for each block of 8³ cells, so that empty
+space is crossed a block at a time.
+"""
+
+import taichi as ti
+
+from kernels.rays import f32_1d, i32_1d, popcount, u32_1d, uniform, vec3
+
+ivec3 = ti.types.vector(3, ti.i32)
+
+BLOCK = 8
+"""Cells along one side of a coarse block."""
+
+
+@ti.func
+def load3(a: ti.template(), i: ti.i32) -> vec3:
+    """Triple i of a flat array."""
+    return vec3(a[3 * i], a[3 * i + 1], a[3 * i + 2])
+
+
+@ti.func
+def get_bit(words: ti.template(), i: ti.i32) -> ti.i32:
+    """Bit i of a bitset."""
+    return ti.cast((words[i >> 5] >> ti.cast(i & 31, ti.u32)) & ti.u32(1), ti.i32)
+
+
+@ti.func
+def box_interval(o: vec3, d: vec3, low: vec3, high: vec3):
+    """Distances at which a ray enters and leaves a box; the first exceeds the second where it misses."""
+    t_in = -1e30
+    t_out = 1e30
+    for a in ti.static(range(3)):
+        v = d[a]
+        if ti.abs(v) < 1e-12:
+            v = 1e-12
+        t0 = (low[a] - o[a]) / v
+        t1 = (high[a] - o[a]) / v
+        t_in = ti.max(t_in, ti.min(t0, t1))
+        t_out = ti.min(t_out, ti.max(t0, t1))
+    return t_in, t_out
+
+
+@ti.kernel
+def march(
+    n_rays: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    seed: ti.u32,
+    jitter_step: ti.i32,
+    near: ti.f32,
+    far: ti.f32,
+    step: ti.f32,
+    n_steps: ti.i32,
+    box_min: vec3,
+    box_max: vec3,
+    cells: ivec3,
+    cell_origin: vec3,
+    cells_per_unit: vec3,
+    blocks: ivec3,
+    occupied: u32_1d,
+    coarse: u32_1d,
+    n_words: ti.i32,
+    ray_t0: f32_1d,
+    ray_mask: u32_1d,
+    ray_count: i32_1d,
+):
+    """Finds the samples of each ray.
+
+    ray_o, ray_d: (n_rays, 3). step, near, far: world units. jitter_step >= 0 shifts each ray's steps by a random part
+    of one step that depends on (seed, jitter_step, ray); -1 does not. cells = (0, 0, 0): everything is occupied.
+    Out: ray_t0 (n_rays), ray_mask (n_rays, n_words) with a bit per step, ray_count (n_rays). Not differentiable: the
+    positions of samples do not depend on the field.
+    """
+    for i in range(n_rays):
+        o = load3(ray_o, i)
+        d = load3(ray_d, i)
+        t_in, t_out = box_interval(o, d, box_min, box_max)
+        t0 = ti.min(ti.max(t_in, near), far)
+        if jitter_step >= 0:
+            t0 += step * uniform(seed, ti.cast(jitter_step, ti.u32), ti.cast(i, ti.u32))
+        ray_t0[i] = t0
+        for w in range(n_words):
+            ray_mask[i * n_words + w] = ti.u32(0)
+        count = 0
+        t_end = ti.min(t_out, far)
+        if t_in <= t_out and t0 <= t_end:
+            q0 = (o + d * t0 - cell_origin) * cells_per_unit
+            dq = d * step * cells_per_unit
+            word = 0
+            bits = ti.u32(0)
+            k = 0
+            last = ti.min(ti.cast((t_end - t0) / step, ti.i32), n_steps - 1)
+            while k <= last:
+                hit = 1
+                following = k + 1
+                if cells[0] > 0:
+                    q = q0 + dq * ti.cast(k, ti.f32)
+                    c = ti.floor(q, ti.i32)
+                    for a in ti.static(range(3)):
+                        c[a] = ti.min(ti.max(c[a], 0), cells[a] - 1)
+                    b = ivec3(c[0] // BLOCK, c[1] // BLOCK, c[2] // BLOCK)
+                    if get_bit(coarse, (b[2] * blocks[1] + b[1]) * blocks[0] + b[0]) == 0:
+                        hit = 0
+                        leave = 1e30
+                        for a in ti.static(range(3)):
+                            edge = ti.cast(b[a] * BLOCK, ti.f32)
+                            if dq[a] > 0.0:
+                                edge += ti.cast(BLOCK, ti.f32)
+                            if ti.abs(dq[a]) > 1e-9:
+                                leave = ti.min(leave, (edge - q0[a]) / dq[a])
+                        following = ti.max(following, ti.cast(ti.min(leave, 1e6), ti.i32))
+                    else:
+                        hit = get_bit(occupied, (c[2] * cells[1] + c[1]) * cells[0] + c[0])
+                if hit == 1:
+                    if k >> 5 != word:
+                        ray_mask[i * n_words + word] = bits
+                        word = k >> 5
+                        bits = ti.u32(0)
+                    bits |= ti.u32(1) << ti.cast(k & 31, ti.u32)
+                    count += 1
+                k = following
+            ray_mask[i * n_words + word] = bits
+        ray_count[i] = count
+
+
+@ti.kernel
+def offsets_from_counts(n: ti.i32, counts: i32_1d, starts: i32_1d):
+    """Running sum: starts[i] = counts[0] + .. + counts[i - 1], for i = 0 .. n (so starts[n] is the total)."""
+    ti.loop_config(serialize=True)
+    for i in range(n):
+        if i == 0:
+            starts[0] = 0
+        starts[i + 1] = starts[i] + counts[i]
+
+
+@ti.kernel
+def expand(
+    n_rays: ti.i32,
+    step: ti.f32,
+    n_words: ti.i32,
+    ray_t0: f32_1d,
+    ray_mask: u32_1d,
+    ray_start: i32_1d,
+    sample_t: f32_1d,
+):
+    """Writes the distance t of each sample: sample_t[ray_start[i]:ray_start[i + 1]], front to back."""
+    for i in range(n_rays):
+        at = ray_start[i]
+        for w in range(n_words):
+            bits = ray_mask[i * n_words + w]
+            while bits != ti.u32(0):
+                lowest = bits & (~bits + ti.u32(1))
+                k = w * 32 + popcount(lowest - ti.u32(1))
+                sample_t[at] = ray_t0[i] + step * ti.cast(k, ti.f32)
+                at += 1
+                bits ^= lowest

@@ -1,0 +1,116 @@
+"""Empty space: the density on a lattice, turned into a bitset of occupied cells.
+
+Lattice vertices sit on the corners of the box. A vertex is *live* if alpha of a step, dilated over its 3³ neighbours,
+exceeds the threshold; a cell is occupied if any of its eight corners is live, which is where trilinear interpolation of
+the live vertices (as the public code looks its mask up) is above zero.
+"""
+
+import taichi as ti
+
+from kernels.march import BLOCK, get_bit, ivec3
+from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
+from kernels.vm import AFFINE_WIDTH, activate, density_feature, in_box
+
+
+@ti.func
+def vertex(i: ti.i32, size: ivec3) -> ivec3:
+    """Lattice coordinates of vertex i (x fastest)."""
+    return ivec3(i % size[0], i // size[0] % size[1], i // (size[0] * size[1]))
+
+
+@ti.kernel
+def vertex_alpha(
+    size: ivec3,
+    low: vec3,
+    spacing: vec3,
+    n_ranks: ti.i32,
+    ranks: i32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    affine: f32_1d,
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    density_shift: ti.f32,
+    use_softplus: ti.i32,
+    delta_scaled: ti.f32,
+    alpha: f32_1d,
+):
+    """alpha (x fastest) at each lattice vertex: the largest over the given ranks; 0 outside the field's box."""
+    for i in range(size[0] * size[1] * size[2]):
+        c = vertex(i, size)
+        x = low + ti.cast(c, ti.f32) * spacing
+        sigma = 0.0
+        if in_box(x + (box_min - x) * 1e-6, box_min, texels_per_unit, grid) == 1:
+            for k in range(n_ranks):
+                rank = ranks[k]
+                f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
+                a = (rank - 1) * AFFINE_WIDTH
+                sigma = ti.max(sigma, activate(f, affine[a], affine[a + 1] + density_shift, use_softplus))
+        alpha[i] = 1.0 - ti.exp(-delta_scaled * sigma)
+
+
+@ti.kernel
+def live_vertices(size: ivec3, threshold: ti.f32, alpha: f32_1d, live: u32_1d):
+    """Bit per vertex: the largest alpha among the vertex and its 26 neighbours exceeds the threshold."""
+    n = size[0] * size[1] * size[2]
+    for word in range((n + 31) // 32):
+        bits = ti.u32(0)
+        for b in range(32):
+            i = word * 32 + b
+            if i < n:
+                c = vertex(i, size)
+                hit = 0
+                for dz in range(ti.max(c[2] - 1, 0), ti.min(c[2] + 2, size[2])):
+                    for dy in range(ti.max(c[1] - 1, 0), ti.min(c[1] + 2, size[1])):
+                        for dx in range(ti.max(c[0] - 1, 0), ti.min(c[0] + 2, size[0])):
+                            if alpha[(dz * size[1] + dy) * size[0] + dx] > threshold:
+                                hit = 1
+                if hit == 1:
+                    bits |= ti.u32(1) << ti.cast(b, ti.u32)
+        live[word] = bits
+
+
+@ti.kernel
+def occupied_cells(size: ivec3, live: u32_1d, use_before: ti.i32, before: u32_1d, occupied: u32_1d):
+    """Bit per cell (size - 1 along each axis, x fastest): any corner is live, and the cell was occupied before."""
+    cells = size - 1
+    n = cells[0] * cells[1] * cells[2]
+    for word in range((n + 31) // 32):
+        bits = ti.u32(0)
+        for b in range(32):
+            i = word * 32 + b
+            if i < n:
+                c = vertex(i, cells)
+                hit = 0
+                for corner in range(8):
+                    x = c[0] + (corner & 1)
+                    y = c[1] + ((corner >> 1) & 1)
+                    z = c[2] + (corner >> 2)
+                    hit |= get_bit(live, (z * size[1] + y) * size[0] + x)
+                if use_before == 1:
+                    hit &= get_bit(before, i)
+                if hit == 1:
+                    bits |= ti.u32(1) << ti.cast(b, ti.u32)
+        occupied[word] = bits
+
+
+@ti.kernel
+def coarse_blocks(cells: ivec3, blocks: ivec3, occupied: u32_1d, coarse: u32_1d):
+    """Bit per block of BLOCK³ cells: any of them is occupied."""
+    n = blocks[0] * blocks[1] * blocks[2]
+    for word in range((n + 31) // 32):
+        bits = ti.u32(0)
+        for b in range(32):
+            i = word * 32 + b
+            if i < n:
+                c = vertex(i, blocks) * BLOCK
+                hit = 0
+                for z in range(c[2], ti.min(c[2] + BLOCK, cells[2])):
+                    for y in range(c[1], ti.min(c[1] + BLOCK, cells[1])):
+                        for x in range(c[0], ti.min(c[0] + BLOCK, cells[0])):
+                            hit |= get_bit(occupied, (z * cells[1] + y) * cells[0] + x)
+                if hit == 1:
+                    bits |= ti.u32(1) << ti.cast(b, ti.u32)
+        coarse[word] = bits

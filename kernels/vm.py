@@ -1,0 +1,513 @@
+"""The vector-matrix (VM) tensor field, masked by rank: density feature and appearance features, and their adjoints.
+
+With P^m_k, L^m_k the plane and line of component k in mode m, interpolated bilinearly and linearly at x:
+
+    f(x, rank) = sum_m sum_{k < rank}  P^m_k(u, v) L^m_k(w)                       density feature       (SlimmeRF eq. 2)
+    p^m_k(x)   = P^m_k(u, v) L^m_k(w),  k < 3 rank                                appearance products
+    a(x, rank) = s_rank * (p B) + b_rank                                          27 features, basis B
+
+s and b are the optional scale and shift per rank (ones and zeros when unused); the density feature has its own pair.
+Components at and above the rank are neither added nor given a gradient; chunks that lie wholly above it are not read.
+
+Gradients, with q the gradient of the product of one component: dP texel += q L w_texel, dL texel += q P w_texel.
+"""
+
+import taichi as ti
+
+from kernels.march import ivec3, load3
+from kernels.rays import f32_1d, i32_1d, vec3
+
+CHUNK = 16
+N_FEATURES = 27
+AFFINE_WIDTH = 2 + 2 * N_FEATURES
+"""Numbers per rank: density scale, density shift, 27 feature scales, 27 feature shifts."""
+
+vec16 = ti.types.vector(CHUNK, ti.f32)
+
+
+@ti.func
+def lane_mask(rank: ti.i32, chunk: ti.i32) -> vec16:
+    """1 for lanes of the chunk whose component index is below ``rank``, else 0."""
+    mask = vec16(0.0)
+    for lane in ti.static(range(CHUNK)):
+        mask[lane] = ti.select(chunk * CHUNK + lane < rank, 1.0, 0.0)
+    return mask
+
+
+@ti.func
+def grid_position(x: vec3, box_min: vec3, texels_per_unit: vec3, grid: ivec3):
+    """Lower texel (3) and fraction (3) of a world position on the grid; clamped to the box."""
+    low = ivec3(0)
+    frac = vec3(0.0)
+    for a in ti.static(range(3)):
+        g = (x[a] - box_min[a]) * texels_per_unit[a]
+        g = ti.min(ti.max(g, 0.0), ti.cast(grid[a] - 1, ti.f32))
+        low[a] = ti.min(ti.cast(g, ti.i32), grid[a] - 2)
+        frac[a] = g - ti.cast(low[a], ti.f32)
+    return low, frac
+
+
+@ti.func
+def mode_layout(m: ti.i32, grid: ivec3, max_chunks: ti.i32):
+    """plane_base, area, G_u, line_base, G_w of mode m (see the package's docstring)."""
+    xy = grid[0] * grid[1]
+    xz = grid[0] * grid[2]
+    plane_base = 0
+    area = xy
+    g_u = grid[0]
+    line_base = 0
+    g_w = grid[2]
+    if m == 1:
+        plane_base = max_chunks * xy
+        area = xz
+        line_base = max_chunks * grid[2]
+        g_w = grid[1]
+    elif m == 2:
+        plane_base = max_chunks * (xy + xz)
+        area = grid[1] * grid[2]
+        g_u = grid[1]
+        line_base = max_chunks * (grid[2] + grid[1])
+        g_w = grid[0]
+    return plane_base, area, g_u, line_base, g_w
+
+
+@ti.func
+def mode_axes(m: ti.i32, low: ivec3, frac: vec3):
+    """Texel indices and fractions along u, v, w of mode m."""
+    u = low[0]
+    v = low[1]
+    w = low[2]
+    fu = frac[0]
+    fv = frac[1]
+    fw = frac[2]
+    if m == 1:
+        v = low[2]
+        w = low[1]
+        fv = frac[2]
+        fw = frac[1]
+    elif m == 2:
+        u = low[1]
+        v = low[2]
+        w = low[0]
+        fu = frac[1]
+        fv = frac[2]
+        fw = frac[0]
+    return u, v, w, fu, fv, fw
+
+
+@ti.func
+def plane_value(planes: ti.template(), at: ti.i32, g_u: ti.i32, fu: ti.f32, fv: ti.f32) -> vec16:
+    """Bilinear interpolation of one chunk; ``at`` is the texel of the lower corner."""
+    return (planes[at] * (1.0 - fu) + planes[at + 1] * fu) * (1.0 - fv) + (
+        planes[at + g_u] * (1.0 - fu) + planes[at + g_u + 1] * fu
+    ) * fv
+
+
+@ti.func
+def line_value(lines: ti.template(), at: ti.i32, fw: ti.f32) -> vec16:
+    """Linear interpolation of one chunk."""
+    return lines[at] * (1.0 - fw) + lines[at + 1] * fw
+
+
+@ti.func
+def product(
+    planes: ti.template(),
+    lines: ti.template(),
+    m: ti.i32,
+    chunk: ti.i32,
+    low: ivec3,
+    frac: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+) -> vec16:
+    """P L of one chunk of one mode."""
+    plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
+    u, v, w, fu, fv, fw = mode_axes(m, low, frac)
+    p = plane_value(planes, plane_base + chunk * area + v * g_u + u, g_u, fu, fv)
+    return p * line_value(lines, line_base + chunk * g_w + w, fw)
+
+
+@ti.func
+def density_feature(
+    planes: ti.template(),
+    lines: ti.template(),
+    x: vec3,
+    rank: ti.i32,
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+) -> ti.f32:
+    """f(x, rank): the sum over modes and the first ``rank`` components."""
+    low, frac = grid_position(x, box_min, texels_per_unit, grid)
+    total = 0.0
+    for chunk in range((rank + CHUNK - 1) // CHUNK):
+        acc = vec16(0.0)
+        for m in ti.static(range(3)):
+            acc += product(planes, lines, m, chunk, low, frac, grid, max_chunks)
+        total += (acc * lane_mask(rank, chunk)).sum()
+    return total
+
+
+@ti.func
+def activate(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
+    """Density from the density feature: softplus or relu of scale f + shift."""
+    z = scale * feature + shift
+    sigma = ti.max(z, 0.0)
+    if use_softplus == 1:
+        sigma += ti.log(1.0 + ti.exp(-ti.abs(z)))
+    return sigma
+
+
+@ti.func
+def activate_slope(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
+    """d sigma / d z of ``activate``, z = scale f + shift."""
+    z = scale * feature + shift
+    slope = ti.select(z > 0.0, 1.0, 0.0)
+    if use_softplus == 1:
+        slope = 1.0 / (1.0 + ti.exp(-z))
+    return slope
+
+
+@ti.func
+def in_box(x: vec3, box_min: vec3, texels_per_unit: vec3, grid: ivec3) -> ti.i32:
+    """1 where x lies in the box, borders included."""
+    inside = 1
+    for a in ti.static(range(3)):
+        g = (x[a] - box_min[a]) * texels_per_unit[a]
+        if g < 0.0 or g > ti.cast(grid[a] - 1, ti.f32):
+            inside = 0
+    return inside
+
+
+@ti.kernel
+def density_at(
+    n: ti.i32,
+    points: f32_1d,
+    point_rank: i32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    affine: f32_1d,
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    density_shift: ti.f32,
+    use_softplus: ti.i32,
+    sigma: f32_1d,
+):
+    """Density (per world unit, before the distance scale) at points (n, 3), each at its own rank; 0 outside the box."""
+    for i in range(n):
+        x = load3(points, i)
+        sigma[i] = 0.0
+        rank = point_rank[i]
+        if in_box(x, box_min, texels_per_unit, grid) == 1 and rank > 0:
+            f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
+            a = (rank - 1) * AFFINE_WIDTH
+            sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
+
+
+@ti.func
+def store16(matrix: ti.template(), at: ti.i32, values: vec16):
+    """Writes 16 consecutive floats of a flat array."""
+    for lane in ti.static(range(CHUNK)):
+        matrix[at + lane] = values[lane]
+
+
+@ti.func
+def load16(matrix: ti.template(), at: ti.i32) -> vec16:
+    """Reads 16 consecutive floats of a flat array."""
+    out = vec16(0.0)
+    for lane in ti.static(range(CHUNK)):
+        out[lane] = matrix[at + lane]
+    return out
+
+
+@ti.kernel
+def appearance_products(
+    n_kept: ti.i32,
+    n_chunks: ti.i32,
+    kept_t: f32_1d,
+    kept_ray: i32_1d,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    products: f32_1d,
+):
+    """products (n_kept, 48 n_chunks): p^m_k of each kept sample at its ray's rank, zeros above it.
+
+    Column (3 c + m) 16 + lane, as the rows of the basis. Adjoint: ``appearance_backward``.
+    """
+    width = n_chunks * 3 * CHUNK
+    for j in range(n_kept):
+        ray = kept_ray[j]
+        x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
+        low, frac = grid_position(x, box_min, texels_per_unit, grid)
+        components = 3 * ray_rank[ray]
+        for chunk in range(n_chunks):
+            at = j * width + chunk * 3 * CHUNK
+            if chunk * CHUNK < components:
+                mask = lane_mask(components, chunk)
+                for m in ti.static(range(3)):
+                    p = product(planes, lines, m, chunk, low, frac, grid, max_chunks)
+                    store16(products, at + m * CHUNK, p * mask)
+            else:
+                for m in ti.static(range(3)):
+                    store16(products, at + m * CHUNK, vec16(0.0))
+
+
+@ti.kernel
+def feature_affine(n_kept: ti.i32, kept_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d, features: f32_1d):
+    """features = s_rank * raw + b_rank, both (n, 27). Adjoint: ``feature_affine_backward``."""
+    for j in range(n_kept):
+        a = (ray_rank[kept_ray[j]] - 1) * AFFINE_WIDTH + 2
+        for i in range(N_FEATURES):
+            at = j * N_FEATURES + i
+            features[at] = affine[a + i] * raw[at] + affine[a + N_FEATURES + i]
+
+
+@ti.kernel
+def feature_affine_backward(
+    n_kept: ti.i32,
+    kept_ray: i32_1d,
+    ray_rank: i32_1d,
+    affine: f32_1d,
+    raw: f32_1d,
+    grad_features: f32_1d,
+    grad_affine: f32_1d,
+):
+    """Adds to grad_affine (max_rank, 56) the gradients of s and b, and turns grad_features into that of ``raw``.
+
+    One task per feature owns that feature's column of both, so that sums have one order.
+    """
+    for i in range(N_FEATURES):
+        for j in range(n_kept):
+            a = (ray_rank[kept_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
+            at = j * N_FEATURES + i
+            g = grad_features[at]
+            grad_affine[a] = grad_affine[a] + g * raw[at]
+            grad_affine[a + N_FEATURES] = grad_affine[a + N_FEATURES] + g
+            grad_features[at] = g * affine[a]
+
+
+@ti.func
+def add_texel(arena: ti.template(), at: ti.i32, value: vec16, atomic: ti.template()):
+    """arena[at] += value, atomically or as the texel's owner."""
+    if ti.static(atomic):
+        for lane in ti.static(range(CHUNK)):
+            ti.atomic_add(arena[at][lane], value[lane])
+    else:
+        arena[at] = arena[at] + value
+
+
+@ti.func
+def scatter(
+    q: vec16,
+    m: ti.i32,
+    chunk: ti.i32,
+    band: ti.i32,
+    n_bands: ti.i32,
+    low: ivec3,
+    frac: vec3,
+    planes: ti.template(),
+    lines: ti.template(),
+    grad_planes: ti.template(),
+    grad_lines: ti.template(),
+    grid: ivec3,
+    max_chunks: ti.i32,
+    atomic: ti.template(),
+):
+    """Adds the gradients of one chunk of one mode for one sample, where q is the gradient of its product.
+
+    Of the plane's rows and the line's texels, this call writes those of ``band``: rows v with v n_bands // G_v = band.
+    """
+    plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
+    u, v, w, fu, fv, fw = mode_axes(m, low, frac)
+    g_v = area // g_u
+    row0 = 1
+    row1 = 1
+    end0 = 1
+    end1 = 1
+    if ti.static(not atomic):
+        if n_bands > 1:
+            row0 = ti.cast(v * n_bands // g_v == band, ti.i32)
+            row1 = ti.cast((v + 1) * n_bands // g_v == band, ti.i32)
+            end0 = ti.cast(w * n_bands // g_w == band, ti.i32)
+            end1 = ti.cast((w + 1) * n_bands // g_w == band, ti.i32)
+    at = plane_base + chunk * area + v * g_u + u
+    lt = line_base + chunk * g_w + w
+    if row0 + row1 > 0:
+        ql = q * line_value(lines, lt, fw)
+        if row0 == 1:
+            g = ql * (1.0 - fv)
+            add_texel(grad_planes, at, g * (1.0 - fu), atomic)
+            add_texel(grad_planes, at + 1, g * fu, atomic)
+        if row1 == 1:
+            g = ql * fv
+            add_texel(grad_planes, at + g_u, g * (1.0 - fu), atomic)
+            add_texel(grad_planes, at + g_u + 1, g * fu, atomic)
+    if end0 + end1 > 0:
+        qp = q * plane_value(planes, at, g_u, fu, fv)
+        if end0 == 1:
+            add_texel(grad_lines, lt, qp * (1.0 - fw), atomic)
+        if end1 == 1:
+            add_texel(grad_lines, lt + 1, qp * fw, atomic)
+
+
+@ti.kernel
+def density_backward(
+    n_rays: ti.i32,
+    n_chunks: ti.i32,
+    n_bands: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_grad: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    grad_planes: ti.template(),
+    grad_lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    atomic: ti.template(),
+):
+    """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample."""
+    if ti.static(atomic):
+        for item in range(n_rays * n_chunks * 3):
+            ray = item % n_rays
+            chunk = item // n_rays // 3
+            m = item // n_rays % 3
+            if chunk * CHUNK < ray_rank[ray]:
+                mask = lane_mask(ray_rank[ray], chunk)
+                o = load3(ray_o, ray)
+                d = load3(ray_d, ray)
+                for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+                    low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
+                    scatter(
+                        mask * sample_grad[s], m, chunk, 0, 1, low, frac,
+                        planes, lines, grad_planes, grad_lines, grid, max_chunks, True,
+                    )  # fmt: skip
+    else:
+        ti.loop_config(block_dim=1)
+        for task in range(3 * n_chunks * n_bands):
+            m = task % 3
+            chunk = task // 3 % n_chunks
+            band = task // (3 * n_chunks)
+            for ray in range(n_rays):
+                if chunk * CHUNK < ray_rank[ray]:
+                    mask = lane_mask(ray_rank[ray], chunk)
+                    o = load3(ray_o, ray)
+                    d = load3(ray_d, ray)
+                    for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+                        low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
+                        scatter(
+                            mask * sample_grad[s], m, chunk, band, n_bands, low, frac,
+                            planes, lines, grad_planes, grad_lines, grid, max_chunks, False,
+                        )  # fmt: skip
+
+
+@ti.kernel
+def appearance_backward(
+    n_kept: ti.i32,
+    n_chunks: ti.i32,
+    n_bands: ti.i32,
+    kept_t: f32_1d,
+    kept_ray: i32_1d,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    grad_products: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    grad_planes: ti.template(),
+    grad_lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    atomic: ti.template(),
+):
+    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_kept, 48 n_chunks)."""
+    width = n_chunks * 3 * CHUNK
+    if ti.static(atomic):
+        for item in range(n_kept * n_chunks * 3):
+            j = item // (n_chunks * 3)
+            part = item % (n_chunks * 3)
+            chunk = part // 3
+            ray = kept_ray[j]
+            components = 3 * ray_rank[ray]
+            if chunk * CHUNK < components:
+                x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
+                low, frac = grid_position(x, box_min, texels_per_unit, grid)
+                q = load16(grad_products, j * width + part * CHUNK) * lane_mask(components, chunk)
+                scatter(
+                    q, part % 3, chunk, 0, 1, low, frac,
+                    planes, lines, grad_planes, grad_lines, grid, max_chunks, True,
+                )  # fmt: skip
+    else:
+        ti.loop_config(block_dim=1)
+        for task in range(3 * n_chunks * n_bands):
+            part = task % (3 * n_chunks)
+            chunk = part // 3
+            band = task // (3 * n_chunks)
+            for j in range(n_kept):
+                ray = kept_ray[j]
+                components = 3 * ray_rank[ray]
+                if chunk * CHUNK < components:
+                    x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
+                    low, frac = grid_position(x, box_min, texels_per_unit, grid)
+                    q = load16(grad_products, j * width + part * CHUNK) * lane_mask(components, chunk)
+                    scatter(
+                        q, part % 3, chunk, band, n_bands, low, frac,
+                        planes, lines, grad_planes, grad_lines, grid, max_chunks, False,
+                    )  # fmt: skip
+
+
+@ti.kernel
+def basis_features(n_kept: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1d, features: f32_1d):
+    """features (n, 27) = products (n, width) times the first rows of the basis. Adjoint: the two kernels below.
+
+    For devices without BLAS; the CPU hands all three to numpy (``tslim.renderer``).
+    """
+    for item in range(n_kept * N_FEATURES):
+        j = item // N_FEATURES
+        i = item % N_FEATURES
+        total = 0.0
+        for k in range(width):
+            total += products[j * width + k] * basis[k * N_FEATURES + i]
+        features[item] = total
+
+
+@ti.kernel
+def basis_features_backward(n_kept: ti.i32, width: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: f32_1d):
+    """grad_products (n, width) = grad_features times the basis transposed."""
+    for item in range(n_kept * width):
+        j = item // width
+        k = item % width
+        total = 0.0
+        for i in range(N_FEATURES):
+            total += grad_features[j * N_FEATURES + i] * basis[k * N_FEATURES + i]
+        grad_products[item] = total
+
+
+@ti.kernel
+def basis_gradient(n_kept: ti.i32, width: ti.i32, products: f32_1d, grad_features: f32_1d, grad_basis: f32_1d):
+    """grad_basis (width, 27) = products transposed times grad_features."""
+    for item in range(width * N_FEATURES):
+        k = item // N_FEATURES
+        i = item % N_FEATURES
+        total = 0.0
+        for j in range(n_kept):
+            total += products[j * width + k] * grad_features[j * N_FEATURES + i]
+        grad_basis[item] = total
