@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tslim import lenses
 from tslim.errors import SceneError
-
-PINHOLE, OPENCV, FISHEYE = 0, 1, 2
-"""Values of ``Cameras.lens``: no distortion; radial-tangential k1 k2 p1 p2 k3; equidistant fisheye k1 k2 k3 k4."""
+from tslim.lenses import FISHEYE, PINHOLE
 
 ROTATION_TOLERANCE = 5e-3
 """Largest entry of |R Rᵀ − I| that still counts as a rotation; files with four decimals stay well below."""
@@ -30,7 +29,7 @@ class Cameras:
     sizes: np.ndarray
     """(n, 2) int32: width, height in pixels."""
     lens: np.ndarray
-    """(n,) int32: ``PINHOLE``, ``OPENCV`` or ``FISHEYE``."""
+    """(n,) int32: ``PINHOLE``, ``RADIAL`` or ``FISHEYE`` of ``tslim.lenses``."""
     distortion: np.ndarray
     """(n, 8) float32 coefficients in the order of the lens, then zeros."""
 
@@ -148,28 +147,23 @@ class Cameras:
     def rays(self, index: int = 0, pixels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Origins and unit directions, (k, 3) float64 each, through ``pixels`` (k, 2) (all centres if None).
 
-        Pinhole geometry on the host, for plots and checks; rendering makes its rays on the device.
+        On the host, lens included, for plots and checks; rendering makes its rays on the device.
         """
         pixels = self.pixel_centers(index) if pixels is None else np.asarray(pixels, np.float64)
-        fx, fy, cx, cy = self.intrinsics[index].astype(np.float64)
-        local = np.stack([(pixels[:, 0] - cx) / fx, -(pixels[:, 1] - cy) / fy, -np.ones(len(pixels))], 1)
         pose = self.poses[index].astype(np.float64)
+        local = lenses.directions(pixels, self.intrinsics[index], int(self.lens[index]), self.distortion[index])
         directions = local @ pose[:, :3].T
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return np.broadcast_to(pose[:, 3], directions.shape), directions
 
     def project(self, points: np.ndarray, index: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Pixel coordinates (k, 2) and depths along the optical axis (k,) of world ``points`` (k, 3), pinhole geometry.
+        """Pixel positions (k, 2) and depths along the optical axis (k,) of world ``points`` (k, 3), lens included.
 
-        A depth of zero or less means behind the camera; its coordinates are then meaningless.
+        Positions are NaN for points that the camera cannot see because they lie behind it.
         """
         pose = self.poses[index].astype(np.float64)
         local = (np.asarray(points, np.float64) - pose[:, 3]) @ pose[:, :3]
-        fx, fy, cx, cy = self.intrinsics[index].astype(np.float64)
-        depth = -local[:, 2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pixels = np.stack([cx + fx * local[:, 0] / depth, cy - fy * local[:, 1] / depth], 1)
-        return pixels, depth
+        pixels = lenses.project(local, self.intrinsics[index], int(self.lens[index]), self.distortion[index])
+        return pixels, -local[:, 2]
 
     def validate(self, names: Sequence[str] | None = None, source: str = "cameras") -> None:
         """Raises ``SceneError`` for the first impossible camera, with its name (its number where names are None).

@@ -55,11 +55,14 @@ def load_scene(
     if max_images is not None and max_images < 1:
         raise SceneError(f"max images {max_images}: expected 1 or more")
     options = LoadOptions(int(downscale), parse_colour(background), max_images)
-    if not folder.exists():
-        raise SceneError(f"{folder}: no such folder")
-    if not folder.is_dir():
-        raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
-    return checked(_module(format or sniff_format(folder)).load(folder, options))
+    try:
+        if not folder.exists():
+            raise SceneError(f"{folder}: no such folder")
+        if not folder.is_dir():
+            raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
+        return checked(_module(format or sniff_format(folder)).load(folder, options))
+    except OSError as error:
+        raise SceneError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
 
 
 def sniff_format(folder: str | Path) -> str:

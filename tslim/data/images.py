@@ -1,0 +1,265 @@
+"""Photographs into packed pixels, whatever the format of the data set.
+
+Sizes are read first, then one array for all pixels is allocated and filled image by image, so that memory is bounded
+by the result and a full-size image for each of a few threads.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tslim import memory
+from tslim.cameras import Cameras
+from tslim.errors import OutOfMemoryError, SceneError
+from tslim.scene import Views
+
+FILE_KINDS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
+"""What is decoded (as Pillow calls it; MPO is the JPEG of some phones); recognised by contents, not by name."""
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
+"""Looked for where a data set names images without an extension, in this order."""
+
+Orient = Literal["never", "always", "fit"]
+"""Turn photographs upright as their EXIF data say: never; always; or only where that gives the expected size."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to what makes the picture upright; 5 to 8 swap width and height."""
+_EXIF_ORIENTATION = 0x0112
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Photographs:
+    """Decoded images without cameras."""
+
+    pixels: np.ndarray
+    """(total,) uint32, packed as in ``Views``."""
+    offsets: np.ndarray
+    """(n + 1,) int64."""
+    sizes: np.ndarray
+    """(n, 2) int32 width, height as loaded."""
+    full_sizes: np.ndarray
+    """(n, 2) int32 width, height before downscaling, after turning upright."""
+
+    def views(self, cameras: Cameras, names: Sequence[str]) -> Views:
+        """With their cameras, whose sizes must be ``sizes``."""
+        return Views(cameras, self.pixels, self.offsets, tuple(names))
+
+
+def load_pixels(
+    paths: Sequence[Path],
+    *,
+    downscale: int = 1,
+    sizes: Sequence[Size | None] | None = None,
+    same_size: bool = False,
+    masks: Sequence[Path | None] | None = None,
+    orient: Orient = "never",
+) -> Photographs:
+    """Decodes images to packed RGBA.
+
+    Args:
+        paths: the files, all of which must exist.
+        downscale: whole factor, by area averaging (see ``area_downscale``).
+        sizes: expected (width, height) of each full-size image, None where any will do.
+        same_size: every image must be as large as the first.
+        masks: a grey image for each, or None; alpha is multiplied by it, so that black parts count as transparent.
+        orient: what to do about EXIF orientation.
+
+    Raises:
+        SceneError: a file is missing, no image, truncated, empty, of another size than expected, or too small to
+            downscale.
+        OutOfMemoryError: the pixels would not fit.
+    """
+    headers = [read_header(path) for path in paths]
+    full_sizes = []
+    for i, (path, header) in enumerate(zip(paths, headers, strict=True)):
+        wanted, why = (sizes[i] if sizes is not None else None), "as the data set says"
+        if same_size and i > 0:
+            wanted, why = full_sizes[0], f"as {paths[0].name}"
+        size = header.oriented(orient, wanted)
+        if wanted is not None and size != tuple(wanted):
+            raise SceneError(f"{path}: {size[0]}x{size[1]} pixels, expected {wanted[0]}x{wanted[1]} {why}")
+        if min(size) < downscale:
+            raise SceneError(f"{path}: {size[0]}x{size[1]} pixels cannot be made {downscale} times smaller")
+        full_sizes.append(size)
+    full = np.array(full_sizes, np.int32).reshape(-1, 2)
+    small = full // downscale
+    offsets = np.concatenate([[0], np.cumsum(small.astype(np.int64).prod(1))])
+    workers = max(1, min(4, len(paths), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
+    _check_memory(4 * int(offsets[-1]), 8 * workers * int(full.astype(np.int64).prod(1).max(initial=0)), len(paths))
+    pixels = np.empty(int(offsets[-1]), "<u4")
+
+    def decode(i: int) -> None:
+        rgba = load_rgba(paths[i], downscale=downscale, turn=headers[i].turn(tuple(full[i])))
+        if masks is not None and masks[i] is not None:
+            rgba[..., 3] = _masked_alpha(rgba[..., 3], masks[i], tuple(full[i]), downscale)
+        pixels[offsets[i] : offsets[i + 1]] = np.ascontiguousarray(rgba).view("<u4").ravel()
+
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(decode, i) for i in range(len(paths))]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return Photographs(pixels.astype(np.uint32, copy=False), offsets, small, full)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says about itself before it is decoded."""
+
+    size: Size
+    orientation: int
+    """EXIF orientation, 1 to 8; 1 is upright."""
+
+    def oriented(self, orient: Orient, expected: Size | None = None) -> Size:
+        """(width, height) after turning upright as far as ``orient`` allows."""
+        turned = self.size[::-1] if self.orientation >= 5 else self.size
+        if orient == "always" or (orient == "fit" and self.size != expected and turned == expected):
+            return turned
+        return self.size
+
+    def turn(self, size: Size) -> int:
+        """The orientation to undo so that the image gets the given size: 1 (none) if it has it already."""
+        return self.orientation if tuple(size) != self.size else 1
+
+
+def read_header(path: Path) -> Header:
+    """Size and orientation without decoding; raises ``SceneError``."""
+    with _opened(path) as image:
+        orientation = 1
+        if image.format in ("JPEG", "MPO", "TIFF", "WEBP", "PNG"):
+            try:
+                orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
+            except Exception:  # damaged EXIF data say nothing about the pixels
+                orientation = 1
+        return Header(image.size, orientation if orientation in _TURNS else 1)
+
+
+def load_rgba(path: Path, *, downscale: int = 1, turn: int = 1) -> np.ndarray:
+    """(h, w, 4) uint8, straight alpha; ``turn`` is the EXIF orientation to undo. Raises ``SceneError``."""
+    with _opened(path) as image:
+        try:
+            image.load()
+            opaque = "A" not in image.getbands() and "transparency" not in image.info
+            image = _eight_bit(image, path)
+            if turn in _TURNS:
+                image = image.transpose(_TURNS[turn])
+            if opaque and downscale > 1:
+                image = image.convert("RGB")
+                width, height = (s // downscale for s in image.size)
+                image = image.reduce(downscale, (0, 0, width * downscale, height * downscale))
+            rgba = np.array(image.convert("RGBA"))
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+            if isinstance(error, SceneError):
+                raise
+            raise SceneError(f"{path}: damaged or truncated image ({error})") from None
+    return rgba if opaque else area_downscale(rgba, downscale)
+
+
+def area_downscale(rgba: np.ndarray, factor: int) -> np.ndarray:
+    """Averages blocks of factor × factor pixels of (h, w, 4) uint8, weighting colours by alpha (premultiplied).
+
+    Rows and columns that do not fill a block, on the right and below, are dropped.
+    """
+    if factor == 1:
+        return rgba
+    height, width = rgba.shape[0] // factor, rgba.shape[1] // factor
+    sums = np.uint32 if factor <= 256 else np.uint64
+    alpha = np.zeros((height, width), sums)
+    colour = np.zeros((height, width, 3), sums)
+    for dy in range(factor):
+        for dx in range(factor):
+            part = rgba[dy : height * factor : factor, dx : width * factor : factor].astype(sums)
+            alpha += part[..., 3]
+            colour += part[..., :3] * part[..., 3:]
+    result = np.empty((height, width, 4), np.uint8)
+    result[..., :3] = (colour + alpha[..., None] // 2) // np.maximum(alpha, 1)[..., None]
+    result[..., 3] = (alpha + factor * factor // 2) // (factor * factor)
+    return result
+
+
+def find_image(folder: Path, name: str, source: Path) -> Path | None:
+    """The file that ``source`` (named in messages) lists as ``name``, relative to ``folder``; None if it is missing.
+
+    A missing extension is looked for. Names that leave the folder raise ``SceneError``; symbolic links may lead
+    anywhere.
+    """
+    if not name.strip() or "\0" in name:
+        raise SceneError(f"{source}: an image has the empty or impossible name {name!r}")
+    relative = os.path.normpath(name.replace("\\", "/"))
+    if os.path.isabs(relative) or relative.split(os.sep)[0] == ".." or relative == ".":
+        raise SceneError(f"{source}: the image path {name} leaves the scene's folder")
+    path = folder / relative
+    try:
+        if path.is_file():
+            return path
+        return next((p for p in (path.with_name(path.name + e) for e in EXTENSIONS) if p.is_file()), None)
+    except OSError:  # a name too long for the file system
+        return None
+
+
+def _masked_alpha(alpha: np.ndarray, path: Path, full_size: Size, downscale: int) -> np.ndarray:
+    size = read_header(path).size
+    if size != tuple(full_size):
+        raise SceneError(f"{path}: the mask is {size[0]}x{size[1]} pixels, its image {full_size[0]}x{full_size[1]}")
+    grey = load_rgba(path, downscale=downscale)[..., :3].mean(-1)
+    return np.round(alpha * (grey / 255)).astype(np.uint8)
+
+
+def _opened(path: Path) -> Image.Image:
+    """An open image whose pixels are not read yet."""
+    try:
+        image = Image.open(path, formats=FILE_KINDS)
+    except FileNotFoundError:
+        raise SceneError(f"{path}: image missing") from None
+    except IsADirectoryError:
+        raise SceneError(f"{path}: a folder, expected an image") from None
+    except UnidentifiedImageError:
+        size = path.stat().st_size
+        raise SceneError(
+            f"{path}: {'empty file' if size == 0 else 'not an image, or its beginning is damaged'}; "
+            "readable are PNG, JPEG, WebP, BMP and TIFF"
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise SceneError(f"{path}: too large ({error})") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SceneError(f"{path}: cannot be read ({error})") from None
+    if min(image.size) < 1:
+        image.close()
+        raise SceneError(f"{path}: an image of zero size ({image.size[0]}x{image.size[1]})")
+    return image
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey
+        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise SceneError(f"{path}: floating-point pixels, expected 8 or 16 bits a channel")
+    return image
+
+
+def _check_memory(result: int, working: int, count: int) -> None:
+    free = memory.available()
+    if free is not None and result + working > free:
+        raise OutOfMemoryError(
+            f"{count} images need {(result + working) / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: "
+            "load them smaller (--downscale) or fewer of them (--max-images)"
+        )
