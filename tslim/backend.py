@@ -117,7 +117,7 @@ def explain_import_error(error: ImportError) -> str:
     """One line on why Taichi does not load, and what to install."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "libX11" in text:
-        return "Taichi needs the X11 client library even without a display: install it (Debian, Ubuntu: libx11-6)"
+        return "Taichi needs the X11 library libX11.so.6, even without a display: sudo apt install libx11-6"
     if isinstance(error, ModuleNotFoundError) and error.name == "taichi":
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         return f"Taichi is not installed for this Python ({version}): pip install taichi==1.7.4 (Python 3.9 to 3.13)"
