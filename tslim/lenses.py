@@ -1,9 +1,9 @@
 """Lens models in numpy: which ray a pixel sees, and which pixel a point falls on.
 
-Notation. A *pixel* (u, v) has its centre at +0.5; K = (fx, fy, cx, cy). A point in front of the camera, in camera
-coordinates with x right, y **down**, z forward (OpenCV), has the ideal image point (x, y) = (X/Z, Y/Z); the lens moves it
-to (x', y'), and u = fx x' + cx, v = fy y' + cy. Poses elsewhere in tslim are OpenGL (y up, −z forward): ``directions`` and
-``project`` take and give OpenGL camera coordinates and flip inside.
+Notation. A *pixel* (u, v) has its centre at +0.5. A point (X, Y, Z) in camera coordinates with x right, y **down**,
+z forward (OpenCV) has the ideal image point (x, y) = (X/Z, Y/Z); the lens moves it to (x', y'), and u = fx x' + cx,
+v = fy y' + cy. Poses elsewhere in tslim are OpenGL (y up, −z forward): ``directions`` and ``project`` take and give
+OpenGL camera coordinates and flip inside.
 
 ``RADIAL`` (radial-tangential, OpenCV's default and COLMAP's SIMPLE_RADIAL, RADIAL and OPENCV), coefficients
 k1 k2 p1 p2 k3, r² = x² + y²::
@@ -11,8 +11,8 @@ k1 k2 p1 p2 k3, r² = x² + y²::
     x' = x (1 + k1 r² + k2 r⁴ + k3 r⁶) + 2 p1 x y + p2 (r² + 2x²)
     y' = y (1 + k1 r² + k2 r⁴ + k3 r⁶) + p1 (r² + 2y²) + 2 p2 x y
 
-``FISHEYE`` (equidistant with a polynomial, OpenCV's fisheye and COLMAP's OPENCV_FISHEYE), coefficients k1 k2 k3 k4, θ the
-angle from the optical axis::
+``FISHEYE`` (equidistant with a polynomial, OpenCV's fisheye and COLMAP's OPENCV_FISHEYE), coefficients k1 k2 k3 k4,
+θ the angle from the optical axis::
 
     θ' = θ (1 + k1 θ² + k2 θ⁴ + k3 θ⁶ + k4 θ⁸),   (x', y') = θ' (x, y) / r
 
@@ -109,8 +109,8 @@ def directions(pixels: np.ndarray, intrinsics: np.ndarray, lens: int = PINHOLE, 
 def project(points: np.ndarray, intrinsics: np.ndarray, lens: int = PINHOLE, distortion=None) -> np.ndarray:
     """Pixel positions of points given in OpenGL camera coordinates: the inverse of ``directions`` for any length.
 
-    points: (..., 3). Returns (..., 2) float64; NaN where a point lies behind the camera (any lens but fisheye, which sees
-    up to 180° from its axis).
+    points: (..., 3). Returns (..., 2) float64; NaN where a point lies behind the camera (any lens but fisheye, which
+    sees up to 180° from its axis).
     """
     fx, fy, cx, cy = np.asarray(intrinsics, np.float64)
     c = np.zeros(8) if distortion is None else np.asarray(distortion, np.float64)
@@ -132,7 +132,8 @@ def project(points: np.ndarray, intrinsics: np.ndarray, lens: int = PINHOLE, dis
 def worst_inversion_error(size: np.ndarray, intrinsics: np.ndarray, lens: int, distortion: np.ndarray) -> float:
     """Largest distance in pixels between a pixel of the picture's border and where its ray projects back to.
 
-    Near zero for every usable lens; large where the coefficients fold the picture over, so that some pixels have no ray.
+    Near zero for every usable lens; infinite where the coefficients fold the picture over, so that some pixels have no
+    ray.
     """
     if lens == PINHOLE:
         return 0.0

@@ -16,6 +16,10 @@ from tslim.scene import Scene, checked
 
 FORMATS: dict[str, str] = {
     "blender": "tslim.data.blender",
+    "transforms": "tslim.data.transforms",
+    "llff": "tslim.data.llff",
+    "nsvf": "tslim.data.nsvf",
+    "colmap": "tslim.data.colmap",
 }
 """Format name to module, in the order in which they are sniffed. Imported when first asked for."""
 

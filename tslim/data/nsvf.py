@@ -1,0 +1,129 @@
+"""NSVF and Tanks-and-Temples scenes: ``intrinsics.txt``, ``bbox.txt``, ``pose/`` and ``rgb/``.
+
+``pose/NAME.txt`` is the 4 × 4 camera-to-world matrix, OpenCV axes (x right, y down, z forward), of ``rgb/NAME.png``.
+NAMEs that begin with ``0_`` are for training, with ``1_`` for validation or test, with ``2_`` for test; where there are
+``2_``, ``1_`` is left out. Without such beginnings every eighth image is held out. ``intrinsics.txt`` is a 4 × 4 (or
+3 × 3) matrix for all images, or NSVF's older form, whose first line is ``focal cx cy``. ``bbox.txt`` has the box's
+smallest and largest corner (and the size of NSVF's voxels, which is not used); it is taken as it is.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from tslim.data import LoadOptions, geometry, images, reading, shots
+from tslim.data.shots import Shot
+from tslim.errors import SceneError
+from tslim.scene import Scene
+
+RECOGNISED_BY = "pose/, rgb/ and intrinsics.txt"
+
+
+def sniff(folder: Path) -> bool:
+    """Whether there are the folders ``pose`` and ``rgb``, or one of them with ``intrinsics.txt``."""
+    parts = ((folder / "pose").is_dir(), (folder / "rgb").is_dir(), (folder / "intrinsics.txt").is_file())
+    return sum(parts) >= 2
+
+
+def load(folder: Path, options: LoadOptions) -> Scene:
+    """Reads the scene; raises ``SceneError``."""
+    warnings: list[str] = []
+    found = _shots(folder, warnings)
+    box = read_box(folder / "bbox.txt")
+    train_shots, test_shots = _split(found, folder, options)
+    train = shots.load_views(train_shots, options.downscale)
+    test = shots.load_views(test_shots, options.downscale)
+    near, far = geometry.limits_of_box(train.cameras, box)
+    return Scene(
+        name=folder.resolve().name,
+        source=str(folder),
+        format="nsvf",
+        train=train,
+        test=test,
+        box=box,
+        near=near,
+        far=far,
+        background=options.background,
+        warnings=tuple(warnings),
+    )
+
+
+def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
+    """Every image that has a pose, by name."""
+    for name in ("pose", "rgb"):
+        if not (folder / name).is_dir():
+            raise SceneError(f"{folder / name}: no such folder; expected pose/NAME.txt for every rgb/NAME.png")
+    posed = {path.stem: path for path in sorted((folder / "pose").glob("*.txt"))}
+    pictures = {path.stem: path for path in shots.listed_images(folder / "rgb")}
+    both = [name for name in posed if name in pictures]
+    missing = next((name for name in posed if name not in pictures), None)
+    shots.check_enough(len(both), len(posed), missing, folder / "rgb", warnings)
+    unplaced = sum(name not in posed for name in pictures)
+    if unplaced:
+        warnings.append(f"{unplaced} images in rgb have no file in pose and were skipped")
+    intrinsics_of = read_intrinsics(folder / "intrinsics.txt")
+    found = []
+    for name in both:
+        size = images.read_header(pictures[name]).size
+        intrinsics = intrinsics_of
+        shots.check_camera(f"{folder / 'intrinsics.txt'} for {pictures[name].name}", size, intrinsics)
+        pose = geometry.opengl_from_opencv(read_pose(posed[name])[None])[0]
+        found.append(Shot(name, pictures[name], pose, size, intrinsics))
+    shots.check_poses(found, folder / "pose")
+    return found
+
+
+def _split(found: list[Shot], folder: Path, options: LoadOptions) -> tuple[list[Shot], list[Shot]]:
+    groups = {digit: [shot for shot in found if shot.name.startswith(f"{digit}_")] for digit in "012"}
+    if sum(map(len, groups.values())) < len(found):
+        return shots.split(found, options)
+    if not groups["0"]:
+        raise SceneError(f"{folder / 'rgb'}: no training images (with a pose): none begins with 0_")
+    test = groups["2"] or groups["1"]
+    return reading.evenly(groups["0"], options.max_images), reading.evenly(test, options.max_images)
+
+
+def read_intrinsics(path: Path) -> shots.Intrinsics:
+    """(fx, fy, cx, cy) in pixels; raises ``SceneError``."""
+    rows = _numbers(path)
+    widths = [len(row) for row in rows]
+    if widths[:3] in ([3, 3, 3], [4, 4, 4]):
+        if abs(rows[2][2] - 1) > 1e-6 or abs(rows[1][0]) > 1e-6:
+            raise SceneError(f"{path}: not a camera matrix (its third row is 0 0 1, its second begins with 0)")
+        return rows[0][0], rows[1][1], rows[0][2], rows[1][2]
+    if widths and widths[0] in (3, 4) and (len(rows) == 1 or widths[1] < 4):
+        focal, cx, cy = rows[0][:3]
+        return focal, focal, cx, cy
+    raise SceneError(f"{path}: expected a 4x4 or 3x3 matrix, or a first line with focal length, cx and cy")
+
+
+def read_box(path: Path) -> np.ndarray:
+    """(2, 3) smallest and largest corner; raises ``SceneError``."""
+    values = [value for row in _numbers(path) for value in row]
+    if len(values) not in (6, 7):
+        raise SceneError(f"{path}: {len(values)} numbers, expected x y z of two corners and perhaps a voxel size")
+    box = np.array(values[:6]).reshape(2, 3)
+    if not (box[0] < box[1]).all():
+        raise SceneError(f"{path}: the box {box.tolist()} has no volume; the smallest corner comes first")
+    return box
+
+
+def read_pose(path: Path) -> np.ndarray:
+    """(3, 4) OpenCV camera-to-world; raises ``SceneError``."""
+    values = [value for row in _numbers(path) for value in row]
+    if len(values) not in (12, 16):
+        raise SceneError(f"{path}: {len(values)} numbers, expected a 4x4 camera-to-world matrix")
+    return np.array(values).reshape(-1, 4)[:3]
+
+
+def _numbers(path: Path) -> list[list[float]]:
+    """The finite numbers of a text file, line by line, empty lines left out."""
+    try:
+        text = shots.read_bytes(path).decode("utf-8-sig")
+        rows = [[float(word) for word in line.split()] for line in text.splitlines()]
+    except ValueError as error:
+        raise SceneError(f"{path}: expected numbers only ({str(error)[:80]})") from None
+    rows = [row for row in rows if row]
+    if not all(np.isfinite(value) for row in rows for value in row):
+        raise SceneError(f"{path}: NaN or infinity among the numbers")
+    return rows
