@@ -23,7 +23,7 @@ in single. There is no pickle.
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 
@@ -42,7 +42,10 @@ from tslim.field_state import (
 )
 from tslim.model_header import CHECKSUM, MAX_CELLS, ModelHeader, decode_header, encode_header
 
-__all__ = ["FieldState", "ModelHeader", "rank_that_fits", "read", "read_header", "size_of", "write"]
+__all__ = ["FieldState", "ModelHeader", "load", "rank_that_fits", "read", "read_header", "size_of", "write"]
+
+if TYPE_CHECKING:
+    from tslim.field import Field
 
 Precision = Literal["float16", "float32"]
 
@@ -88,6 +91,13 @@ def read(path: str | Path, *, rank: int | None = None) -> FieldState:
                 raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
             layout.unpack(block, state, r)
     return state
+
+
+def load(path: str | Path, *, rank: int | None = None) -> "Field":
+    """Reads a model file into a field on the current device, chosen by ``tslim.init``. Raises as ``read``."""
+    from tslim.field import Field
+
+    return Field.from_state(read(path, rank=rank))
 
 
 def read_header(path: str | Path) -> ModelHeader:
