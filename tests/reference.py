@@ -193,7 +193,7 @@ def sh_basis(d: torch.Tensor) -> torch.Tensor:
 def decode(f: ReferenceField, features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """Features (n, 27) and unit viewing directions (n, 3) → colours (n, 3)."""
     if f.kind == "sh":
-        return torch.relu((features.reshape(-1, 3, 9) * sh_basis(directions)[:, None]).sum(2) + 0.5)
+        return torch.sigmoid((features.reshape(-1, 3, 9) * sh_basis(directions)[:, None]).sum(2))
     inputs = [features, directions]
     inputs += [positional_encoding(features, f.feature_frequencies)] if f.feature_frequencies else []
     inputs += [positional_encoding(directions, f.direction_frequencies)] if f.direction_frequencies else []

@@ -1,0 +1,250 @@
+"""A small random field on the device, packed here by the layout that ``kernels/__init__.py`` states.
+
+Tests of kernels use this instead of ``tslim.Field``, so that a fault in packing cannot hide a fault in a kernel. One
+set of arenas serves all tests: kernels are compiled once for each set.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from tests.reference import LINE_AXIS, PLANE_AXES, ReferenceField
+from tslim.config import FieldConfig
+from tslim.field_state import FieldState
+
+CHUNK = 16
+MAX_RANK = 13
+"""Not a multiple of 16 for either kind: 13 density components leave lanes empty, 39 appearance components, too."""
+GRID = (7, 6, 9)
+BOX = np.array([[-1.0, -0.7, -1.3], [1.2, 0.9, 1.0]], np.float32)
+
+
+def random_state(
+    rng: np.random.Generator,
+    *,
+    max_rank: int = MAX_RANK,
+    grid: tuple[int, int, int] = GRID,
+    affine: bool = True,
+    config: FieldConfig | None = None,
+    scale: float = 0.5,
+) -> FieldState:
+    """A field of random numbers in which every part matters: dense enough to stop light, with a random affine."""
+
+    def factors(n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        planes = [rng.normal(0, scale, (n, grid[v], grid[u])).astype(np.float32) for u, v in PLANE_AXES]
+        return planes, [rng.normal(0, scale, (n, grid[w])).astype(np.float32) for w in LINE_AXIS]
+
+    config = replace(config or FieldConfig(density_shift=-0.5, distance_scale=2.0), max_rank=max_rank)
+    density, appearance = factors(max_rank), factors(3 * max_rank)
+    rows = np.concatenate([np.ones((max_rank, 1)), np.zeros((max_rank, 1)), np.ones((max_rank, 27))], 1)
+    rows = np.concatenate([rows, np.zeros((max_rank, 27))], 1) + rng.normal(0, 0.3, (max_rank, 56))
+    inputs = 30 + 54 * config.feature_encoding + 6 * config.direction_encoding
+    decoder = {}
+    if config.decoder == "mlp":
+        for i, (a, b) in enumerate(((inputs, 128), (128, 128), (128, 3)), 1):
+            decoder[f"w{i}"] = rng.normal(0, a**-0.5, (a, b)).astype(np.float32)
+            decoder[f"b{i}"] = rng.normal(0, 0.1, b).astype(np.float32)
+    return FieldState(
+        config=config,
+        box=BOX.copy(),
+        grid=grid,
+        near=0.1,
+        far=8.0,
+        space="box",
+        background=(1.0, 1.0, 1.0),
+        density_planes=density[0],
+        density_lines=density[1],
+        appearance_planes=appearance[0],
+        appearance_lines=appearance[1],
+        basis=rng.normal(0, 0.2, (3, 3 * max_rank, 27)).astype(np.float32),
+        affine=rows.astype(np.float32) if affine else None,
+        decoder=decoder,
+    )
+
+
+def pack(arrays: list[np.ndarray], max_chunks: int, capacity: int) -> np.ndarray:
+    """Per mode (C, …) → (capacity, 16): mode after mode, each with ``max_chunks`` chunks of its texels."""
+    parts = []
+    for values in arrays:
+        chunks = np.zeros((max_chunks * CHUNK, values[0].size), np.float32)
+        chunks[: len(values)] = values.reshape(len(values), -1)
+        parts.append(chunks.reshape(max_chunks, CHUNK, -1).transpose(0, 2, 1).reshape(-1, CHUNK))
+    packed = np.zeros((capacity, CHUNK), np.float32)
+    packed[: sum(map(len, parts))] = np.concatenate(parts)
+    return packed
+
+
+def unpack(packed: np.ndarray, like: list[np.ndarray], max_chunks: int) -> list[np.ndarray]:
+    """The inverse of ``pack``; asserts that lanes of no component hold zeros."""
+    out, at = [], 0
+    for values in like:
+        texels = values[0].size
+        block = packed[at : at + max_chunks * texels].reshape(max_chunks, texels, CHUNK)
+        flat = block.transpose(0, 2, 1).reshape(max_chunks * CHUNK, texels)
+        assert not flat[len(values) :].any(), "a lane above the field's components was written"
+        out.append(flat[: len(values)].reshape(values.shape))
+        at += max_chunks * texels
+    assert not packed[at:].any(), "an element behind the field's texels was written"
+    return out
+
+
+class Arenas:
+    """The arenas of one field: factors and their gradients, of both kinds."""
+
+    CAPACITY = 4096
+
+    def __init__(self) -> None:
+        import taichi as ti
+
+        names = ("density_planes", "density_lines", "appearance_planes", "appearance_lines")
+        for name in (*names, *(f"grad_{name}" for name in names)):
+            setattr(self, name, ti.Vector.field(CHUNK, ti.f32, shape=self.CAPACITY))
+
+
+@dataclass
+class DeviceField:
+    """``state`` on the device, with the arguments that kernels take."""
+
+    state: FieldState
+    arenas: Arenas
+    density_chunks: int = 2
+    appearance_chunks: int = 4
+    affine: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = self.state.affine
+        if rows is None:
+            rows = np.zeros((self.state.rank, 56), np.float32)
+            rows[:, 0] = rows[:, 2:29] = 1
+        self.affine = np.ascontiguousarray(rows).ravel()
+        self.upload()
+
+    def upload(self) -> None:
+        """Writes the factors and clears the gradients."""
+        for kind in ("density", "appearance"):
+            for part in ("planes", "lines"):
+                values = getattr(self.state, f"{kind}_{part}")
+                arena = getattr(self.arenas, f"{kind}_{part}")
+                arena.from_numpy(pack(values, self.chunks(kind), Arenas.CAPACITY))
+                getattr(self.arenas, f"grad_{kind}_{part}").fill(0)
+
+    def chunks(self, kind: str) -> int:
+        """Chunk capacity of one kind of factor; more than it needs, so that a stride mistaken for a count shows."""
+        return self.density_chunks if kind == "density" else self.appearance_chunks
+
+    def read(self, prefix: str, kind: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(planes, lines) of one kind, of the factors (prefix "") or of their gradients (prefix "grad_")."""
+        return tuple(
+            unpack(
+                getattr(self.arenas, f"{prefix}{kind}_{part}").to_numpy(),
+                getattr(self.state, f"{kind}_{part}"),
+                self.chunks(kind),
+            )
+            for part in ("planes", "lines")
+        )
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """The gradients of all factors, named as ``ReferenceField.named_parameters`` names them."""
+        named = {}
+        for kind in ("density", "appearance"):
+            for part, arrays in zip(("planes", "lines"), self.read("grad_", kind), strict=True):
+                named |= {f"{kind}_{part}[{mode}]": values for mode, values in enumerate(arrays)}
+        return named
+
+    @property
+    def where(self) -> tuple:
+        """Arguments box_min, texels_per_unit, grid of the kernels."""
+        from kernels.march import ivec3, vec3
+
+        grid = np.array(self.state.grid)
+        per_unit = (grid - 1) / (self.state.box[1] - self.state.box[0])
+        return vec3(*self.state.box[0]), vec3(*per_unit), ivec3(*grid)
+
+    def reference(self, requires_grad: bool = True) -> ReferenceField:
+        """The twin of this field, in float64."""
+        return ReferenceField.from_state(self.state, requires_grad=requires_grad)
+
+
+@dataclass
+class Samples:
+    """Rays with their samples, at chosen points: sorted by ray, as the march leaves them."""
+
+    origins: np.ndarray  # (n_rays, 3) f32
+    directions: np.ndarray  # (n_rays, 3) f32, unit
+    ranks: np.ndarray  # (n_rays,) i32
+    start: np.ndarray  # (n_rays + 1,) i32
+    t: np.ndarray  # (n_samples,) f32
+    ray: np.ndarray  # (n_samples,) i32
+
+    @property
+    def points(self) -> torch.Tensor:
+        """(n_samples, 3) in float64, as the kernels compute them."""
+        return torch.tensor(self.origins[self.ray] + self.directions[self.ray] * self.t[:, None]).double()
+
+    def as_torch(self) -> tuple[torch.Tensor, ...]:
+        """(origins, directions, ray, t, ranks) in float64 and int64."""
+        origins, directions, t = (torch.tensor(a).double() for a in (self.origins, self.directions, self.t))
+        return origins, directions, torch.tensor(self.ray).long(), t, torch.tensor(self.ranks).long()
+
+
+def random_samples(
+    rng: np.random.Generator, n_rays: int = 40, *, ranks: tuple[int, ...], step: float = 0.13
+) -> Samples:
+    """Rays through the box with all their samples there and some outside it.
+
+    The first rays have no sample, or run along an axis through texels of the grid, so that their samples lie on borders
+    between cells; the rest are random. Ranks are taken in turn from ``ranks``.
+    """
+    low, high = BOX.astype(float)
+    origins = rng.normal(size=(n_rays, 3))
+    origins *= 3 / np.linalg.norm(origins, axis=1, keepdims=True)
+    directions = rng.uniform(0.7 * low, 0.7 * high, (n_rays, 3)) - origins
+    texels = low + (high - low) * np.array([[2 / 6, 3 / 5, 4 / 8], [0, 1, 0.5], [1, 0.3, 0]])
+    for i in range(3):
+        origins[1 + i], directions[1 + i] = texels[i], np.eye(3)[i]
+        origins[1 + i, i] = low[i] - 2
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    counts, distances = [], []
+    for i in range(n_rays):
+        t = np.arange(0.5, 6, step)
+        if i in (1, 2, 3):
+            axis = i - 1
+            t = 2 + (high - low)[axis] * np.arange(GRID[axis]) / (GRID[axis] - 1)
+        points = origins[i] + t[:, None] * directions[i]
+        margin = 0.0 if i % 5 else 0.3
+        inside = ((points > low - margin - 1e-6) & (points < high + margin + 1e-6)).all(1)
+        t = t[inside] if i else t[:0]
+        counts.append(len(t))
+        distances.append(t)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return Samples(
+        origins.astype(np.float32),
+        directions.astype(np.float32),
+        np.resize(np.array(ranks, np.int32), n_rays),
+        start,
+        np.concatenate(distances).astype(np.float32),
+        np.repeat(np.arange(n_rays, dtype=np.int32), counts),
+    )
+
+
+def assert_gradient(name: str, ours: np.ndarray, right: torch.Tensor | np.ndarray, tolerance: float = 2e-4) -> None:
+    """Two gradients agree: in direction (cosine), in magnitude (ratio of norms) and entry by entry.
+
+    ``tolerance`` is relative to the largest entry. A gradient that is zero, or scaled, or partly missing hides inside
+    an absolute tolerance, but not in cosine and ratio.
+    """
+    a = np.asarray(ours, np.float64).ravel()
+    b = (right.detach().numpy() if isinstance(right, torch.Tensor) else np.asarray(right)).astype(np.float64).ravel()
+    size_a, size_b = np.linalg.norm(a), np.linalg.norm(b)
+    assert size_b > 0, f"{name}: the reference gradient is zero, the test proves nothing"
+    error = np.abs(a - b) / np.abs(b).max()
+    cosine = a @ b / max(size_a * size_b, 1e-300)
+    report = (
+        f"{name}: cosine {cosine:.7f}, ratio of norms {size_a / size_b:.7f}, error relative to the largest entry: "
+        f"mean {error.mean():.2e}, maximum {error.max():.2e}, "
+        f"{100 * (error > tolerance).mean():.2f} % above {tolerance}"
+    )
+    assert abs(size_a / size_b - 1) < tolerance, report
+    assert 1 - cosine < tolerance**2 + 1e-7, report
+    assert error.max() < tolerance, report

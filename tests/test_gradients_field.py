@@ -1,0 +1,213 @@
+"""Values and adjoints of the tensor field's kernels against the torch twin and central differences.
+
+Rays have ranks of their own, odd ones among them; samples lie on borders between cells, on the faces of the box, and
+outside it.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from tests import device_field, reference
+from tests.device_field import DeviceField, assert_gradient
+
+RANKS = (5, 1, 13, 8, 3)
+
+
+@pytest.fixture(scope="module")
+def arenas(cpu):
+    return device_field.Arenas()
+
+
+@pytest.fixture
+def samples():
+    return device_field.random_samples(np.random.default_rng(1), ranks=RANKS)
+
+
+def make(arenas, **options) -> DeviceField:
+    return DeviceField(device_field.random_state(np.random.default_rng(2), **options), arenas)
+
+
+def point_ranks(samples) -> torch.Tensor:
+    return torch.tensor(samples.ranks[samples.ray]).long()
+
+
+def clamp_to_box(points: torch.Tensor) -> torch.Tensor:
+    """The field outside its box is that of the nearest face."""
+    low, high = torch.tensor(device_field.BOX).double()
+    return torch.minimum(torch.maximum(points, low), high)
+
+
+@pytest.mark.parametrize("activation", ["softplus", "relu"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, activation, affine):
+    from kernels import vm
+
+    field = make(arenas, affine=affine)
+    points = samples.points
+    ranks = samples.ranks[samples.ray]
+    sigma = np.full(len(points), np.nan, np.float32)
+    flat = np.ascontiguousarray(points.numpy(), dtype=np.float32).ravel()
+    vm.density_at(
+        len(points), flat, ranks, arenas.density_planes, arenas.density_lines, field.affine, *field.where,
+        field.density_chunks, -0.5, int(activation == "softplus"), sigma,
+    )  # fmt: skip
+    twin = field.reference(requires_grad=False)
+    twin.activation = activation
+    low, high = torch.tensor(device_field.BOX).double()
+    outside = ((points < low) | (points > high)).any(1)
+    on_face = ((points - low).abs().amin(1) < 1e-5) | ((points - high).abs().amin(1) < 1e-5)
+    right = torch.where(outside, 0.0, reference.density(twin, points, point_ranks(samples))).numpy()
+    clear = ~on_face.numpy()
+    assert np.abs(sigma - right)[clear].max() < 2e-5 * right.max()
+    assert (right > 0.1).mean() > 0.1 and outside.any() and on_face.any()
+
+
+def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
+    from kernels import vm
+
+    n = len(samples.t)
+    products = np.full(n * 48 * n_chunks, np.nan, np.float32)
+    vm.appearance_products(
+        n, n_chunks, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
+        field.arenas.appearance_planes, field.arenas.appearance_lines, *field.where, field.appearance_chunks, products,
+    )  # fmt: skip
+    return products.reshape(n, n_chunks, 3, 16)
+
+
+def by_component(products: np.ndarray, n_components: int) -> np.ndarray:
+    """(n, chunk, mode, lane) → (mode, component, n)."""
+    n, n_chunks, _, _ = products.shape
+    return products.transpose(2, 1, 3, 0).reshape(3, 16 * n_chunks, n)[:, :n_components]
+
+
+def test_appearance_products_are_those_of_the_twin_and_zero_above_each_rays_rank(arenas, samples):
+    field = make(arenas)
+    products = products_of(field, samples, 3)
+    assert not by_component(products, 48)[:, 39:].any()
+    twin = field.reference(requires_grad=False)
+    x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))
+    mask = reference.rank_mask(39, point_ranks(samples), 3, torch.float64)
+    right = reference.mode_products(twin.appearance_planes, twin.appearance_lines, x) * mask
+    ours = by_component(products, 39)
+    assert np.abs(ours - right.numpy()).max() < 2e-5 * right.abs().max()
+    assert not ours[mask.numpy()[None].repeat(3, 0) == 0].any()
+
+
+@pytest.mark.parametrize("n_bands", [1, 2, 5])
+def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
+    field = make(arenas, affine=False)
+    upstream = np.random.default_rng(3).normal(size=len(samples.t)).astype(np.float32)
+    used = np.diff(samples.start).astype(np.int32)
+    used[7] -= 2  # samples behind an early stop get no gradient
+    run_density_backward(field, samples, used, upstream, n_bands)
+    looked_at = torch.tensor(np.arange(len(samples.t)) - samples.start[samples.ray] < used[samples.ray])
+    twin = field.reference()
+    feature = reference.density_features(twin, clamp_to_box(samples.points), point_ranks(samples))
+    (feature * torch.tensor(upstream).double() * looked_at).sum().backward()
+    ours = field.gradients()
+    for name, tensor in twin.named_parameters().items():
+        if name.startswith("density"):
+            assert_gradient(name, ours[name], tensor.grad)
+        elif name.startswith("appearance"):
+            assert not ours[name].any()
+
+
+def run_density_backward(field, samples, used, upstream, n_bands, n_chunks=1):
+    from kernels import vm
+
+    a = field.arenas
+    vm.density_backward(
+        len(used), n_chunks, n_bands, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
+        samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
+        a.grad_density_lines, *field.where, field.density_chunks, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_bands", [1, 3])
+def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
+    from kernels import vm
+
+    field = make(arenas)
+    n, n_chunks = len(samples.t), 3
+    upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
+    vm.appearance_backward(
+        n, n_chunks, n_bands, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
+        samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
+        arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where, field.appearance_chunks, False,
+    )  # fmt: skip
+    twin = field.reference()
+    x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))
+    mask = reference.rank_mask(39, point_ranks(samples), 3, torch.float64)
+    right = reference.mode_products(twin.appearance_planes, twin.appearance_lines, x) * mask
+    (right * torch.tensor(by_component(upstream, 39)).double()).sum().backward()
+    ours = field.gradients()
+    for name, tensor in twin.named_parameters().items():
+        if name.startswith("appearance"):
+            assert_gradient(name, ours[name], tensor.grad)
+
+
+def test_components_above_every_rays_rank_get_no_gradient_at_all(arenas):
+    samples = device_field.random_samples(np.random.default_rng(1), ranks=(5, 2))
+    field = make(arenas, affine=False)
+    run_density_backward(field, samples, np.diff(samples.start), np.ones(len(samples.t), np.float32), 2)
+    planes, lines = field.read("grad_", "density")
+    for values in (*planes, *lines):
+        assert not values[5:].any()
+        assert all(component.any() for component in values[:5])
+
+
+def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
+    # The feature is linear in each plane and in each line, so that the difference quotient has no error but rounding.
+    from kernels import vm
+
+    rng = np.random.default_rng(5)
+    field = make(arenas, affine=False)
+    upstream = rng.normal(size=len(samples.t)).astype(np.float32)
+    run_density_backward(field, samples, np.diff(samples.start), upstream, 2)
+    gradient = field.gradients()
+    low, high = device_field.BOX
+    points = np.clip(samples.points.numpy(), low + 1e-6, high - 1e-6).astype(np.float32).ravel()
+
+    def loss() -> float:
+        feature = np.zeros(len(samples.t), np.float32)
+        field.upload()
+        # relu of a feature lifted far above zero is the feature itself.
+        vm.density_at(
+            len(samples.t), points, samples.ranks[samples.ray], arenas.density_planes, arenas.density_lines,
+            field.affine, *field.where, field.density_chunks, 100.0, 0, feature,
+        )  # fmt: skip
+        return float((upstream.astype(np.float64) * (feature.astype(np.float64) - 100)).sum())
+
+    for kind in ("density_planes", "density_lines"):
+        for mode in range(3):
+            values = getattr(field.state, kind)[mode]
+            direction = rng.normal(size=values.shape).astype(np.float32)
+            kept = values.copy()
+            ends = []
+            for sign in (1, -1):
+                values[...] = kept + sign * 0.5 * direction
+                ends.append(loss())
+            values[...] = kept
+            expected = float((gradient[f"{kind}[{mode}]"].astype(np.float64) * direction).sum())
+            assert ends[0] - ends[1] == pytest.approx(expected, rel=2e-3), f"{kind}[{mode}]"
+
+
+def test_the_feature_affine_and_its_adjoint_agree_with_the_twin(arenas, samples):
+    from kernels import vm
+
+    field = make(arenas)
+    rng = np.random.default_rng(6)
+    n = len(samples.t)
+    raw, upstream = (rng.normal(size=27 * n).astype(np.float32) for _ in range(2))
+    features, grad = np.zeros_like(raw), upstream.copy()
+    grad_affine = np.zeros(13 * 56, np.float32)
+    vm.feature_affine(n, samples.ray, samples.ranks, field.affine, raw, features)
+    vm.feature_affine_backward(n, samples.ray, samples.ranks, field.affine, raw, grad, grad_affine)
+    x, rows = torch.tensor(raw.reshape(n, 27)).double().requires_grad_(), torch.tensor(field.state.affine).double().requires_grad_()
+    row = rows[point_ranks(samples) - 1]
+    right = row[:, 2:29] * x + row[:, 29:]
+    right.backward(torch.tensor(upstream.reshape(n, 27)).double())
+    assert np.abs(features - right.detach().numpy().ravel()).max() < 1e-5
+    assert_gradient("features before the affine", grad, x.grad)
+    assert_gradient("affine", grad_affine.reshape(13, 56)[:, 2:], rows.grad[:, 2:])
