@@ -1,0 +1,145 @@
+"""The optimiser pass and the regularisers, against torch and against arithmetic; what is masked keeps its bits."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests import device_field, reference
+from tests.device_field import DeviceField, assert_gradient, pack, unpack
+
+LR, BETAS, EPSILON = 0.02, (0.9, 0.99), 1e-8
+GRID = device_field.GRID
+
+
+class Moments:
+    """Arenas for the two moments of appearance factors."""
+
+    def __init__(self) -> None:
+        import taichi as ti
+
+        for name in ("m_planes", "m_lines", "v_planes", "v_lines"):
+            setattr(self, name, ti.Vector.field(16, ti.f32, shape=device_field.Arenas.CAPACITY))
+
+
+@pytest.fixture(scope="module")
+def arenas(cpu):
+    return device_field.Arenas()
+
+
+@pytest.fixture(scope="module")
+def moments(cpu):
+    return Moments()
+
+
+def corrections(step: int) -> tuple[float, float]:
+    return 1 / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
+
+
+def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3) -> None:
+    from kernels import adam
+    from kernels.march import ivec3, vec3
+
+    a = field.arenas
+    adam.adam_arena(
+        a.appearance_planes, a.grad_appearance_planes, moments.m_planes, moments.v_planes, a.appearance_lines,
+        a.grad_appearance_lines, moments.m_lines, moments.v_lines, ivec3(*GRID), field.appearance_chunks, first, end,
+        vec3(*l1_planes), vec3(*l1_lines), LR, *BETAS, *corrections(step), EPSILON,
+    )  # fmt: skip
+
+
+def set_gradients(field: DeviceField, planes: list[np.ndarray], lines: list[np.ndarray]) -> None:
+    a, chunks = field.arenas, field.appearance_chunks
+    a.grad_appearance_planes.from_numpy(pack(planes, chunks, device_field.Arenas.CAPACITY))
+    a.grad_appearance_lines.from_numpy(pack(lines, chunks, device_field.Arenas.CAPACITY))
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, 39), (0, 15), (6, 21), (16, 39)])
+def test_active_components_follow_torchs_adam_and_the_others_keep_their_bits(arenas, moments, first, end):
+    rng = np.random.default_rng(1)
+    state = device_field.random_state(rng)
+    field = DeviceField(state, arenas)
+    for arena in vars(moments).values():
+        arena.fill(0)
+    tensors = [torch.tensor(a[first:end]).requires_grad_() for a in (*state.appearance_planes, *state.appearance_lines)]
+    optimiser = torch.optim.Adam(tensors, lr=LR, betas=BETAS, eps=EPSILON)
+    weights = [0.3, 0.1, 0.2, 0.25, 0.15, 0.05]
+    for step in range(1, 4):
+        gradients = [
+            rng.normal(size=a.shape).astype(np.float32) for a in (*state.appearance_planes, *state.appearance_lines)
+        ]
+        set_gradients(field, gradients[:3], gradients[3:])
+        adam_step(field, moments, step, first, end, weights[:3], weights[3:])
+        for tensor, gradient, weight in zip(tensors, gradients, weights, strict=True):
+            tensor.grad = torch.tensor(gradient[first:end]) + weight * tensor.detach().sign()
+        optimiser.step()
+    planes, lines = field.read("", "appearance")
+    before = (*state.appearance_planes, *state.appearance_lines)
+    for ours, start, tensor in zip((*planes, *lines), before, tensors, strict=True):
+        moved = ours[first:end] - start[first:end]
+        assert_gradient("step", moved, tensor.detach().numpy() - start[first:end], tolerance=1e-4)
+        assert ours[:first].tobytes() == start[:first].tobytes()
+        assert ours[end:].tobytes() == start[end:].tobytes()
+    for arena, like in ((moments.m_planes, state.appearance_planes), (moments.v_lines, state.appearance_lines)):
+        for values in unpack(arena.to_numpy(), like, field.appearance_chunks):
+            assert values[first:end].any() and not values[:first].any() and not values[end:].any()
+
+
+def test_one_step_from_rest_moves_each_entry_by_the_learning_rate(arenas, moments):
+    # With zero moments the first step is lr g / (|g| + eps (…)): its size is lr whatever the gradient's.
+    state = device_field.random_state(np.random.default_rng(2))
+    field = DeviceField(state, arenas)
+    for arena in vars(moments).values():
+        arena.fill(0)
+    set_gradients(field, [np.full_like(a, 7.0) for a in state.appearance_planes],
+                  [np.full_like(a, -0.01) for a in state.appearance_lines])  # fmt: skip
+    adam_step(field, moments, 1, 0, 39)
+    planes, lines = field.read("", "appearance")
+    assert planes[1] - state.appearance_planes[1] == pytest.approx(-LR, rel=1e-4)
+    assert lines[2] - state.appearance_lines[2] == pytest.approx(LR, rel=1e-4)
+
+
+def test_gradients_are_zero_after_they_were_used(arenas, moments):
+    state = device_field.random_state(np.random.default_rng(3))
+    field = DeviceField(state, arenas)
+    ones = [np.ones_like(a) for a in state.appearance_planes], [np.ones_like(a) for a in state.appearance_lines]
+    set_gradients(field, *ones)
+    adam_step(field, moments, 1, 0, 39)
+    planes, lines = field.read("grad_", "appearance")
+    assert not any(a.any() for a in (*planes, *lines))
+
+
+def test_adam_over_a_flat_array_agrees_with_torch_within_its_range_and_touches_nothing_else(cpu):
+    from kernels import adam
+
+    rng = np.random.default_rng(4)
+    start = rng.normal(size=100).astype(np.float32)
+    values, m, v = start.copy(), np.zeros(100, np.float32), np.zeros(100, np.float32)
+    tensor = torch.tensor(start[10:60]).requires_grad_()
+    optimiser = torch.optim.Adam([tensor], lr=LR, betas=BETAS, eps=EPSILON)
+    for step in range(1, 5):
+        gradient = rng.normal(size=100).astype(np.float32)
+        tensor.grad = torch.tensor(gradient[10:60])
+        optimiser.step()
+        adam.adam_flat(10, 60, values, gradient, m, v, LR, *BETAS, *corrections(step), EPSILON)
+        assert not gradient[10:60].any()
+    assert np.abs(values[10:60] - tensor.detach().numpy()).max() < 1e-6
+    outside = np.r_[0:10, 60:100]
+    assert values[outside].tobytes() == start[outside].tobytes()
+    assert not m[outside].any() and not v[outside].any()
+
+
+@pytest.mark.parametrize("components", [39, 5, 17])
+def test_the_gradient_of_total_variation_agrees_with_the_twin(arenas, components):
+    from kernels import regularize
+    from kernels.march import ivec3
+
+    field = DeviceField(device_field.random_state(np.random.default_rng(5)), arenas)
+    a = field.arenas
+    regularize.tv_backward(
+        a.appearance_planes, a.grad_appearance_planes, ivec3(*GRID), field.appearance_chunks, components, 0.7
+    )
+    twin = field.reference()
+    (0.7 * reference.total_variation([p[:components] for p in twin.appearance_planes])).backward()
+    for mode, ours in enumerate(field.read("grad_", "appearance")[0]):
+        assert_gradient(f"plane {mode}", ours, twin.appearance_planes[mode].grad)
+        assert not ours[components:].any()
