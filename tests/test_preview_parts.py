@@ -1,0 +1,185 @@
+"""The preview without its window: camera control and time budget."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tslim.cameras import Cameras
+from tslim.preview_budget import SCALES, Budget, Progression
+from tslim.preview_camera import STEEPEST, OrbitCamera
+
+BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
+
+
+def project(camera: OrbitCamera, point, height: int = 100, width: int = 100) -> tuple[float, float]:
+    pixel, depth = camera.cameras(width, height).project(np.atleast_2d(point))
+    assert depth[0] > 0
+    return tuple(pixel[0])
+
+
+def test_the_first_view_sees_the_whole_box():
+    camera = OrbitCamera(BOX)
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    pixels, depths = camera.cameras(100, 100).project(corners)
+    assert (depths > 0).all() and (pixels >= 0).all() and (pixels <= 100).all()
+    assert project(camera, [0, 0, 0]) == pytest.approx((50, 50), abs=1e-3)
+    assert project(camera, [0, 0, 1])[1] < 50, "up must be up in the picture"
+
+
+def test_orbiting_keeps_distance_and_target_and_stays_a_rotation():
+    camera = OrbitCamera(BOX)
+    distance = np.linalg.norm(camera.eye)
+    rng = np.random.default_rng(0)
+    for dx, dy in rng.uniform(-0.3, 0.3, (500, 2)):
+        camera.orbit(dx, dy)
+    assert np.linalg.norm(camera.eye) == pytest.approx(distance)
+    assert np.allclose(camera.rotation @ camera.rotation.T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(camera.rotation) == pytest.approx(1)
+    assert abs(camera.rotation[:, 0] @ camera.up) < 1e-6, "the horizon must stay level"
+    camera.cameras(64, 64).validate()
+
+
+def test_a_drag_to_the_right_turns_the_near_side_to_the_right_and_a_drag_down_lifts_the_camera():
+    camera = OrbitCamera(BOX)
+    near = 0.5 * camera.rotation[:, 2]
+    before = project(camera, near)
+    camera.orbit(0.05, 0)
+    assert project(camera, near)[0] > before[0]
+    height = camera.eye[2]
+    camera.orbit(0, 0.05)
+    assert camera.eye[2] > height
+
+
+def test_orbiting_stops_before_the_pole():
+    camera = OrbitCamera(BOX)
+    for dy in (5.0, -5.0):
+        camera.orbit(0.3, dy)
+        assert math.asin(abs(camera.rotation[2, 2])) == pytest.approx(STEEPEST)
+        assert camera.rotation[2, 1] > 0, "the picture must not turn upside down"
+
+
+def test_panning_keeps_the_target_point_under_the_cursor():
+    camera = OrbitCamera(BOX)
+    point = camera.target.copy()
+    camera.pan(0.1, -0.2)
+    assert project(camera, point) == pytest.approx((60, 30), abs=1e-3)
+
+
+def test_zooming_halves_the_distance_and_is_bounded():
+    camera = OrbitCamera(BOX)
+    distance = camera.distance
+    camera.zoom(1)
+    assert camera.distance == pytest.approx(distance / 2)
+    camera.zoom(1000)
+    assert camera.distance > 0
+    camera.zoom(-1000)
+    assert np.isfinite(camera.distance)
+
+
+def test_flying_forward_moves_eye_and_target_along_the_view():
+    camera = OrbitCamera(BOX)
+    eye, target = camera.eye.copy(), camera.target.copy()
+    camera.fly(0, 0, 1, 0.5)
+    moved = camera.eye - eye
+    assert np.allclose(moved, camera.target - target)
+    assert np.allclose(moved / np.linalg.norm(moved), -camera.rotation[:, 2])
+
+
+def dataset_camera(height: int = 60) -> Cameras:
+    return Cameras.look_at([[3, 0.5, 1]], (0.1, 0.2, 0), (0, 0, 1), 40, (80, height))
+
+
+def test_snapping_gives_the_data_sets_own_camera_scaled_and_moving_lets_go_of_it_without_a_jump():
+    camera, dataset = OrbitCamera(BOX), dataset_camera()
+    camera.snap(dataset)
+    snapped = camera.cameras(160, 160)
+    assert tuple(snapped.sizes[0]) == (160, 120)
+    assert np.allclose(snapped.poses, dataset.poses)
+    camera.orbit(0, 0)
+    free = camera.cameras(160, 120)
+    assert np.allclose(free.poses, dataset.poses, atol=1e-5)
+    assert np.allclose(free.intrinsics, snapped.intrinsics, rtol=1e-4)
+
+
+def test_reset_returns_to_the_first_data_set_view():
+    dataset = dataset_camera()
+    camera = OrbitCamera.like(dataset, BOX)
+    camera.orbit(0.4, 0.1)
+    camera.pan(0.3, 0.3)
+    camera.zoom(2)
+    camera.reset()
+    assert np.allclose(camera.cameras(80, 60).poses, dataset.poses, atol=1e-5)
+
+
+def test_a_snapped_camera_with_the_scene_behind_it_gets_a_target_ahead():
+    away = Cameras.look_at([[3, 0, 0]], (6, 0, 0), (0, 0, 1), 40, (80, 60))
+    camera = OrbitCamera(BOX)
+    camera.snap(away)
+    assert camera.distance > 0 and camera.target[0] > 3
+    assert np.allclose(camera.eye, [3, 0, 0], atol=1e-5)
+
+
+def simulate(share: float, cost: float, seconds: float, step: float = 0.1) -> Budget:
+    """Training steps of ``step`` seconds; after each a picture of ``cost`` is drawn where the budget allows."""
+    budget, now = Budget(share), 0.0
+    budget.tick(now)
+    while now < seconds:
+        now += step
+        budget.tick(now)
+        if budget.allows(cost):
+            now += cost
+            budget.charge(cost)
+            budget.tick(now)
+    return budget
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.02, 0.3, 3.0])
+def test_the_budget_is_kept_over_time_whatever_a_picture_costs(cost):
+    budget = simulate(0.10, cost, 200)
+    assert budget.elapsed == pytest.approx(200, rel=0.05)
+    assert budget.used <= 0.105 + cost / 200
+    if cost >= 0.02:
+        assert budget.used >= 0.08, "what the user granted is used"
+
+
+def test_no_limit_means_no_limit():
+    assert simulate(1.0, 0.5, 20).used > 0.8
+
+
+def test_savings_are_capped_and_pauses_earn_nothing():
+    budget = Budget(0.10, cap=1.0)
+    budget.tick(0)
+    budget.tick(1000)
+    assert budget.saved == 1.0 and budget.allows(5.0)
+    budget.charge(5.0)
+    assert not budget.allows(0.001)
+    budget.tick(2000, free=True)
+    assert budget.saved == -4.0 and budget.elapsed == 1000
+    budget.tick(2050)
+    assert budget.saved == pytest.approx(1.0)
+
+
+def test_pictures_start_coarse_after_a_move_and_become_finer_until_full_size():
+    progression = Progression(seconds_per_pixel=1e-6, moving_seconds=0.05)
+    progression.moved(pixels=640_000)
+    assert progression.scale == 0.25, "0.64 s at full size: a sixteenth of the pixels costs 0.04 s"
+    seen = []
+    while not progression.done:
+        seen.append(progression.scale)
+        progression.drawn()
+    assert seen == [0.25, 0.5, 1.0]
+
+
+def test_on_a_slow_machine_movement_uses_the_coarsest_picture_and_on_a_fast_one_the_full_one():
+    slow, fast = Progression(seconds_per_pixel=1.0), Progression(seconds_per_pixel=1e-9)
+    slow.moved(640_000)
+    fast.moved(640_000)
+    assert (slow.scale, fast.scale) == (SCALES[-1], 1.0)
+
+
+def test_the_cost_estimate_follows_what_pictures_really_cost():
+    progression = Progression(seconds_per_pixel=1e-9)
+    for _ in range(20):
+        progression.learn(1000, 0.01)
+    assert progression.cost(1000) == pytest.approx(0.01, rel=0.01)
