@@ -100,14 +100,12 @@ def _preset(argv: Sequence[str]) -> str:
 def _one_line(box: str) -> str:
     """What tyro says in a box, up to its first rule, as one line."""
     box = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│| \t") for line in box.splitlines()]
-    body: list[str] = []
-    for line in lines:
-        if line.startswith(("╭", "╰", "+")) or not line:
-            continue
-        if re.match(r"[─-]{3}", line):
-            break
-        body.append(line)
+    lines = [line.strip("│| \t") for line in box.splitlines()[1:]]
+    rules = [i for i, line in enumerate(lines) if re.match(r"[─-]{3}|[╰+]", line)]
+    # Where boxes are drawn in ASCII, there is a rule below the title as well.
+    begin = 1 if rules and rules[0] == 0 else 0
+    end = next((i for i in rules if i > begin), len(lines))
+    body = [line for line in lines[begin:end] if line]
     text = re.sub(r"^Missing from [\w ]+:", "missing:", " ".join(body)).replace(" (required)", "")
     return text.replace("Unrecognized options:", "unexpected:") or "wrong arguments"
 
@@ -116,7 +114,9 @@ def _require_known(command: str, words: Sequence[str]) -> None:
     """Raises ``ConfigError`` for the first word that looks like an option and is none."""
     known = flags(COMMANDS[command])
     for word in words:
-        name = word.partition("=")[0]
+        name, equals, _ = word.partition("=")
+        if equals and name in ("--resume", "--preview", "--save-images"):
+            raise ConfigError(f"{name} takes no value (see tslim {command} --help)")
         if re.match(r"-(?![\d.])", name) and name.replace("_", "-") not in (*known, "--help", "-h", "-o"):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""

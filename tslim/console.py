@@ -95,6 +95,7 @@ class TrainingView:
     def __init__(self, console: Console, steps: int) -> None:
         self._console = console
         self._said = -PLAIN_SECONDS
+        self._said_step = -1
         self._last: events.Progress | None = None
         self._bar: Progress | None = None
         self._task = None
@@ -134,6 +135,8 @@ class TrainingView:
         elif isinstance(event, events.RankGrew):
             self._above(str(event), "green")
         elif not isinstance(event, events.CheckpointSaved):
+            if isinstance(event, events.Finished):
+                self._say_last()
             self._above(str(event))
 
     def note(self, text: str) -> None:
@@ -144,11 +147,8 @@ class TrainingView:
         """Ends the live display; what it showed last stays."""
         if self._bar:
             self._bar.stop()
-            self._bar = None
-        elif self._last and self._said_step != self._last.step:
-            self._console.line(self._last)
-
-    _said_step = -1
+        else:
+            self._say_last()
 
     def _progress(self, event: events.Progress) -> None:
         self._last = event
@@ -163,9 +163,14 @@ class TrainingView:
                 left=event.seconds_left,
             )
         elif time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._say_last()
+
+    def _say_last(self) -> None:
+        """Without a bar: the latest progress as a line, once."""
+        if self._bar is None and self._last and self._said_step != self._last.step:
             self._said = time.monotonic()
-            self._said_step = event.step
-            self._console.line(event)
+            self._said_step = self._last.step
+            self._console.line(self._last)
 
     def _above(self, text: str, style: str | None = None) -> None:
         self._console.line(f"  {text}" if self._bar else text, style=style)
