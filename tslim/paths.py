@@ -132,14 +132,15 @@ def fit_spiral(cameras: Cameras, near: float, far: float) -> Spiral:
 def estimate_up(cameras: Cameras) -> np.ndarray:
     """(3,) unit vector: the world's upward direction, as the cameras were held.
 
-    The mean of the cameras' y axes, or of their x axes where those agree much better (photographs taken with the
-    camera on its side). Within 20 degrees of a world axis, that axis.
+    The mean of the cameras' y axes. Where these rather than the x axes all lie in one plane, the photographs were taken
+    with the camera on its side, and up is that plane's normal, on the side that the cameras look down from. Within 20
+    degrees of a world axis, that axis.
     """
-    upright = cameras.poses[:, :, 1].astype(np.float64).mean(0)
-    sideways = cameras.poses[:, :, 0].astype(np.float64).mean(0)
-    up = upright
-    if np.linalg.norm(sideways) > 2 * np.linalg.norm(upright):
-        up = sideways if sideways @ cameras.forward.mean(0) <= 0 else -sideways
+    up = cameras.poses[:, :, 1].astype(np.float64).mean(0)
+    flatness_x, _ = _common_plane(cameras.poses[:, :, 0])
+    flatness_y, normal = _common_plane(cameras.poses[:, :, 1])
+    if flatness_y < min(0.1, 0.25 * flatness_x):
+        up = normal if normal @ cameras.forward.mean(0) <= 0 else -normal
     if not np.linalg.norm(up) > 1e-3:
         return np.array([0.0, 0.0, 1.0])
     up = _unit(up)
@@ -147,6 +148,14 @@ def estimate_up(cameras: Cameras) -> np.ndarray:
     if abs(up[axis]) > np.cos(np.radians(20)):
         return np.sign(up[axis]) * np.eye(3)[axis]
     return up
+
+
+def _common_plane(axes: np.ndarray) -> tuple[float, np.ndarray]:
+    """How far (n, 3) unit vectors are from lying in one plane (0 if they do, 1 if they lie every way or in a line), and
+    that plane's normal."""
+    axes = axes.astype(np.float64)
+    spread, directions = np.linalg.eigh(axes.T @ axes / max(len(axes), 1))
+    return (float(spread[0] / spread[1]) if spread[1] > 0.05 else 1.0), directions[:, 0]
 
 
 def focus_point(cameras: Cameras) -> np.ndarray:
