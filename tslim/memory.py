@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from tslim.errors import OutOfMemoryError
+
 
 def available() -> int | None:
     """Bytes that this process may still use without pushing anything out, or None where the system does not say.
@@ -44,3 +46,17 @@ def _left(limit: str, usage: str, statistics: str) -> int | None:
     except (OSError, ValueError):
         return None
     return allowed - used + int(stats.get("inactive_file", 0))
+
+
+def require(needs: dict[str, int], lower: str) -> None:
+    """Raises ``OutOfMemoryError`` if the bytes in ``needs`` (by purpose) exceed what is there.
+
+    Args:
+        needs: bytes by purpose.
+        lower: what the user can lower, for the message.
+    """
+    have = available()
+    total = sum(needs.values())
+    if have is not None and total > have:
+        parts = ", ".join(f"{name} {n / 1e6:.0f} MB" for name, n in needs.items())
+        raise OutOfMemoryError(f"this needs {total / 1e6:.0f} MB ({parts}) but {have / 1e6:.0f} MB are free: try {lower}")

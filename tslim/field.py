@@ -1,0 +1,427 @@
+"""The radiance field: tensor factors in device arenas, basis, decoder and occupancy."""
+
+import copy
+import dataclasses
+import math
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import arena, vm
+from kernels import occupancy as occupancy_kernels
+from tslim import buffers, memory
+from tslim.config import FieldConfig
+from tslim.decoder import Decoder
+from tslim.errors import ConfigError
+from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
+from tslim.occupancy import Occupancy
+
+CAPACITY_MARGIN = 1.2
+"""Room beyond a cubic grid's texels: a box of other proportions needs more of them for the same number of voxels."""
+MAX_OCCUPANCY_SIDE = 256
+"""Lattice vertices along the cube root of the occupancy grid, at most (as in TensoRF)."""
+
+
+def grid_for(box: np.ndarray, side: int) -> tuple[int, int, int]:
+    """Texels along x, y, z of nearly cubic voxels, about side³ in all."""
+    size = np.asarray(box[1], np.float64) - np.asarray(box[0], np.float64)
+    voxel = (size.prod() / side**3) ** (1 / 3)
+    return tuple(max(4, int(s / voxel + 1e-6)) for s in size)
+
+
+def _texels(grid: tuple[int, int, int]) -> tuple[int, int]:
+    """Texels of one component: planes, lines."""
+    x, y, z = grid
+    return x * y + x * z + y * z, x + y + z
+
+
+class Factors:
+    """Planes and lines of one kind (density or appearance) in arenas, with room for a grid that grows."""
+
+    def __init__(self, components: int, grid: tuple[int, int, int], capacity: tuple[int, int]) -> None:
+        self.components = components
+        """Components per mode that there is room for."""
+        self.chunks = -(-components // buffers.CHUNK)
+        self.grid = grid
+        self.capacity = tuple(max(a, b) for a, b in zip(capacity, _texels(grid), strict=True))
+        self.planes = buffers.take_arena(self.chunks * self.capacity[0])
+        self.lines = buffers.take_arena(self.chunks * self.capacity[1])
+        self.clear()
+
+    def twin(self) -> "Factors":
+        """Zeroed factors of the same layout: for gradients and moments."""
+        return Factors(self.components, self.grid, self.capacity)
+
+    def clear(self) -> None:
+        """Zeroes everything in use."""
+        planes, lines = _texels(self.grid)
+        arena.fill_arena(self.planes, self.chunks * planes, 0.0)
+        arena.fill_arena(self.lines, self.chunks * lines, 0.0)
+
+    def release(self) -> None:
+        """Gives the arenas back; the factors must not be used afterwards."""
+        buffers.give_arena(self.planes)
+        buffers.give_arena(self.lines)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arenas."""
+        return 4 * buffers.CHUNK * self.chunks * sum(self.capacity)
+
+    def _shapes(self) -> list[tuple[tuple[int, int], int]]:
+        g = self.grid
+        return [((g[v], g[u]), g[w]) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
+
+    def _tensors(self):
+        """Per mode: (arena, base, shape of one component) of the plane, then of the line."""
+        plane_base = line_base = 0
+        for shape, length in self._shapes():
+            yield (self.planes, plane_base, shape), (self.lines, line_base, (length,))
+            plane_base += self.chunks * math.prod(shape)
+            line_base += self.chunks * length
+
+    def put(self, planes: list[np.ndarray], lines: list[np.ndarray], first: int = 0) -> None:
+        """Writes components ``first``.. from arrays (K, G_v, G_u) and (K, G_w) per mode."""
+        for mode, tensors in enumerate(self._tensors()):
+            for (into, base, shape), values in zip(tensors, (planes[mode], lines[mode]), strict=True):
+                flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+                arena.put_components(into, base, math.prod(shape), first, len(values), flat)
+
+    def get(self, components: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Host copies of the first components: planes (K, G_v, G_u) and lines (K, G_w) per mode."""
+        found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for tensors in self._tensors():
+            for (source, base, shape), out in zip(tensors, found, strict=True):
+                values = np.empty(components * math.prod(shape), np.float32)
+                arena.get_components(source, base, math.prod(shape), 0, components, values)
+                out.append(values.reshape(components, *shape))
+        return found
+
+    def resample(
+        self, grid: tuple[int, int, int], scale: np.ndarray, shift: np.ndarray, scratch: "Factors | None" = None
+    ) -> None:
+        """Moves everything to another grid, whose texel i lies at ``scale i + shift`` on this one (per axis).
+
+        ``scratch`` are factors of the same layout whose contents are not needed any more; without, they are made.
+        """
+        planes, lines = _texels(self.grid)
+        old = scratch or self.twin()
+        arena.copy_arena(self.planes, old.planes, self.chunks * planes)
+        arena.copy_arena(self.lines, old.lines, self.chunks * lines)
+        if any(need > have for need, have in zip(_texels(grid), self.capacity, strict=True)):
+            self.release()
+            self.capacity = tuple(max(a, b) for a, b in zip(_texels(grid), self.capacity, strict=True))
+            self.planes = buffers.take_arena(self.chunks * self.capacity[0])
+            self.lines = buffers.take_arena(self.chunks * self.capacity[1])
+        arena.resample(
+            old.planes, old.lines, list(self.grid), [float(s) for s in scale], [float(s) for s in shift],
+            self.planes, self.lines, list(grid), self.chunks,
+        )  # fmt: skip
+        self.grid = grid
+        if scratch is None:
+            old.release()
+
+
+class _Storage:
+    """What a field and its slimmed views share."""
+
+    def __init__(self, density: Factors, appearance: Factors) -> None:
+        self.density = density
+        self.appearance = appearance
+        weakref.finalize(self, _release, density, appearance)
+
+
+class Field:
+    """A radiance field over a box, with ``max_rank`` ranks of which the first ``rank`` are in use.
+
+    Args:
+        box: (2, 3) world-space corners: minimum, maximum.
+        config: what the field is made of.
+        max_rank: overrides ``config.max_rank``.
+        grid: side of the grid; the box gets about grid³ nearly cubic voxels.
+        max_grid: side up to which the grid can grow without new memory.
+        seed: of the initial values.
+        near, far: distances along a ray between which it is sampled, in world units.
+        space: "box", "ndc" or "contracted": the space that ``box`` lies in.
+        background: colour behind the field, or None for the caller's choice.
+
+    Raises:
+        ConfigError: an impossible box, rank or grid.
+    """
+
+    def __init__(
+        self,
+        box: np.ndarray,
+        config: FieldConfig | None = None,
+        *,
+        max_rank: int | None = None,
+        grid: int = 128,
+        max_grid: int | None = None,
+        seed: int = 0,
+        near: float = 0.0,
+        far: float = 1e10,
+        space: str = "box",
+        background: tuple[float, float, float] | None = (1.0, 1.0, 1.0),
+    ) -> None:
+        config = config or FieldConfig()
+        if max_rank is not None:
+            config = dataclasses.replace(config, max_rank=max_rank)
+        if not 1 <= config.max_rank <= 256:
+            raise ConfigError(f"max_rank {config.max_rank}: a field has 1 to 256 ranks")
+        box = np.array(box, np.float32)
+        if box.shape != (2, 3) or not np.isfinite(box).all() or not (box[1] > box[0]).all():
+            raise ConfigError(f"box {box.tolist()}: expected two finite corners, (minimum, maximum), that differ")
+        if grid < 4:
+            raise ConfigError(f"grid {grid}: a grid has at least 4 texels a side")
+        self._make(config, box, grid_for(box, grid), max(grid, max_grid or grid), np.random.default_rng(seed))
+        self.near, self.far, self.space, self.background = float(near), float(far), space, background
+        self._initialise(np.random.default_rng([seed, 1]))
+
+    def _make(
+        self, config: FieldConfig, box: np.ndarray, grid: tuple[int, int, int], max_grid: int, rng: np.random.Generator
+    ) -> None:
+        self.config = config
+        self.box = box
+        self.rank = self.max_rank = config.max_rank
+        self.metadata: dict[str, Any] = {}
+        capacity = tuple(int(CAPACITY_MARGIN * t) for t in _texels((max_grid,) * 3))
+        self._storage = _Storage(
+            Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity)
+        )
+        self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
+        self.affine = buffers.array(self.max_rank * AFFINE_WIDTH)
+        self.decoder = Decoder(config, rng)
+        self.occupancy: Occupancy | None = None
+        buffers.write(self.affine, _neutral_affine(self.max_rank))
+
+    def _initialise(self, rng: np.random.Generator) -> None:
+        """Factors 0.1 N(0, 1), basis uniform within ±1/sqrt(9 R) as torch's ``nn.Linear``."""
+        scale = self.config.init_scale
+        for factors in (self.density, self.appearance):
+            shapes = factors._shapes()
+            k = factors.components
+            factors.put(
+                [scale * rng.standard_normal((k, *plane), dtype=np.float32) for plane, _ in shapes],
+                [scale * rng.standard_normal((k, length), dtype=np.float32) for _, length in shapes],
+            )
+        bound = (9 * self.max_rank) ** -0.5
+        self._put_basis(rng.uniform(-bound, bound, (3, 3 * self.max_rank, N_FEATURES)))
+
+    # -- what it is made of ------------------------------------------------------------------------------------------
+
+    @property
+    def density(self) -> Factors:
+        """Planes and lines of density."""
+        return self._storage.density
+
+    @property
+    def appearance(self) -> Factors:
+        """Planes and lines of appearance."""
+        return self._storage.appearance
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Texels along x, y, z."""
+        return self.density.grid
+
+    @property
+    def texels_per_unit(self) -> np.ndarray:
+        """(3,) texel spacings per world unit; texels sit on the box's corners."""
+        return (np.asarray(self.grid, np.float32) - 1) / (self.box[1] - self.box[0])
+
+    @property
+    def voxel(self) -> float:
+        """Mean side of a voxel, in world units."""
+        return float(np.mean(1 / self.texels_per_unit))
+
+    def geometry(self, factors: Factors) -> tuple:
+        """The kernel arguments box_min, texels_per_unit, grid, max_chunks."""
+        return self.box[0].tolist(), self.texels_per_unit.tolist(), list(self.grid), factors.chunks
+
+    @property
+    def use_softplus(self) -> int:
+        """Kernel flag: 1 for softplus, 0 for relu."""
+        return int(self.config.density_activation == "softplus")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of device memory held."""
+        return self.density.nbytes + self.appearance.nbytes + self.decoder.nbytes
+
+    @staticmethod
+    def predicted_bytes(config: FieldConfig, side: int) -> int:
+        """Device memory that the factors of a field of this grid side will take."""
+        texels = sum(int(CAPACITY_MARGIN * t) for t in _texels((side,) * 3))
+        chunks = -(-config.max_rank // buffers.CHUNK) + -(-3 * config.max_rank // buffers.CHUNK)
+        return 4 * buffers.CHUNK * chunks * texels
+
+    # -- choosing a size ---------------------------------------------------------------------------------------------
+
+    def slim(self, rank: int | None = None, *, max_mb: float | None = None) -> "Field":
+        """A view with fewer ranks: shares all memory, changes nothing, costs nothing.
+
+        Args:
+            rank: ranks to keep.
+            max_mb: or the size in MB (10^6 bytes) that the written file may have.
+
+        Raises:
+            ConfigError: a rank outside 1..rank, or no rank fits.
+        """
+        if (rank is None) == (max_mb is None):
+            raise ConfigError("slim needs either a rank or max_mb")
+        if rank is None:
+            from tslim import model_file
+
+            rank = model_file.rank_that_fits(self.state(), max_mb * 1e6)
+        if not 1 <= rank <= self.rank:
+            raise ConfigError(f"rank {rank}: this field has ranks 1 to {self.rank}")
+        view = copy.copy(self)
+        view.rank = rank
+        view.metadata = dict(self.metadata)
+        return view
+
+    # -- host copies -------------------------------------------------------------------------------------------------
+
+    def _basis_rows(self) -> np.ndarray:
+        """(3, 3 R) row of the device basis that belongs to each (mode, component)."""
+        k = np.arange(3 * self.max_rank)
+        return (k // 16 * 3 + np.arange(3)[:, None]) * 16 + k % 16
+
+    def _put_basis(self, basis: np.ndarray) -> None:
+        rows = np.zeros((self.appearance.chunks * 48, N_FEATURES), np.float32)
+        rows[self._basis_rows()[:, : basis.shape[1]]] = basis
+        buffers.write(self.basis, rows.ravel())
+
+    def state(self) -> FieldState:
+        """Host copy of the first ``rank`` ranks."""
+        density, appearance = self.density.get(self.rank), self.appearance.get(3 * self.rank)
+        basis = buffers.read(self.basis).reshape(-1, N_FEATURES)[self._basis_rows()[:, : 3 * self.rank]]
+        affine = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)[: self.rank]
+        return FieldState(
+            config=dataclasses.replace(self.config, max_rank=self.rank),
+            box=self.box.copy(),
+            grid=self.grid,
+            near=self.near,
+            far=self.far,
+            space=self.space,
+            background=self.background,
+            density_planes=density[0],
+            density_lines=density[1],
+            appearance_planes=appearance[0],
+            appearance_lines=appearance[1],
+            basis=basis,
+            affine=affine if self.config.rank_affine else None,
+            decoder=self.decoder.state(),
+            occupancy=self.occupancy.to_cells() if self.occupancy else None,
+            occupancy_box=self.occupancy.box if self.occupancy else None,
+            metadata=copy.deepcopy(self.metadata),
+        )
+
+    @classmethod
+    def from_state(cls, state: FieldState, *, max_grid: int | None = None) -> "Field":
+        """A field with the given values. Raises ``OutOfMemoryError`` if there is no room for it."""
+        side = math.ceil(math.prod(state.grid) ** (1 / 3))
+        memory.require({"field": cls.predicted_bytes(state.config, max(side, max_grid or 0))}, "a lower rank")
+        field = cls.__new__(cls)
+        field._make(
+            state.config, np.array(state.box, np.float32), tuple(state.grid), max(side, max_grid or 0),
+            np.random.default_rng(0),
+        )  # fmt: skip
+        field.near, field.far, field.space, field.background = state.near, state.far, state.space, state.background
+        field.density.put(state.density_planes, state.density_lines)
+        field.appearance.put(state.appearance_planes, state.appearance_lines)
+        field._put_basis(state.basis)
+        if state.affine is not None:
+            buffers.write(field.affine, np.asarray(state.affine, np.float32).ravel())
+        field.decoder.load_state(state.decoder)
+        if state.occupancy is not None:
+            box = field.box if state.occupancy_box is None else state.occupancy_box
+            field.occupancy = Occupancy.from_cells(state.occupancy, box)
+        field.metadata = copy.deepcopy(state.metadata)
+        return field
+
+    def save(self, path: str | Path, *, dtype: str = "float16") -> Path:
+        """Writes the first ``rank`` ranks as a model file (see ``tslim.model_file``)."""
+        from tslim import model_file
+
+        return model_file.write(self.state(), path, dtype=dtype)
+
+    # -- evaluating and reshaping ------------------------------------------------------------------------------------
+
+    def density_at(self, points: np.ndarray, rank: int | np.ndarray | None = None) -> np.ndarray:
+        """Density (n,) at world-space points (n, 3), at one rank or one for each point; 0 outside the box."""
+        points = np.ascontiguousarray(points, np.float32)
+        n = len(points)
+        ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
+        sigma = buffers.array(max(n, 1))
+        vm.density_at(
+            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.planes, self.density.lines,
+            self.affine, *self.geometry(self.density), self.config.density_shift, self.use_softplus, sigma,
+        )  # fmt: skip
+        return buffers.read(sigma)[:n]
+
+    def refresh_occupancy(self, ranks: list[int], delta: float, threshold: float, *, within: bool = True) -> float:
+        """Measures empty space anew and returns the occupied share.
+
+        Args:
+            ranks: a cell counts as occupied if it is at any of these ranks.
+            delta: length of the step whose alpha is compared, in world units.
+            threshold: alpha above which a lattice vertex is live.
+            within: cells that were empty before stay empty, if the lattice is the same.
+        """
+        side = min(round(math.prod(self.grid) ** (1 / 3)), MAX_OCCUPANCY_SIDE)
+        size = self.grid if side < MAX_OCCUPANCY_SIDE else grid_for(self.box, side)
+        n = math.prod(size)
+        alpha = buffers.array(n)
+        spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
+        occupancy_kernels.vertex_alpha(
+            list(size), self.box[0].tolist(), spacing.tolist(), len(ranks), buffers.upload(np.array(ranks, np.int32)),
+            self.density.planes, self.density.lines, self.affine, *self.geometry(self.density),
+            self.config.density_shift, self.use_softplus, delta * self.config.distance_scale, alpha,
+        )  # fmt: skip
+        live = buffers.array((n + 31) // 32, np.uint32)
+        occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
+        cells = tuple(s - 1 for s in size)
+        words = buffers.array((math.prod(cells) + 31) // 32, np.uint32)
+        before = self.occupancy
+        same = within and before is not None and before.cells == cells and np.array_equal(before.box, self.box)
+        occupancy_kernels.occupied_cells(list(size), live, int(same), before.words if same else words, words)
+        self.occupancy = Occupancy(cells, self.box, words)
+        return self.occupancy.share()
+
+    def grow(self, side: int, scratch: "tuple[Factors, Factors] | None" = None) -> None:
+        """Resamples the factors to a finer grid of about side³ voxels (``scratch``: see ``Factors.resample``)."""
+        grid = grid_for(self.box, side)
+        scale = (np.asarray(self.grid, np.float32) - 1) / (np.asarray(grid, np.float32) - 1)
+        self._resample(grid, scale, np.zeros(3), scratch)
+
+    def shrink(self, box: np.ndarray, scratch: "tuple[Factors, Factors] | None" = None) -> None:
+        """Crops the field to the texels that enclose ``box``; values at the remaining texels do not change."""
+        per_unit = self.texels_per_unit
+        first = np.floor((box[0] - self.box[0]) * per_unit + 1e-4).astype(int)
+        last = np.ceil((box[1] - self.box[0]) * per_unit - 1e-4).astype(int)
+        first = np.clip(first, 0, np.asarray(self.grid) - 4)
+        last = np.clip(last, first + 3, np.asarray(self.grid) - 1)
+        grid = tuple(int(n) for n in last - first + 1)
+        low = self.box[0]
+        self.box = np.stack([low + first / per_unit, low + last / per_unit]).astype(np.float32)
+        self._resample(grid, np.ones(3), first, scratch)
+
+    def _resample(self, grid, scale: np.ndarray, shift: np.ndarray, scratch) -> None:
+        for i, factors in enumerate((self.density, self.appearance)):
+            factors.resample(grid, scale, shift, scratch[i] if scratch else None)
+
+
+def _neutral_affine(max_rank: int) -> np.ndarray:
+    """Scales 1 and shifts 0 for every rank."""
+    row = np.zeros(AFFINE_WIDTH, np.float32)
+    row[0] = 1
+    row[2 : 2 + N_FEATURES] = 1
+    return np.tile(row, max_rank)
+
+
+def _release(density: Factors, appearance: Factors) -> None:
+    density.release()
+    appearance.release()

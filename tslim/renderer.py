@@ -1,0 +1,349 @@
+"""The pipeline of DESIGN: rays to pixels, and back to gradients. One object serves training and rendering.
+
+On the CPU, where device arrays are numpy arrays, the product with the basis runs in BLAS; elsewhere in Taichi.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernels import composite, march, rays, vm
+from tslim import backend, buffers
+from tslim.cameras import Cameras
+from tslim.errors import ConfigError
+from tslim.field import Factors, Field
+from tslim.field_state import AFFINE_WIDTH, N_FEATURES
+
+CHUNK_RAYS = 16384
+"""Rays that are rendered together: enough to amortise launches, few enough to stay near the cache."""
+
+
+@dataclass(frozen=True)
+class MarchConfig:
+    """How rays are sampled; defaults as in TensoRF. See the fields of ``TrainConfig`` of the same names."""
+
+    step_ratio: float = 0.5
+    weight_threshold: float = 1e-4
+    stop_transmittance: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Image:
+    """A rendered view."""
+
+    rgb: np.ndarray
+    """(h, w, 3) f32 sRGB, clamped to [0, 1]"""
+    depth: np.ndarray
+    """(h, w) f32: mean distance along the ray in world units, weighted by opacity; 0 where nothing was hit"""
+    opacity: np.ndarray
+    """(h, w) f32 in [0, 1]"""
+    seconds: float
+    """time that rendering took"""
+
+
+class Gradients:
+    """Gradients of a field's parameters: the decoder keeps its own (``field.decoder.grads``)."""
+
+    def __init__(self, field: Field) -> None:
+        self.density: Factors = field.density.twin()
+        self.appearance: Factors = field.appearance.twin()
+        self.basis = buffers.array(field.basis.shape[0])
+        self.affine = buffers.array(field.affine.shape[0])
+
+    def release(self) -> None:
+        """Gives the arenas back to the pool."""
+        self.density.release()
+        self.appearance.release()
+
+
+class Pipeline:
+    """Arrays and stages for batches of up to ``max_rays`` rays of one field. Arrays grow as batches need them.
+
+    Use: fill ``ray_o``, ``ray_d``, ``ray_rank``; call ``forward``; read ``pixel``, ``ray_opacity``, ``ray_depth``; for
+    gradients fill ``grad_pixel`` (and, if wanted, ``grad_opacity``, ``grad_depth``) and call ``backward``.
+    """
+
+    def __init__(self, field: Field, max_rays: int, config: MarchConfig | None = None) -> None:
+        self.field = field
+        self.config = config or MarchConfig()
+        self.max_rays = max_rays
+        self._on_cpu = backend.current().is_cpu
+        self.ray_o, self.ray_d = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
+        self.ray_rank = buffers.array(max_rays, np.int32)
+        self.ray_t0 = buffers.array(max_rays)
+        self.ray_count, self.ray_used, self.ray_kept = (buffers.array(max_rays, np.int32) for _ in range(3))
+        self.ray_start, self.ray_kept_start = (buffers.array(max_rays + 1, np.int32) for _ in range(2))
+        self.ray_opacity, self.ray_depth = buffers.array(max_rays), buffers.array(max_rays)
+        self.pixel, self.grad_pixel = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
+        self.grad_opacity, self.grad_depth = buffers.array(max_rays), buffers.array(max_rays)
+        self.ray_grad_affine = buffers.array(2 * max_rays)
+        self.ray_mask = buffers.array(1, np.uint32)
+        self._sample_room = self._kept_room = self._product_room = 0
+        self.n_rays = self.n_samples = self.n_kept = 0
+        self._everything = buffers.array(1, np.uint32)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def _reserve_samples(self, n: int) -> None:
+        if max(n, 1) > self._sample_room:
+            self._sample_room = max(n, self._sample_room * 5 // 4, 1024)
+            room = self._sample_room
+            self.sample_t, self.sample_feature = buffers.array(room), buffers.array(room)
+            self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
+
+    def _reserve_kept(self, n: int, width: int, train: bool) -> None:
+        if max(n, 1) > self._kept_room:
+            self._kept_room = max(n, self._kept_room * 5 // 4, 256)
+            room = self._kept_room
+            self.kept_t, self.kept_weight = buffers.array(room), buffers.array(room)
+            self.kept_ray = buffers.array(room, np.int32)
+            self.raw, self.features = buffers.array(N_FEATURES * room), buffers.array(N_FEATURES * room)
+            self.grad_features = buffers.array(N_FEATURES * room)
+            self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
+        if max(n, 1) * width > self._product_room:
+            self._product_room = max(n * width, self._product_room * 5 // 4, 256 * width)
+            self.products = buffers.array(self._product_room)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays held."""
+        per_ray = 3 + 3 + 1 + 1 + 3 + 2 + 2 + 6 + 2 + 2
+        total = per_ray * self.max_rays + self.ray_mask.shape[0] + 4 * self._sample_room
+        return 4 * (total + (3 + 3 * N_FEATURES + 6) * self._kept_room + self._product_room)
+
+    # -- forward -----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        n_rays: int,
+        *,
+        max_rank: int,
+        background: tuple[float, float, float],
+        jitter: tuple[int, int] | None = None,
+        keep: bool = True,
+    ) -> None:
+        """Renders the first ``n_rays`` rays into ``pixel`` (not clamped), ``ray_opacity`` and ``ray_depth``.
+
+        Args:
+            max_rank: the largest entry of ``ray_rank``.
+            background: colour behind the field.
+            jitter: (seed, step) for a random shift of each ray's samples; None for none.
+            keep: keep what ``backward`` needs.
+        """
+        field, config = self.field, self.config
+        self.n_rays, self.background = n_rays, [float(c) for c in background]
+        self.chunks = -(-3 * max_rank // buffers.CHUNK)
+        self.march(n_rays, jitter)
+        self._reserve_samples(self.n_samples)
+        march.expand(
+            n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t
+        )
+        composite.trace_density(
+            n_rays, self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.sample_t,
+            field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
+            field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
+            config.stop_transmittance, config.weight_threshold, self.sample_feature, self.sample_weight,
+            self.ray_used, self.ray_kept, self.ray_opacity, self.ray_depth,
+        )  # fmt: skip
+        march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
+        self.n_kept = int(self.ray_kept_start[n_rays])
+        width = 48 * self.chunks
+        self._reserve_kept(self.n_kept, width, keep)
+        composite.collect_kept(
+            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold,
+            self.ray_kept_start, self.kept_t, self.kept_ray, self.kept_weight,
+        )  # fmt: skip
+        if self.n_kept:
+            self._appearance(width)
+            field.decoder.forward(self.features, self.kept_ray, self.ray_d, self.n_kept, self.colours, keep=keep)
+        composite.composite(
+            n_rays, self.ray_kept_start, self.kept_weight, self.colours, self.ray_opacity, self.background, self.pixel
+        )
+
+    def march(self, n_rays: int, jitter: tuple[int, int] | None = None) -> None:
+        """Finds the samples of the first ``n_rays`` rays: ``ray_t0``, ``ray_mask``, ``ray_start``, ``n_samples``."""
+        field = self.field
+        self.step = self.config.step_ratio * field.voxel
+        size = field.box[1] - field.box[0]
+        n_steps = int(np.linalg.norm(size) / self.step) + 1
+        self.n_words = -(-n_steps // 32)
+        if self.n_words * n_rays > self.ray_mask.shape[0]:
+            self.ray_mask = buffers.array(self.n_words * max(n_rays, self.max_rays), np.uint32)
+        seed, jitter_step = jitter or (0, -1)
+        occupancy = field.occupancy
+        if occupancy is None:
+            lattice = ([0, 0, 0], [0.0] * 3, [1.0] * 3, [0, 0, 0], self._everything, self._everything)
+        else:
+            lattice = (
+                list(occupancy.cells), occupancy.box[0].tolist(), occupancy.per_unit.tolist(),
+                list(occupancy.blocks), occupancy.words, occupancy.coarse,
+            )  # fmt: skip
+        march.march(
+            n_rays, self.ray_o, self.ray_d, seed, jitter_step, field.near, field.far, self.step, n_steps,
+            field.box[0].tolist(), field.box[1].tolist(), *lattice, self.n_words,
+            self.ray_t0, self.ray_mask, self.ray_count,
+        )  # fmt: skip
+        march.offsets_from_counts(n_rays, self.ray_count, self.ray_start)
+        self.n_samples = int(self.ray_start[n_rays])
+
+    def _appearance(self, width: int) -> None:
+        field, n = self.field, self.n_kept
+        vm.appearance_products(
+            n, self.chunks, self.kept_t, self.kept_ray, self.ray_o, self.ray_d, self.ray_rank,
+            field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
+        )  # fmt: skip
+        raw = self.raw if field.config.rank_affine else self.features
+        if self._on_cpu:
+            products, basis = self._matrices(width)
+            np.matmul(products, basis, out=raw[: n * N_FEATURES].reshape(n, N_FEATURES))
+        else:
+            vm.basis_features(n, width, self.products, field.basis, raw)
+        if field.config.rank_affine:
+            vm.feature_affine(n, self.kept_ray, self.ray_rank, field.affine, raw, self.features)
+
+    def _matrices(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Products (n, width) and the basis rows in use (width, 27), as numpy views."""
+        products = self.products[: self.n_kept * width].reshape(self.n_kept, width)
+        return products, self.field.basis[: width * N_FEATURES].reshape(width, N_FEATURES)
+
+    # -- backward ----------------------------------------------------------------------------------------------------
+
+    def backward(self, gradients: Gradients) -> None:
+        """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
+
+        Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
+        of the last ``forward``. No gradient for rays.
+        """
+        field, n, config = self.field, self.n_kept, self.config
+        atomic = not self._on_cpu
+        composite.composite_backward(
+            self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.ray_kept_start, self.sample_t,
+            self.sample_feature, self.sample_weight, self.kept_weight, self.colours, field.affine,
+            field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
+            config.weight_threshold, self.background, self.grad_pixel, self.grad_opacity, self.grad_depth,
+            self.grad_colours, self.sample_grad, self.ray_grad_affine,
+        )  # fmt: skip
+        vm.density_backward(
+            self.n_rays, field.density.chunks, self._bands(3 * field.density.chunks),
+            self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.ray_used,
+            self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
+            gradients.density.planes, gradients.density.lines, *field.geometry(field.density), atomic,
+        )  # fmt: skip
+        if field.config.rank_affine:
+            composite.sum_affine(
+                self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine
+            )
+        field.decoder.backward(
+            self.features, self.kept_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features
+        )
+        if not n:
+            buffers.write(gradients.basis, np.zeros(gradients.basis.shape[0], np.float32))
+            return
+        if field.config.rank_affine:
+            vm.feature_affine_backward(
+                n, self.kept_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
+            )
+        self._basis_backward(gradients)
+        vm.appearance_backward(
+            n, self.chunks, self._bands(3 * self.chunks), self.kept_t, self.kept_ray,
+            self.ray_o, self.ray_d, self.ray_rank, self.products, field.appearance.planes, field.appearance.lines,
+            gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), atomic,
+        )  # fmt: skip
+
+    def _basis_backward(self, gradients: Gradients) -> None:
+        """Gradient of the basis; then that of the products, in their place."""
+        field, n, width = self.field, self.n_kept, 48 * self.chunks
+        if self._on_cpu:
+            products, basis = self._matrices(width)
+            grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
+            gradients.basis[width * N_FEATURES :] = 0
+            np.matmul(products.T, grad, out=gradients.basis[: width * N_FEATURES].reshape(width, N_FEATURES))
+            np.matmul(grad, basis.T, out=products)
+        else:
+            gradients.basis.fill(0)
+            vm.basis_gradient(n, width, self.products, self.grad_features, gradients.basis)
+            vm.basis_features_backward(n, width, self.grad_features, field.basis, self.products)
+
+    def _bands(self, tasks: int) -> int:
+        """Bands per tensor that give each CPU thread about the same work."""
+        threads = backend.current().threads
+        return 1 if tasks % threads == 0 or tasks >= 4 * threads else -(-4 * threads // tasks)
+
+
+class Renderer:
+    """Renders views of a field. Keeps its arrays, so reuse one for many views.
+
+    Args:
+        field: what to render; its ``rank`` is the default rank.
+        chunk_rays: rays rendered together.
+        config: sampling; by default as the field was trained.
+    """
+
+    def __init__(self, field: Field, *, chunk_rays: int | None = None, config: MarchConfig | None = None) -> None:
+        self.field = field
+        trained = field.metadata.get("march")
+        self.pipeline = Pipeline(
+            field, chunk_rays or CHUNK_RAYS, config or (MarchConfig(**trained) if trained else None)
+        )
+
+    def render(
+        self,
+        cameras: Cameras,
+        index: int = 0,
+        *,
+        rank: int | None = None,
+        background: tuple[float, float, float] | None = None,
+    ) -> Image:
+        """Renders camera ``index`` at its own resolution.
+
+        Args:
+            rank: ranks to use, 1 to the field's; all if None.
+            background: colour behind the field; the field's own, else white, if None.
+
+        Raises:
+            ConfigError: a rank that the field does not have.
+        """
+        started = time.perf_counter()
+        field, pipeline = self.field, self.pipeline
+        rank = field.rank if rank is None else rank
+        if not 1 <= rank <= field.rank:
+            raise ConfigError(f"rank {rank}: this field has ranks 1 to {field.rank}")
+        background = background or field.background or (1.0, 1.0, 1.0)
+        width, height = (int(s) for s in cameras.sizes[index])
+        device = camera_arrays(cameras[[index]])
+        rgb = np.empty((width * height, 3), np.float32)
+        depth = np.empty(width * height, np.float32)
+        opacity = np.empty(width * height, np.float32)
+        buffers.write(pipeline.ray_rank, np.full(pipeline.max_rays, rank, np.int32))
+        for first in range(0, width * height, pipeline.max_rays):
+            n = min(pipeline.max_rays, width * height - first)
+            rays.image_rays(n, 0, first, width, *device, pipeline.ray_o, pipeline.ray_d)
+            pipeline.forward(n, max_rank=rank, background=background, keep=False)
+            part = slice(first, first + n)
+            rgb[part] = buffers.read(pipeline.pixel)[: 3 * n].reshape(n, 3)
+            opacity[part] = buffers.read(pipeline.ray_opacity)[:n]
+            depth[part] = buffers.read(pipeline.ray_depth)[:n]
+        depth /= np.maximum(opacity, 1e-6)
+        np.clip(rgb, 0, 1, out=rgb)
+        shape = (height, width)
+        return Image(
+            rgb.reshape(*shape, 3), depth.reshape(shape), opacity.reshape(shape), time.perf_counter() - started
+        )
+
+
+def camera_arrays(cameras: Cameras) -> tuple:
+    """Device arrays poses, intrinsics, lens, distortion, as the ray kernels take them."""
+    return (
+        buffers.upload(cameras.poses.reshape(-1)),
+        buffers.upload(cameras.intrinsics.reshape(-1)),
+        buffers.upload(cameras.lens.astype(np.int32)),
+        buffers.upload(cameras.distortion.reshape(-1)),
+    )
+
+
+def render(
+    field: Field, cameras: Cameras, index: int = 0, *, rank: int | None = None, background=None
+) -> Image:
+    """Renders one view of a field; see ``Renderer.render``."""
+    return Renderer(field).render(cameras, index, rank=rank, background=background)
