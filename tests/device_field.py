@@ -35,7 +35,8 @@ def random_state(
         planes = [rng.normal(0, scale, (n, grid[v], grid[u])).astype(np.float32) for u, v in PLANE_AXES]
         return planes, [rng.normal(0, scale, (n, grid[w])).astype(np.float32) for w in LINE_AXIS]
 
-    config = replace(config or FieldConfig(density_shift=-0.5, distance_scale=2.0), max_rank=max_rank)
+    config = config or FieldConfig(density_shift=-0.5, distance_scale=2.0)
+    config = replace(config, max_rank=max_rank, rank_affine=affine)
     density, appearance = factors(max_rank), factors(3 * max_rank)
     rows = np.concatenate([np.ones((max_rank, 1)), np.zeros((max_rank, 1)), np.ones((max_rank, 27))], 1)
     rows = np.concatenate([rows, np.zeros((max_rank, 27))], 1) + rng.normal(0, 0.3, (max_rank, 56))

@@ -1,0 +1,196 @@
+"""The whole differentiable renderer, from rays to pixels and back to every parameter, against the torch twin."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests import device_field, reference
+from tests.device_field import assert_gradient
+from tslim.config import FieldConfig
+
+BACKGROUND = (0.3, 0.8, 0.5)
+RANKS = (5, 1, 13, 8, 3)
+N_RAYS = 48
+
+
+def make_field(*, decoder: str = "mlp", activation: str = "softplus", affine: bool = True, occupancy: bool = True):
+    from tslim.field import Field
+
+    rng = np.random.default_rng(21)
+    config = FieldConfig(decoder=decoder, density_activation=activation, density_shift=-0.5, distance_scale=3.0)
+    state = device_field.random_state(rng, affine=affine, config=config)
+    if occupancy:
+        state.occupancy, state.occupancy_box = rng.random((8, 5, 6)) < 0.7, state.box.copy()
+    return Field.from_state(state), state
+
+
+def make_rays(seed: int = 22) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(origins, directions, ranks); some rays miss the box, one starts inside."""
+    samples = device_field.random_samples(np.random.default_rng(seed), N_RAYS, ranks=RANKS)
+    directions = samples.directions.copy()
+    directions[:3] *= -1
+    origins = samples.origins.copy()
+    origins[5] = 0.1
+    return origins, directions, samples.ranks
+
+
+def run(field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, rays=None):
+    """A pipeline after its forward pass."""
+    from tslim.renderer import MarchConfig, Pipeline
+
+    origins, directions, ranks = rays or make_rays()
+    pipeline = Pipeline(field, N_RAYS, MarchConfig(stop_transmittance=stop, weight_threshold=threshold))
+    pipeline.ray_o[:], pipeline.ray_d[:] = origins.ravel(), directions.ravel()
+    pipeline.ray_rank[:] = ranks
+    pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=BACKGROUND, jitter=jitter)
+    return pipeline
+
+
+def twin_pixels(pipeline, state, stop: float, threshold: float):
+    """The twin, and its pixels from the same samples."""
+    twin = reference.ReferenceField.from_state(state, requires_grad=True)
+    n = pipeline.n_samples
+    start = pipeline.ray_start[: N_RAYS + 1]
+    ray = torch.tensor(np.repeat(np.arange(N_RAYS), np.diff(start)))
+    origins, directions = (torch.tensor(a.reshape(-1, 3)).double() for a in (pipeline.ray_o, pipeline.ray_d))
+    seen = reference.render_samples(
+        twin, origins, directions, ray, torch.tensor(pipeline.sample_t[:n]).double(),
+        torch.full((n,), pipeline.step, dtype=torch.float64), torch.tensor(pipeline.ray_rank).long(),
+        torch.tensor(BACKGROUND).double(), stop, threshold,
+    )  # fmt: skip
+    return twin, seen
+
+
+def device_gradients(field, gradients) -> dict[str, np.ndarray]:
+    """All gradients on the host, named and shaped as ``ReferenceField.named_parameters``."""
+    named = {}
+    for kind in ("density", "appearance"):
+        factors = getattr(gradients, kind)
+        planes, lines = factors.get(factors.components)
+        named |= {f"{kind}_planes[{m}]": values for m, values in enumerate(planes)}
+        named |= {f"{kind}_lines[{m}]": values for m, values in enumerate(lines)}
+    named["basis"] = gradients.basis.reshape(-1, 27)[field._basis_rows()]
+    named["affine"] = gradients.affine.reshape(-1, 56)
+    for name, (offset, shape) in field.decoder.layout.items():
+        named[f"decoder.{name}"] = field.decoder.grads[offset : offset + int(np.prod(shape))].reshape(shape)
+    return named
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decoder": "mlp"},
+        {"decoder": "sh"},
+        {"decoder": "mlp", "affine": False, "activation": "relu", "occupancy": False},
+    ],
+    ids=["mlp", "sh", "relu without affine"],
+)
+@pytest.mark.parametrize(("stop", "threshold"), [(0.0, 1e-4), (0.05, 0.01)])
+def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, options, stop, threshold):
+    from tslim.renderer import Gradients
+
+    field, state = make_field(**options)
+    pipeline = run(field, stop=stop, threshold=threshold)
+    twin, seen = twin_pixels(pipeline, state, stop, threshold)
+    assert 0 < pipeline.n_kept
+    assert pipeline.n_kept < pipeline.n_samples or stop == 0
+    pairs = ((pipeline.pixel.reshape(-1, 3), seen.rgb), (pipeline.ray_opacity, seen.opacity),
+             (pipeline.ray_depth, seen.depth))  # fmt: skip
+    for ours, right in pairs:
+        assert np.abs(ours - right.detach().numpy()).max() < 3e-5
+    assert (pipeline.ray_opacity > 0.2).sum() > 10 and (pipeline.ray_opacity == 0).sum() >= 3
+
+    rng = np.random.default_rng(23)
+    for name in ("grad_pixel", "grad_opacity", "grad_depth"):
+        getattr(pipeline, name)[:] = rng.normal(size=getattr(pipeline, name).shape)
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    loss = (seen.rgb * torch.tensor(pipeline.grad_pixel.reshape(-1, 3)).double()).sum()
+    loss = loss + (seen.opacity * torch.tensor(pipeline.grad_opacity).double()).sum()
+    (loss + (seen.depth * torch.tensor(pipeline.grad_depth).double()).sum()).backward()
+    ours = device_gradients(field, gradients)
+    for name, tensor in twin.named_parameters().items():
+        assert_gradient(name, ours[name], tensor.grad, tolerance=5e-4)
+    gradients.release()
+
+
+def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):
+    from tslim.renderer import Gradients
+
+    field, _ = make_field()
+    origins, directions, _ = make_rays()
+    pipeline = run(field, rays=(origins, directions, np.resize(np.array([5, 2], np.int32), N_RAYS)))
+    pipeline.grad_pixel[:] = 1
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    for name, values in device_gradients(field, gradients).items():
+        if name == "basis":
+            assert values[:, :15].any() and not values[:, 15:].any()
+        elif name == "affine":
+            assert values[[1, 4]].any(1).all() and not np.delete(values, [1, 4], 0).any()
+        elif not name.startswith("decoder"):
+            active = 5 if name.startswith("density") else 15
+            assert values[:active].any() and not values[active:].any(), name
+    gradients.release()
+
+
+def test_the_gradient_of_a_batch_is_the_same_bits_every_time(cpu):
+    from tslim.renderer import Gradients
+
+    results = []
+    for _ in range(2):
+        field, _ = make_field()
+        pipeline = run(field)
+        pipeline.grad_pixel[:] = np.random.default_rng(1).normal(size=3 * N_RAYS)
+        gradients = Gradients(field)
+        pipeline.backward(gradients)
+        results.append({k: v.tobytes() for k, v in device_gradients(field, gradients).items()})
+        gradients.release()
+    assert results[0] == results[1]
+
+
+def test_gradients_add_up_over_batches(cpu):
+    # Factors and affine accumulate; a second backward pass of the same batch doubles them.
+    from tslim.renderer import Gradients
+
+    field, _ = make_field()
+    pipeline = run(field)
+    pipeline.grad_pixel[:] = 1
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    once = {k: v.copy() for k, v in device_gradients(field, gradients).items()}
+    pipeline.forward(N_RAYS, max_rank=13, background=BACKGROUND, jitter=(3, 7))
+    pipeline.backward(gradients)
+    for name, twice in device_gradients(field, gradients).items():
+        if not name.startswith("decoder") and name != "basis":
+            assert_gradient(name, twice, 2 * once[name], tolerance=1e-5)
+    gradients.release()
+
+
+def test_a_field_seen_by_no_ray_gives_background_and_zero_gradients(cpu):
+    from tslim.renderer import Gradients
+
+    field, _ = make_field()
+    origins, directions, ranks = make_rays()
+    pipeline = run(field, rays=(origins * 0 + np.float32(5), np.abs(directions), ranks))
+    assert pipeline.n_samples == 0
+    assert pipeline.pixel.reshape(-1, 3) == pytest.approx(np.tile(BACKGROUND, (N_RAYS, 1)), abs=1e-7)
+    pipeline.grad_pixel[:] = 1
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    assert not any(values.any() for values in device_gradients(field, gradients).values())
+    gradients.release()
+
+
+@pytest.mark.parametrize("rank", [1, 5, 13])
+def test_a_slimmed_field_renders_bit_for_bit_as_the_full_one_does_at_that_rank(cpu, rank):
+    from tslim.field import Field
+
+    field, _ = make_field()
+    origins, directions, _ = make_rays()
+    rays = (origins, directions, np.full(N_RAYS, rank, np.int32))
+    full = run(field, rays=rays)
+    written = Field.from_state(field.slim(rank).state())
+    slim = run(written, rays=rays)
+    assert full.pixel.tobytes() == slim.pixel.tobytes()
+    assert full.ray_depth.tobytes() == slim.ray_depth.tobytes()
