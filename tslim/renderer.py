@@ -156,7 +156,7 @@ class Pipeline:
         )  # fmt: skip
         if self.n_kept:
             self._appearance(width)
-            field.decoder.forward(self.features, self.kept_ray, self.ray_d, self.n_kept, self.colours, keep=keep)
+        field.decoder.forward(self.features, self.kept_ray, self.ray_d, self.n_kept, self.colours, keep=keep)
         composite.composite(
             n_rays, self.ray_kept_start, self.kept_weight, self.colours, self.ray_opacity, self.background, self.pixel
         )
