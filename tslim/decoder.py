@@ -1,0 +1,138 @@
+"""Appearance features and viewing direction to colour: the paper's MLP, or spherical harmonics of degree 2.
+
+The MLP is the dearest stage of a training step on a CPU: there it runs in BLAS (``mlp_blas.py``), elsewhere in Taichi
+(``mlp_taichi.py``), so that nothing crosses to the host. Both give the same numbers up to rounding.
+
+All arrays passed in and out are flat device arrays (``tslim.buffers``): features 27 a sample, colours 3 a sample,
+directions 3 a ray; they may be longer than the n samples in use.
+"""
+
+import numpy as np
+
+from kernels import decode
+from tslim import backend, buffers
+from tslim.config import FieldConfig
+from tslim.errors import ConfigError, ModelFileError
+from tslim.mlp_blas import HIDDEN, BlasMlp
+from tslim.mlp_taichi import TaichiMlp
+
+N_FEATURES = decode.N_FEATURES
+
+
+class Decoder:
+    """Turns features into colours, and the gradient of colours into those of features and parameters.
+
+    Args:
+        config: ``decoder`` chooses the kind, ``feature_encoding`` and ``direction_encoding`` the MLP's inputs.
+        rng: initial weights are drawn from it, uniform within ±1/√inputs as torch's ``nn.Linear`` does; the bias of the
+            last layer starts at 0.
+        blas: matrix products in BLAS on host arrays (CPU arch only) or in Taichi; by default BLAS where it can be.
+
+    Raises:
+        ConfigError: an unknown kind, or frequencies outside 0..10.
+    """
+
+    def __init__(self, config: FieldConfig, rng: np.random.Generator, *, blas: bool | None = None) -> None:
+        if config.decoder not in ("mlp", "sh"):
+            raise ConfigError(f"unknown decoder {config.decoder!r}; accepted: mlp, sh")
+        for name in ("feature_encoding", "direction_encoding"):
+            if not 0 <= getattr(config, name) <= 10:
+                raise ConfigError(f"{name} must be 0 to 10 frequencies, not {getattr(config, name)}")
+        self.kind = config.decoder
+        self.k_features, self.k_dirs = config.feature_encoding, config.direction_encoding
+        self.n_inputs = N_FEATURES + 3 + 2 * N_FEATURES * self.k_features + 6 * self.k_dirs
+        """Inputs of the MLP, without the column of ones."""
+        self.layout: dict[str, tuple[int, tuple[int, ...]]] = {}
+        """name → (offset, shape) in ``params`` and ``grads``; weights are (inputs, outputs), each before its bias"""
+        self.size = 0
+        """Number of parameters; 0 for spherical harmonics, whose ``params`` is one unused number."""
+        if self.kind == "mlp":
+            self._lay_out()
+        self.params = buffers.array(max(self.size, 1))
+        self.grads = buffers.array(max(self.size, 1))
+        if self.kind == "mlp":
+            self.load_state(self._initial(rng))
+            kind = BlasMlp if (backend.current().is_cpu if blas is None else blas) else TaichiMlp
+            self._mlp = kind(self.params, self.grads, self.layout, self.k_features, self.k_dirs)
+
+    def _lay_out(self) -> None:
+        widths = (self.n_inputs, HIDDEN, HIDDEN, 3)
+        for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False), 1):
+            for name, shape in ((f"w{i}", (n_in, n_out)), (f"b{i}", (n_out,))):
+                self.layout[name] = (self.size, shape)
+                self.size += int(np.prod(shape))
+
+    def _initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        values = {}
+        for i in (1, 2, 3):
+            bound = self.layout[f"w{i}"][1][0] ** -0.5
+            for name in (f"w{i}", f"b{i}"):
+                values[name] = rng.uniform(-bound, bound, self.layout[name][1])
+        values["b3"][:] = 0
+        return values
+
+    def reserve(self, n: int) -> None:
+        """Makes room to train on ``n`` samples at a time. Grows only, by half at least; ``forward`` calls it."""
+        if self.kind == "mlp":
+            self._mlp.reserve(n)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters, gradients and workspace."""
+        return 8 * self.params.shape[0] + (self._mlp.nbytes if self.kind == "mlp" else 0)
+
+    def forward(self, features, sample_ray, ray_dirs, n: int, colours, *, keep: bool = True) -> None:
+        """colours[:3n] = sRGB in [0, 1] of the first n samples.
+
+        Args:
+            features: f32, 27 a sample.
+            sample_ray: i32, the ray of each sample.
+            ray_dirs: f32, unit direction of each ray.
+            n: samples, 0 or more.
+            colours: f32, 3 a sample, overwritten.
+            keep: keep what ``backward`` needs, about 2 kB a sample. Without, the workspace is a few tiles for any n.
+        """
+        features, ray_dirs, colours = map(_flat, (features, ray_dirs, colours))
+        if n > 0 and self.kind == "sh":
+            decode.sh_decode(features, sample_ray, ray_dirs, n, colours)
+        elif self.kind == "mlp":
+            self._mlp.forward(features, sample_ray, ray_dirs, n, colours, keep)
+
+    def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
+        """Overwrites ``grads`` and grad_features[:27n] with the gradients of a loss whose colour gradient is given.
+
+        Takes the arguments of the last ``forward``, unchanged since; no gradient for directions.
+
+        Raises:
+            ValueError: the last forward pass was not of n samples, or did not keep what is needed.
+        """
+        ray_dirs, colours, grad_colours, grad_features = map(_flat, (ray_dirs, colours, grad_colours, grad_features))
+        if n > 0 and self.kind == "sh":
+            decode.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
+        elif self.kind == "mlp":
+            if n != self._mlp.kept:
+                raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(self._mlp.kept, 0)}")
+            self._mlp.backward(n, colours, grad_colours, grad_features)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Host copies of the parameters by name, f32: w1 (inputs, 128), b1, w2 (128, 128), b2, w3 (128, 3), b3."""
+        values = buffers.read(self.params)
+        return {
+            name: values[offset : offset + int(np.prod(shape))].reshape(shape).copy()
+            for name, (offset, shape) in self.layout.items()
+        }
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Overwrites the parameters with those of ``state()``. Raises ``ModelFileError`` if names or shapes differ."""
+        found = {name: np.shape(values) for name, values in state.items()}
+        wanted = {name: shape for name, (_, shape) in self.layout.items()}
+        if found != wanted:
+            raise ModelFileError(f"the decoder's arrays are {found}, but its configuration asks for {wanted}")
+        if self.size:
+            flat = np.concatenate([np.asarray(state[name], np.float32).ravel() for name in self.layout])
+            buffers.write(self.params, flat)
+
+
+def _flat(array):
+    """A numpy array of any shape as the flat view that the kernels take; ``ti.ndarray`` are flat already."""
+    return array.reshape(-1) if isinstance(array, np.ndarray) else array

@@ -1,0 +1,229 @@
+"""The decoder's MLP on the CPU: numpy's BLAS on tiles of samples, one thread a tile.
+
+A tile's activations stay in the cache of the core that works on it from encoding to colour and, in the backward pass,
+from the colour's gradient to the features'. Matrix products and element-wise passes are numpy's, which runs them
+outside Python's lock with the widest vectors the processor has; measured against Taichi kernels between products on all
+cores, this takes about half the time (a launch and its barrier cost as much as the element-wise work of a tile).
+
+Notation and layout are those of ``kernels/decode.py``, whose kernels compute the same on GPUs.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+
+from tslim import backend, blas
+
+N_FEATURES = 27
+HIDDEN = 128
+TILE = 1024
+"""Samples that pass through all layers together: their activations fit in a core's second-level cache."""
+
+
+def padded(width: int) -> int:
+    """A row length of whole cache lines."""
+    return -(-width // 16) * 16
+
+
+class _Scratch:
+    """What one thread needs for a tile besides the activations that are kept."""
+
+    def __init__(self, n_inputs: int, k: int, table_width: int) -> None:
+        self.sines = np.empty((TILE, N_FEATURES), np.float32)
+        self.cosines = np.empty((TILE, N_FEATURES), np.float32)
+        self.other = np.empty((TILE, N_FEATURES), np.float32)
+        self.directions = np.empty((TILE, table_width), np.float32)
+        self.grad_output = np.empty((TILE, 3), np.float32)
+        self.active = np.empty((TILE, HIDDEN), bool)
+        self.grad_hidden1 = np.empty((TILE, HIDDEN), np.float32)
+        self.grad_hidden2 = np.empty((TILE, HIDDEN), np.float32)
+        self.grad_inputs = np.empty((TILE, n_inputs), np.float32)
+        self.grad_sines = np.empty((TILE, N_FEATURES * k), np.float32)
+        self.grad_cosines = np.empty((TILE, N_FEATURES * k), np.float32)
+
+
+class BlasMlp:
+    """The MLP on host arrays. ``params`` and ``grads`` are flat; ``layout`` is that of ``Decoder``."""
+
+    def __init__(
+        self, params: np.ndarray, grads: np.ndarray, layout: dict[str, tuple], k_features: int, k_dirs: int
+    ) -> None:
+        self.k_features, self.k_dirs = k_features, k_dirs
+        self.n_inputs = layout["w1"][1][0]
+        self.n_feature_inputs = 30 + 2 * N_FEATURES * k_features
+        self.grads, self.layout = grads, layout
+        self.weight = {i: self._with_bias(params, i) for i in (1, 2, 3)}
+        self.threads = backend.current().threads
+        self.capacity = 0
+        self.kept = -1
+        """Samples whose activations the workspace holds; -1: it was used for something else since."""
+        self._columns = {1: padded(self.n_inputs + 1), 2: padded(HIDDEN + 1), 3: padded(HIDDEN + 1)}
+        self._transposed = {
+            1: np.zeros((HIDDEN, padded(self.n_feature_inputs)), np.float32),
+            2: np.zeros((HIDDEN, HIDDEN), np.float32),
+            3: np.zeros((3, HIDDEN), np.float32),
+        }
+        self._scratch = [
+            _Scratch(padded(self.n_feature_inputs), k_features, 4 + 6 * k_dirs) for _ in range(self.threads)
+        ]
+
+    def _with_bias(self, flat: np.ndarray, layer: int) -> np.ndarray:
+        """Weights and bias of a layer as one (inputs + 1, outputs) view, the bias as the last row."""
+        offset, (n_in, n_out) = self.layout[f"w{layer}"]
+        return flat[offset : offset + (n_in + 1) * n_out].reshape(n_in + 1, n_out)
+
+    def reserve(self, n: int) -> None:
+        """Room for n samples; grows by half at least."""
+        if n <= self.capacity:
+            return
+        self.capacity = -(-max(n, self.capacity * 3 // 2) // TILE) * TILE
+        self.inputs = {i: np.zeros((self.capacity, columns), np.float32) for i, columns in self._columns.items()}
+        self.inputs[2][:, HIDDEN] = 1
+        self.inputs[3][:, HIDDEN] = 1
+        self.partial = np.empty((self.capacity // TILE, self.grads.size), np.float32)
+        self.kept = -1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of workspace."""
+        rows = 0 if self.capacity == 0 else sum(a.nbytes for a in self.inputs.values()) + self.partial.nbytes
+        return rows + sum(a.nbytes for s in self._scratch for a in vars(s).values())
+
+    def forward(self, features, sample_ray, ray_dirs, n: int, colours, keep: bool) -> None:
+        """See ``Decoder.forward``."""
+        features, colours = features.reshape(-1, N_FEATURES), colours.reshape(-1, 3)
+        self.kept = -1
+        self.reserve(n if keep else min(n, self.threads * TILE))
+        table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > 0 else None
+
+        def tile(start: int, stop: int, thread: int) -> None:
+            row = start if keep else thread * TILE
+            rows = slice(row, row + stop - start)
+            s = self._scratch[thread]
+            self._encode(features[start:stop], sample_ray[start:stop], table, self.inputs[1][rows], s)
+            for layer in (1, 2):
+                hidden = self.inputs[layer + 1][rows, :HIDDEN]
+                weight = self.weight[layer]
+                np.matmul(self.inputs[layer][rows, : len(weight)], weight, out=hidden)
+                np.maximum(hidden, 0, out=hidden)
+            colour = colours[start:stop]
+            np.matmul(self.inputs[3][rows, : HIDDEN + 1], self.weight[3], out=colour)
+            np.negative(colour, out=colour)
+            with np.errstate(over="ignore"):  # exp may overflow to infinity: the colour is then 0
+                np.exp(colour, out=colour)
+            colour += 1
+            np.reciprocal(colour, out=colour)
+
+        self._for_tiles(n, tile)
+        self.kept = n if keep else -1
+
+    def backward(self, n: int, colours, grad_colours, grad_features) -> None:
+        """See ``Decoder.backward``; the weight gradients of the tiles are added in a fixed order."""
+        colours, grad_colours = colours.reshape(-1, 3), grad_colours.reshape(-1, 3)
+        grad_features = grad_features.reshape(-1, N_FEATURES)
+        self._transposed[1][:, : self.n_feature_inputs] = self.weight[1][: self.n_feature_inputs].T
+        self._transposed[2][:] = self.weight[2][:HIDDEN].T
+        self._transposed[3][:] = self.weight[3][:HIDDEN].T
+
+        def tile(start: int, stop: int, thread: int) -> None:
+            rows, used, s = slice(start, stop), slice(0, stop - start), self._scratch[thread]
+            grad = self.partial[start // TILE]
+            out, active = s.grad_output[used], s.active[used]
+            np.subtract(1, colours[rows], out=out)
+            out *= colours[rows]
+            out *= grad_colours[rows]
+            for layer, into in ((3, s.grad_hidden2[used]), (2, s.grad_hidden1[used]), (1, s.grad_inputs[used])):
+                weight_grad = self._with_bias(grad, layer)
+                inputs = self.inputs[layer][rows, : len(weight_grad)]
+                np.matmul(inputs.T, out, out=weight_grad)
+                np.matmul(out, self._transposed[layer], out=into)
+                if layer > 1:
+                    np.greater(inputs[:, :HIDDEN], 0, out=active)
+                    into *= active
+                out = into
+            self._encode_backward(self.inputs[1][rows], out, grad_features[rows], s)
+
+        self.grads.fill(0)
+        self._for_tiles(n, tile)
+        if n > 0:
+            np.add.reduce(self.partial[: -(-n // TILE)], axis=0, out=self.grads)
+
+    def _for_tiles(self, n: int, work: Callable[[int, int, int], None]) -> None:
+        """Calls work(start, stop, thread) for the tiles of n samples; each thread takes the next when it is free."""
+        starts = iter(range(0, n, TILE))
+
+        def run(thread: int) -> None:
+            for start in starts:
+                work(start, min(start + TILE, n), thread)
+
+        threads = min(self.threads, -(-n // TILE))
+        with blas.single_threaded():
+            others = [_pool(self.threads).submit(run, thread) for thread in range(1, threads)]
+            run(0)
+            for other in others:
+                other.result()
+
+    def _direction_table(self, dirs: np.ndarray) -> np.ndarray:
+        """(n_rays, 4 + 6 k): direction, its encoding, and the one that multiplies the bias."""
+        k = self.k_dirs
+        table = np.ones((len(dirs), 4 + 6 * k), np.float32)
+        table[:, :3] = dirs
+        if k > 0:
+            angles = (dirs[:, :, None] * 2.0 ** np.arange(k, dtype=np.float32)).reshape(len(dirs), 3 * k)
+            np.sin(angles, out=table[:, 3 : 3 + 3 * k])
+            np.cos(angles, out=table[:, 3 + 3 * k : 3 + 6 * k])
+        return table
+
+    def _encode(self, features, sample_ray, table, inputs, scratch: _Scratch) -> None:
+        """One row of inputs a sample; sin 2x = 2 sin x cos x, cos 2x = 1 − 2 sin² x for the higher frequencies."""
+        n, k_features = len(features), self.k_features
+        directions = scratch.directions[:n]
+        np.take(table, sample_ray, axis=0, out=directions, mode="clip")
+        inputs[:, :N_FEATURES] = features
+        inputs[:, N_FEATURES:30] = directions[:, :3]
+        inputs[:, self.n_feature_inputs : self.n_inputs + 1] = directions[:, 3:]
+        if k_features == 0:
+            return
+        sines, cosines, other = scratch.sines[:n], scratch.cosines[:n], scratch.other[:n]
+        into_sines, into_cosines = self._encoded(inputs)
+        np.sin(features, out=sines)
+        np.cos(features, out=cosines)
+        for k in range(k_features):
+            into_sines[:, k::k_features] = sines
+            into_cosines[:, k::k_features] = cosines
+            if k + 1 < k_features:
+                np.multiply(sines, sines, out=other)
+                sines *= cosines
+                sines += sines
+                np.multiply(other, -2, out=cosines)
+                cosines += 1
+
+    def _encoded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of the features' sines and cosines."""
+        middle = 30 + N_FEATURES * self.k_features
+        return rows[:, 30:middle], rows[:, middle : self.n_feature_inputs]
+
+    def _encode_backward(self, inputs, grad_inputs, grad_features, scratch: _Scratch) -> None:
+        """ā_c = x̄_c + Σ_k 2^k (x̄[sin 2^k a_c]·cos 2^k a_c − x̄[cos 2^k a_c]·sin 2^k a_c)."""
+        n, k_features = len(inputs), self.k_features
+        grad_features[:] = grad_inputs[:, :N_FEATURES]
+        if k_features == 0:
+            return
+        sines, cosines = self._encoded(inputs)
+        grad_sines, grad_cosines = self._encoded(grad_inputs)
+        total, second = scratch.grad_sines[:n], scratch.grad_cosines[:n]
+        np.multiply(grad_sines, cosines, out=total)
+        np.multiply(grad_cosines, sines, out=second)
+        total -= second
+        for k in range(k_features):
+            term = scratch.other[:n]
+            np.multiply(total[:, k::k_features], float(2**k), out=term)
+            grad_features += term
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that help the caller; they sleep between calls."""
+    return ThreadPoolExecutor(max(threads - 1, 1), "tslim-decoder")

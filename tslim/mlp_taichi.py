@@ -1,0 +1,114 @@
+"""The decoder's MLP by the kernels of ``kernels/decode.py``: on GPUs, and on the CPU where tests ask for it."""
+
+from kernels import decode
+from tslim import buffers
+from tslim.mlp_blas import HIDDEN, N_FEATURES, padded
+
+TILE = 32768
+"""Samples that are worked on together; bounds the memory for what is not kept from forward to backward."""
+PARTS = 32
+"""Slices of a tile whose weight gradients are summed side by side, each by threads of its own: no atomics."""
+
+
+class TaichiMlp:
+    """The MLP on device arrays, with the interface of ``BlasMlp``. ``params`` and ``grads`` are flat."""
+
+    def __init__(self, params, grads, layout: dict[str, tuple], k_features: int, k_dirs: int) -> None:
+        self.params, self.grads = params, grads
+        self.k_features, self.k_dirs = k_features, k_dirs
+        self.rows = {i: layout[f"w{i}"][1][0] for i in (1, 2, 3)}
+        self.offset = {i: layout[f"w{i}"][0] for i in (1, 2, 3)}
+        self.n_feature_inputs = 30 + 2 * N_FEATURES * k_features
+        self.size = params.shape[0]
+        self.capacity = 0
+        self.kept = -1
+        """Samples whose activations the workspace holds; -1: it was used for something else since."""
+        self.work_rows = 0
+        self._columns = {1: padded(self.rows[1] + 1), 2: padded(HIDDEN + 1), 3: padded(HIDDEN + 1)}
+        self.inputs, self._work = {}, {}
+
+    def reserve(self, n: int) -> None:
+        """Room for n samples; grows by half at least."""
+        if n <= self.capacity:
+            return
+        self.capacity = padded(max(n, self.capacity * 3 // 2))
+        self.inputs = {i: buffers.array((self.capacity, columns)) for i, columns in self._columns.items()}
+        decode.set_column(self.inputs[2], HIDDEN, 1.0)
+        decode.set_column(self.inputs[3], HIDDEN, 1.0)
+        self.kept = -1
+
+    def _reserve_backward(self) -> None:
+        """Scratch of the backward pass: one tile at most."""
+        rows = min(self.capacity, TILE)
+        if rows <= self.work_rows:
+            return
+        self.work_rows = rows
+        self._work = {
+            "output": buffers.array((rows, 4)),
+            "hidden2": buffers.array((rows, HIDDEN)),
+            "hidden1": buffers.array((rows, HIDDEN)),
+            "inputs": buffers.array((rows, padded(self.n_feature_inputs))),
+            "transposed1": buffers.array(HIDDEN * padded(self.rows[1])),
+            "transposed2": buffers.array(HIDDEN * HIDDEN),
+            "partial": buffers.array(PARTS * self.size),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of workspace."""
+        sizes = [a.shape for a in (*self.inputs.values(), *self._work.values())]
+        return sum(4 * shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in sizes)
+
+    def forward(self, features, sample_ray, ray_dirs, n: int, colours, keep: bool) -> None:
+        """See ``Decoder.forward``."""
+        self.reserve(n if keep else min(n, TILE))
+        for start in range(0, n, TILE):
+            count = min(TILE, n - start)
+            row = start if keep else 0
+            decode.encode(
+                features, sample_ray, ray_dirs, start, count, self.inputs[1], row, self.k_features, self.k_dirs
+            )
+            for i in (1, 2):
+                decode.dense(
+                    self.inputs[i], row, count, self.rows[i] + 1, self.params, self.offset[i], HIDDEN, HIDDEN, True,
+                    self.inputs[i + 1], row,
+                )  # fmt: skip
+            decode.output(self.inputs[3], row, count, HIDDEN + 1, self.params, self.offset[3], colours, start)
+        self.kept = n if keep else -1
+
+    def backward(self, n: int, colours, grad_colours, grad_features) -> None:
+        """See ``Decoder.backward``."""
+        if n == 0:
+            self.grads.fill(0)
+            return
+        self._reserve_backward()
+        work = self._work
+        output, hidden2, hidden1, inputs = work["output"], work["hidden2"], work["hidden1"], work["inputs"]
+        stride = padded(self.rows[1])
+        decode.transpose(self.params, self.offset[1], self.rows[1], HIDDEN, work["transposed1"], stride)
+        decode.transpose(self.params, self.offset[2], HIDDEN, HIDDEN, work["transposed2"], HIDDEN)
+        work["partial"].fill(0)
+        for start in range(0, n, TILE):
+            count = min(TILE, n - start)
+            decode.output_backward(
+                colours, grad_colours, start, count, self.inputs[3], start, self.params, self.offset[3], HIDDEN,
+                output, hidden2,
+            )  # fmt: skip
+            self._weight_gradient(3, start, count, output, 3)
+            self._weight_gradient(2, start, count, hidden2, HIDDEN)
+            decode.dense_backward(
+                hidden2, count, HIDDEN, work["transposed2"], HIDDEN, HIDDEN, self.inputs[2], start, True, hidden1
+            )
+            self._weight_gradient(1, start, count, hidden1, HIDDEN)
+            decode.dense_backward(
+                hidden1, count, HIDDEN, work["transposed1"], stride, self.n_feature_inputs, self.inputs[1], start,
+                False, inputs,
+            )  # fmt: skip
+            decode.encode_backward(self.inputs[1], start, inputs, start, count, grad_features, self.k_features)
+        decode.sum_parts(work["partial"], PARTS, self.size, self.grads)
+
+    def _weight_gradient(self, layer: int, start: int, count: int, grad_out, n_out: int) -> None:
+        decode.weight_gradient(
+            self.inputs[layer], start, count, self.rows[layer] + 1, grad_out, n_out,
+            self._work["partial"], PARTS, self.size, self.offset[layer],
+        )  # fmt: skip
