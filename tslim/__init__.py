@@ -6,13 +6,11 @@
 import importlib
 import os
 
-from tslim.blas import prefer_avx512
 from tslim.ownership import require_own_kernels
 
 # For when Taichi is imported: no banner, no call home, and no wrapping of each kernel call in notebooks and tests.
 for _name, _value in (("ENABLE_TAICHI_HEADER_PRINT", "0"), ("TI_SKIP_VERSION_CHECK", "ON"), ("TI_ENABLE_PYBUF", "0")):
     os.environ.setdefault(_name, _value)
-prefer_avx512()
 
 __version__ = "0.1.0"
 
