@@ -20,6 +20,7 @@ from tslim import __version__, config, console
 from tslim.errors import ConfigError, TslimError
 from tslim.options import COMMANDS, Train
 from tslim.ownership import require_own_kernels
+from tslim.run_folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,13 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
+        options = parse(argv)
         if options is None:
             return 0
         require_own_kernels()
-        from tslim import commands
+        from tslim import commands, training_command
 
+        if isinstance(options, Train) and options.resume and options.out:
+            # Options that are not given then have the run's own values.
+            settings = training_command.saved_settings(RunFolder(options.out))
+            options = parse(argv, settings=settings)
         return commands.run(options)
     except BrokenPipeError:
         # Whoever read our output has gone: say nothing more, and keep Python from trying at exit.

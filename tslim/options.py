@@ -103,15 +103,15 @@ class Render:
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
-    """film (.mp4, .gif), one picture (.png) or, without a suffix, a folder of pictures"""
+    """film (.mp4, .gif), one picture (.png), or a folder of pictures (no suffix)"""
     path: Literal["orbit", "spiral", "test"] = "orbit"
     """orbit around the scene, spiral in front of it, or its test cameras (these need the photographs)"""
     what: Literal["rgb", "depth", "opacity"] = "rgb"
     """colour, distance or opacity"""
     rank: Annotated[int | None, _maybe("INT")] = None
     """ranks to render with; all by default"""
-    frames: int = 120
-    """number of pictures along an orbit or spiral"""
+    frames: Annotated[int | None, _maybe("INT")] = None
+    """number of pictures along an orbit or spiral; 120 by default, 1 for a .png"""
     fps: int = 30
     """pictures a second in a film"""
     size: Annotated[str | None, _maybe("WIDTHxHEIGHT")] = None

@@ -10,6 +10,7 @@
 ====================  ==================================================================
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -50,6 +51,13 @@ class RunFolder:
         """Makes the folder and writes ``config.json``; raises ``RunFolderError`` where that cannot be."""
         self.require_free()
         files.write_bytes(self.config, (json.dumps(settings, indent=2) + "\n").encode())
+
+    def discard(self) -> None:
+        """Takes back what ``create`` made, for a run that ended before its first step."""
+        for path in (self.config, self.metrics):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def settings(self) -> dict[str, Any]:
         """What ``create`` wrote. Raises ``RunFolderError`` if this is no run folder or its config is damaged."""

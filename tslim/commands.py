@@ -1,0 +1,329 @@
+"""What the commands do. Each takes its options (``options.py``), and speaks through a ``Console``."""
+
+import contextlib
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tslim import model_file, options, paths
+from tslim.cameras import Cameras
+from tslim.console import Console
+from tslim.errors import ConfigError, RunFolderError, SceneError, TslimError
+from tslim.run_folder import RunFolder
+from tslim.scene import Scene
+
+DEFAULT_FRAMES = 120
+BUILT_IN = "built-in"
+BUILT_IN_SIZE = 200
+"""Pixels along each side of the built-in scene's photographs."""
+BUILT_IN_VIEWS = (100, 20)
+"""Photographs to train and to test."""
+
+
+def run(given: Any) -> int:
+    """Runs the command whose options are given; returns the exit code."""
+    from tslim import evaluation_command, training_command
+
+    console = Console()
+    actions = {
+        options.Train: training_command.train,
+        options.Eval: evaluation_command.evaluate,
+        options.Slim: slim,
+        options.Render: render,
+        options.View: view,
+        options.Info: info,
+        options.Doctor: doctor,
+    }
+    return actions[type(given)](given, console) or 0
+
+
+# What several commands need
+
+
+def start(arch: str, console: Console, seed: int = 0) -> None:
+    """Starts the device and says which one it is."""
+    from tslim import backend
+
+    console.fact("device", backend.init(arch, seed=seed))
+
+
+def find_model(path: Path) -> tuple[Path, RunFolder | None]:
+    """The model file that a file's or run folder's path means, and the run folder if it was one.
+
+    Raises ``RunFolderError`` or ``ModelFileError`` if there is none.
+    """
+    if not path.exists():
+        raise RunFolderError(f"{path}: no such run folder or model file")
+    if path.is_file():
+        return path, None
+    folder = RunFolder(path)
+    folder.settings()
+    if not folder.model.exists():
+        raise RunFolderError(f"{path} holds no model yet: its run has not finished (continue it with train --resume)")
+    return folder.model, folder
+
+
+def open_scene(where: str | Path | None, given: options.SceneOptions, remembered: dict[str, Any] | None = None):
+    """Loads photographs, or makes the built-in scene where there is no path.
+
+    ``given`` wins over ``remembered``, the record that ``scene_record`` made when the model was trained.
+    """
+    from tslim import data
+
+    wanted = {**(remembered or {}), **{k: v for k, v in asdict(given).items() if v is not None}}
+    if where is None:
+        return _built_in_scene(wanted)
+    return data.load_scene(
+        where,
+        format=wanted.get("format"),
+        downscale=wanted.get("downscale") or 1,
+        background=wanted.get("background") or "white",
+        max_images=wanted.get("max_images"),
+    )
+
+
+def scene_record(where: Path | None, given: options.SceneOptions) -> dict[str, Any]:
+    """What ``config.json`` keeps of a scene, enough to load it again from anywhere on this machine."""
+    return {"path": str(where.resolve()) if where else None, **asdict(given)}
+
+
+def scene_of_run(folder: RunFolder, where: Path | None, given: options.SceneOptions) -> Scene:
+    """The scene that a run was trained on, or another one if ``where`` says so."""
+    record = folder.settings()["scene"]
+    if where is None:
+        where = record.get("path")
+    remembered = {k: v for k, v in record.items() if k != "path"}
+    return open_scene(where, given, remembered)
+
+
+def scene_of_model(
+    metadata: dict[str, Any], folder: RunFolder | None, where: Path | None, given: options.SceneOptions
+) -> Scene:
+    """The scene to compare a model with. Raises ``ConfigError`` if a lone model file does not know it."""
+    if folder is not None:
+        return scene_of_run(folder, where, given)
+    if where is None and not metadata.get("built_in"):
+        raise ConfigError("a model file does not hold its photographs: name their folder with --scene")
+    return open_scene(where, given, metadata.get("scene_options"))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height from words like 800x600."""
+    match = re.fullmatch(r"(\d+)[x×](\d+)", text)
+    if not match or not all(1 <= int(side) <= 16384 for side in match.groups()):
+        raise ConfigError(f"size {text}: expected WIDTHxHEIGHT in pixels, such as 800x600")
+    return int(match[1]), int(match[2])
+
+
+def require_writable(path: Path) -> None:
+    """Raises ``RunFolderError`` if a file cannot be put at ``path``, before the work that would fill it is done."""
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if path.is_dir():
+        raise RunFolderError(f"cannot write {path}: it is a folder")
+    if not parent.is_dir():
+        raise RunFolderError(f"cannot write {path}: {parent} is a file")
+
+
+def _built_in_scene(wanted: dict[str, Any]) -> Scene:
+    from tslim.data import builtin, parse_colour
+
+    if wanted.get("format") is not None:
+        raise ConfigError("--format goes with a folder of photographs; the built-in scene has none")
+    downscale, most = wanted.get("downscale") or 1, wanted.get("max_images")
+    if not 1 <= downscale <= BUILT_IN_SIZE // 8:
+        raise ConfigError(f"--downscale {downscale}: expected 1 to {BUILT_IN_SIZE // 8} for the built-in scene")
+    if most is not None and most < 1:
+        raise ConfigError(f"--max-images {most}: expected 1 or more")
+    train, test = BUILT_IN_VIEWS if most is None else (min(n, most) for n in BUILT_IN_VIEWS)
+    scene = builtin.builtin_scene(size=BUILT_IN_SIZE // downscale, train=train, test=test)
+    return replace(scene, background=parse_colour(wanted.get("background") or "white"))
+
+
+# The commands
+
+
+def slim(given: options.Slim, console: Console) -> None:
+    """Writes the first ranks of a model as a file of its own."""
+    if (given.rank is None) == (given.max_mb is None):
+        raise ConfigError("say either --rank or --max-mb")
+    source, _ = find_model(given.model)
+    if given.out.exists() and given.out.samefile(source):
+        raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
+    state = model_file.read(source)
+    if given.max_mb is not None:
+        rank = model_file.rank_that_fits(state, given.max_mb, dtype=given.precision)
+    else:
+        rank = given.rank
+    small = state.slim(rank)
+    model_file.write(small, given.out, dtype=given.precision)
+    console.line(f"kept {rank} of {state.rank} ranks")
+    console.wrote([given.out])
+
+
+def render(given: options.Render, console: Console) -> None:
+    """Films a model, or takes pictures of it."""
+    from tslim import media
+    from tslim.data import parse_colour
+
+    source, folder = find_model(given.model)
+    film = given.out.suffix.lower() in media.FILM_SUFFIXES
+    if given.out.suffix and not film and given.out.suffix.lower() != ".png":
+        raise ConfigError(f"{given.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
+    if given.out.suffix:
+        require_writable(given.out)
+    _check_render(given)
+    start(given.arch, console)
+    from tslim.field import Field
+
+    field = Field.from_state(model_file.read(source, rank=given.rank))
+    cameras = _cameras_for(given, field.metadata, folder)
+    if given.options.background is not None:
+        field.background = parse_colour(given.options.background)
+    frames = media.render_frames(field, cameras, what=given.what)
+    tracked = console.track(frames, "rendering", len(cameras))
+    if film:
+        media.write_video(given.out, tracked, fps=given.fps)
+    elif given.out.suffix:
+        media.write_png(given.out, next(iter(tracked)))
+    else:
+        for i, frame in enumerate(tracked):
+            media.write_png(given.out / f"{i:04}.png", frame)
+    console.wrote([given.out])
+
+
+def view(given: options.View, console: Console) -> None:
+    """Shows a model in a window."""
+    raise NotImplementedError
+
+
+def info(given: options.Info, console: Console) -> None:
+    """Says what a path holds."""
+    if given.path.is_file():
+        _model_info(given.path, console)
+    elif (given.path / "config.json").is_file():
+        _run_info(RunFolder(given.path), console)
+    else:
+        _scene_info(open_scene(given.path, given.options), console)
+
+
+def doctor(given: options.Doctor, console: Console) -> int:
+    """Shows what works on this machine; 1 if the CPU does not."""
+    from tslim import doctor
+
+    sections = doctor.report()
+    console.line(doctor.text(sections))
+    return 0
+
+
+def _check_render(given: options.Render) -> None:
+    """Raises ``ConfigError`` for options that would have no effect together."""
+    single = given.out.suffix.lower() == ".png"
+    if given.frames is not None and given.frames < 1:
+        raise ConfigError(f"--frames {given.frames}: expected 1 or more")
+    if single and given.frames not in (None, 1):
+        raise ConfigError(f"{given.out} is one picture: for {given.frames} name a folder (no suffix) or a film (.mp4)")
+    if given.path == "test":
+        useless = [name for name in ("frames", "size") if getattr(given, name) is not None and not single]
+        hint = "--path test renders the test views as they are (--downscale and --max-images make it less)"
+    else:
+        useless = [name for name in ("format", "downscale", "max_images") if getattr(given.options, name) is not None]
+        useless += ["scene"] if given.scene is not None else []
+        hint = "only --path test reads photographs"
+    if useless:
+        raise ConfigError(f"--{useless[0].replace('_', '-')} has no effect here: {hint}")
+
+
+def _cameras_for(given: options.Render, metadata: dict[str, Any], folder: RunFolder | None) -> Cameras:
+    single = given.out.suffix.lower() == ".png"
+    if given.path == "test":
+        views = scene_of_model(metadata, folder, given.scene, given.options).test
+        if len(views) == 0:
+            raise SceneError("this scene has no test views: use --path orbit or spiral")
+        return views.cameras[:1] if single else views.cameras
+    known = metadata.get("paths", {})
+    if given.path not in known:
+        have = f"; it knows {', '.join(known)}" if known else ""
+        raise ConfigError(f"{given.model} does not know a camera path {given.path}{have}")
+    path = paths.path_from_dict(known[given.path])
+    if given.size is not None:
+        path = replace(path, size=parse_size(given.size))
+    return path.cameras(given.frames or (1 if single else DEFAULT_FRAMES))
+
+
+def _model_info(path: Path, console: Console) -> None:
+    header = model_file.read_header(path)
+    kept = header.metadata
+    rows: list[tuple[str, object]] = [
+        ("ranks", header.config.max_rank),
+        ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.dtype})"),
+        ("each rank", f"{header.rank_bytes / 1e6:.3f} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
+        ("grid", "×".join(map(str, header.grid))),
+        ("box", f"{_corner(header.box[0])} to {_corner(header.box[1])}, space {header.space}"),
+        ("ray limits", f"{header.near:g} to {header.far:g}"),
+        ("decoder", header.config.decoder),
+        ("background", "none" if header.background is None else _corner(header.background)),
+    ]
+    if "scene" in kept:
+        rows.append(("trained on", f"{kept['scene']} ({kept.get('format', '?')})"))
+    if "steps" in kept:
+        rows.append(("training", f"{kept['steps']} steps in {kept.get('seconds', 0):.0f} s"))
+    if "paths" in kept:
+        rows.append(("camera paths", ", ".join(kept["paths"])))
+    console.facts_table(rows, title=str(path))
+
+
+def _run_info(folder: RunFolder, console: Console) -> None:
+    settings = folder.settings()
+    history = folder.history()
+    rows: list[tuple[str, object]] = [("scene", settings["scene"].get("path") or BUILT_IN)]
+    if history:
+        last = history[-1]
+        done, steps = last["step"], settings["train"].get("steps")
+        rows.append(("progress", f"step {done} of {steps}, rank {last['rank']}, PSNR {last['psnr']:.2f} dB"))
+        rows.append(("time", f"{last['seconds']:.0f} s"))
+    else:
+        rows.append(("progress", "nothing logged yet"))
+    rows.append(("model", folder.model if folder.model.exists() else "not yet; continue with train --resume"))
+    console.facts_table(rows, title=str(folder.path))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+        for row in found["rows"]:
+            console.line(
+                f"  rank {row['rank']:>3}  {row['bytes'] / 1e6:6.2f} MB  {row['psnr']:.2f} dB  SSIM {row['ssim']:.4f}"
+            )
+    if folder.model.exists():
+        _model_info(folder.model, console)
+
+
+def _scene_info(scene: Scene, console: Console) -> None:
+    sizes = {f"{w}×{h}" for w, h in scene.train.cameras.sizes.tolist()}
+    console.facts_table(
+        [
+            ("format", scene.format),
+            ("views", f"{len(scene.train)} to train, {len(scene.test)} to test"),
+            ("size", ", ".join(sorted(sizes)[:4]) + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else "")),
+            ("box", f"{_corner(scene.box[0])} to {_corner(scene.box[1])}, space {scene.space}"),
+            ("ray limits", f"{scene.near:g} to {scene.far:g}"),
+            ("background", "none" if scene.background is None else _corner(scene.background)),
+        ],
+        title=str(scene.source),
+    )
+    for warning in scene.warnings:
+        console.warn(warning)
+
+
+def camera_paths(scene: Scene) -> dict[str, dict[str, Any]]:
+    """The orbit and spiral that suit a scene, as plain data; what the cameras do not allow is left out."""
+    found = {}
+    for name, make in (("orbit", scene.orbit_path), ("spiral", scene.spiral_path)):
+        with contextlib.suppress(TslimError):
+            found[name] = make().to_dict()
+    return found
+
+
+def _corner(values) -> str:
+    return "(" + ", ".join(f"{v:.3g}" for v in values) + ")"
