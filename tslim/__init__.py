@@ -18,7 +18,8 @@ _HOMES = {
     "tslim.backend": ("init", "Backend"),
     "tslim.cameras": ("Cameras",),
     "tslim.config": ("FieldConfig", "ScheduleConfig", "TrainConfig"),
-    "tslim.data": ("load_scene", "builtin_scene"),
+    "tslim.data": ("load_scene",),
+    "tslim.data.builtin": ("builtin_scene",),
     "tslim.errors": (
         "TslimError",
         "BackendError",
