@@ -1,0 +1,106 @@
+"""Rank schedules on scripted sequences of losses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tslim.config import ScheduleConfig
+from tslim.errors import ConfigError
+from tslim.schedules import make_schedule
+
+
+def ranks_after(schedule, losses: list[float | None]) -> list[int]:
+    """The active rank after each loss."""
+    ranks = []
+    for step, loss in enumerate(losses):
+        schedule.update(step, loss)
+        ranks.append(schedule.rank)
+    return ranks
+
+
+def train(max_rank: int = 16, **options):
+    return make_schedule(ScheduleConfig(policy="train", **options), max_rank, steps=1000)
+
+
+def test_fixed_uses_all_ranks_from_the_start_and_asks_for_no_loss():
+    schedule = make_schedule(ScheduleConfig(policy="fixed"), 16, steps=1000)
+    assert schedule.rank == 16 and not schedule.needs_loss
+    assert ranks_after(schedule, [None, None]) == [16, 16]
+    assert schedule.update(3, None) is None
+
+
+def test_train_starts_at_one_rank_and_wants_every_loss():
+    schedule = train()
+    assert schedule.rank == 1 and schedule.needs_loss
+
+
+def test_train_raises_the_rank_when_the_loss_changes_by_more_than_upsilon_of_the_new_one_either_way():
+    # |0.10 - 0.14| / 0.14 = 0.29, |0.14 - 0.25| / 0.25 = 0.44, |0.25 - 0.17| / 0.17 = 0.47, |0.17 - 0.13| / 0.13 = 0.31
+    assert ranks_after(train(upsilon=0.4), [0.10, 0.14, 0.25, 0.17, 0.13]) == [1, 1, 2, 3, 3]
+
+
+def test_train_does_not_react_to_a_change_of_exactly_upsilon():
+    # |0.5 - 1| / 1 = 0.5 is not above 0.5; |1 - 0.625| / 0.625 = 0.6 is.
+    assert ranks_after(train(upsilon=0.5), [0.5, 1.0, 0.625]) == [1, 1, 2]
+
+
+def test_the_first_loss_has_nothing_to_be_compared_with():
+    assert ranks_after(train(upsilon=0.0), [0.3]) == [1]
+
+
+def test_train_waits_for_more_than_eta_steps_between_increases():
+    # Every step changes the loss by half or twice. With eta = 2 increases are at least 3 steps apart: i - last > 2.
+    losses = [1.0, 2.0] * 5
+    ranks = ranks_after(train(upsilon=0.4, eta=2), losses)
+    increases = [i for i in range(1, 10) if ranks[i] > ranks[i - 1]]
+    assert increases == [2, 5, 8]
+    # With eta = 0 every jump counts.
+    assert ranks_after(train(upsilon=0.4, eta=0), losses) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_the_rank_never_exceeds_what_the_field_has_room_for():
+    assert ranks_after(train(max_rank=3, upsilon=0.1), [1.0, 2.0] * 4) == [1, 2, 3, 3, 3, 3, 3, 3]
+
+
+def test_an_increase_says_what_caused_it_and_no_increase_says_nothing():
+    schedule = train(max_rank=2, upsilon=0.4)
+    assert schedule.update(0, 0.1) is None
+    cause = schedule.update(1, 0.2)
+    assert "jumped 50 %" in cause and "0.10000" in cause and "0.20000" in cause
+    assert schedule.update(2, 0.4) is None, "there is no rank left to grow"
+    falling = train(upsilon=0.4)
+    falling.update(0, 0.2)
+    assert "fell 100 %" in falling.update(1, 0.1)
+
+
+def test_a_loss_of_zero_or_none_at_all_never_raises_the_rank():
+    assert ranks_after(train(upsilon=0.4), [0.1, 0.0, None, 0.1]) == [1, 1, 1, 1]
+
+
+def test_a_schedule_continues_from_its_state_as_if_it_had_not_been_interrupted():
+    rng = np.random.default_rng(1)
+    losses = np.exp(rng.normal(0, 0.5, 60)).tolist()
+    whole = train(upsilon=0.4, eta=3)
+    expected = ranks_after(whole, losses)
+    first = train(upsilon=0.4, eta=3)
+    ranks = ranks_after(first, losses[:31])
+    second = train(upsilon=0.4, eta=3)
+    second.load_state(json.loads(json.dumps(first.state())))
+    for step in range(31, 60):
+        second.update(step, losses[step])
+        ranks.append(second.rank)
+    assert ranks == expected and 1 < max(ranks)
+
+
+def test_every_ray_gets_the_active_rank_when_no_prefixes_are_trained():
+    schedule = train()
+    ranks_after(schedule, [1.0, 3.0])
+    ranks = schedule.ray_ranks(2, 7, np.random.default_rng(0))
+    assert ranks.dtype == np.int32 and ranks.tolist() == [2] * 7
+
+
+@pytest.mark.parametrize("options", [{"policy": "none"}, {"upsilon": -0.1}, {"eta": -1}])
+def test_impossible_settings_are_refused_by_name(options):
+    with pytest.raises(ConfigError, match=next(iter(options)) if "policy" not in options else "fixed, train"):
+        make_schedule(ScheduleConfig(**options), 16, 100)
