@@ -1,7 +1,9 @@
 """What a training run tells its consumers. ``Trainer.run()`` yields these; ``str(event)`` is a line for people."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,12 @@ class Started(Event):
     steps: int
     memory: dict[str, int]
     resumed: bool = False
+    field: Any = dataclasses.field(default=None, repr=False, compare=False)
+    """The ``Field`` that learns: for consumers that show it. They must not change it."""
+    scene: Any = dataclasses.field(default=None, repr=False, compare=False)
+    """The ``Scene`` it learns from."""
+    run_dir: Path | None = dataclasses.field(default=None, compare=False)
+    """Where the run keeps its files, if anywhere."""
 
     def __str__(self) -> str:
         verb = "resumed" if self.resumed else "started"
