@@ -16,10 +16,6 @@ from tslim.scene import Scene
 
 DEFAULT_FRAMES = 120
 BUILT_IN = "built-in"
-BUILT_IN_SIZE = 200
-"""Pixels along each side of the built-in scene's photographs."""
-BUILT_IN_VIEWS = (100, 20)
-"""Photographs to train and to test."""
 
 
 def run(given: Any) -> int:
@@ -73,15 +69,7 @@ def open_scene(where: str | Path | None, given: options.SceneOptions, remembered
     from tslim import data
 
     wanted = {**(remembered or {}), **{k: v for k, v in asdict(given).items() if v is not None}}
-    if where is None:
-        return _built_in_scene(wanted)
-    return data.load_scene(
-        where,
-        format=wanted.get("format"),
-        downscale=wanted.get("downscale") or 1,
-        background=wanted.get("background") or "white",
-        max_images=wanted.get("max_images"),
-    )
+    return data.scene_from_settings({**wanted, "path": where})
 
 
 def scene_record(where: Path | None, given: options.SceneOptions) -> dict[str, Any]:
@@ -126,21 +114,6 @@ def require_writable(path: Path) -> None:
         raise RunFolderError(f"cannot write {path}: it is a folder")
     if not parent.is_dir():
         raise RunFolderError(f"cannot write {path}: {parent} is a file")
-
-
-def _built_in_scene(wanted: dict[str, Any]) -> Scene:
-    from tslim.data import builtin, parse_colour
-
-    if wanted.get("format") is not None:
-        raise ConfigError("--format goes with a folder of photographs; the built-in scene has none")
-    downscale, most = wanted.get("downscale") or 1, wanted.get("max_images")
-    if not 1 <= downscale <= BUILT_IN_SIZE // 8:
-        raise ConfigError(f"--downscale {downscale}: expected 1 to {BUILT_IN_SIZE // 8} for the built-in scene")
-    if most is not None and most < 1:
-        raise ConfigError(f"--max-images {most}: expected 1 or more")
-    train, test = BUILT_IN_VIEWS if most is None else (min(n, most) for n in BUILT_IN_VIEWS)
-    scene = builtin.builtin_scene(size=BUILT_IN_SIZE // downscale, train=train, test=test)
-    return replace(scene, background=parse_colour(wanted.get("background") or "white"))
 
 
 # The commands

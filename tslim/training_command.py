@@ -18,7 +18,7 @@ from tslim.scene import Scene
 
 def train(given: options.Train, console: Console) -> int:
     """Trains, or goes on training; returns 0, or 128 + signal if it was asked to stop."""
-    check_settings(given.settings)
+    config.require_valid(given.settings)
     trainer, run = _resumed(given, console) if given.resume else _started(given, console)
     signalled = _follow(trainer, run, given.preview, console)
     if signalled:
@@ -33,34 +33,10 @@ def train(given: options.Train, console: Console) -> int:
     return 0
 
 
-def check_settings(settings: config.TrainConfig) -> None:
-    """Raises ``ConfigError`` naming the option for a value that no training can have."""
-    at_least = {
-        "steps": 1, "batch_rays": 1, "grid_start": 4, "grid_end": 4, "report_every": 1, "checkpoint_every": 1, "seed": 0,
-        "step_ratio": 1e-3, "lr_factors": 0, "lr_network": 0, "lr_decay": 1e-9, "occupancy_threshold": 0,
-        "weight_threshold": 0, "stop_transmittance": 0, "l1_start": 0, "l1_rest": 0, "tv_density": 0, "tv_appearance": 0,
-        "field.max_rank": 1, "field.feature_encoding": 0, "field.direction_encoding": 0, "field.init_scale": 0,
-        "field.distance_scale": 1e-9, "schedule.upsilon": 0, "schedule.eta": 0,
-    }  # fmt: skip
-    for name, least in at_least.items():
-        value: Any = settings
-        for part in name.split("."):
-            value = getattr(value, part)
-        if not least <= value < 2**31:  # also catches NaN and infinity
-            raise ConfigError(f"--{name.replace('_', '-')} {value:g}: expected a number of {least:g} or more")
-    if settings.grid_end < settings.grid_start:
-        raise ConfigError(f"--grid-end {settings.grid_end} is less than --grid-start {settings.grid_start}")
-    for name in ("grow_steps", "occupancy_steps"):
-        steps = getattr(settings, name)
-        if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
-            raise ConfigError(f"--{name.replace('_', '-')} {' '.join(map(str, steps))}: expected growing step numbers")
-
-
 def _started(given: options.Train, console: Console) -> tuple["Trainer", RunFolder]:  # noqa: F821
     if given.out is not None:
         RunFolder(given.out).require_free()
     commands.start(given.arch, console, given.settings.seed)
-    from tslim.field import Field
     from tslim.trainer import Trainer
 
     scene = commands.open_scene(given.path, given.scene)
@@ -69,17 +45,7 @@ def _started(given: options.Train, console: Console) -> tuple["Trainer", RunFold
     run.require_free()
     console.fact("run", run.path)
     settings = given.settings
-    field = Field(
-        scene.box,
-        settings.field,
-        grid=settings.grid_start,
-        max_grid=settings.grid_end,
-        seed=settings.seed,
-        near=scene.near,
-        far=scene.far,
-        space=scene.space,
-        background=scene.background,
-    )
+    field = Trainer.new_field(scene, settings)
     trainer = Trainer(field, scene, settings, run_dir=run.path)
     run.create(
         {
@@ -143,19 +109,14 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
                 view.show(event)
                 if window is not None:
                     window.show(event)
-                if isinstance(event, events.Started):
-                    run.rewind(event.step)
-                elif isinstance(event, events.Progress):
-                    run.log(event)
-                if stop and isinstance(event, events.Stepped | events.Started):
-                    break
+                between_steps = isinstance(event, events.Stepped | events.Started)
+                if stop and between_steps and trainer.step < trainer.config.steps:
+                    trainer.save_checkpoint()
+                    return stop[0]
         except TslimError:
             if not begun and not run.history():
                 run.discard()
             raise
-        if stop and trainer.step < trainer.config.steps:
-            trainer.save_checkpoint()
-            return stop[0]
     return 0
 
 
@@ -191,24 +152,18 @@ def _finish(trainer: "Trainer", run: RunFolder, console: Console) -> None:  # no
     from tslim import evaluation_command
 
     field = trainer.field
-    field.metadata.update(provenance(trainer))
+    field.metadata |= provenance(trainer, run.settings()["scene"])
     field.save(run.model)
     evaluation_command.report(field, trainer.scene, run, console)
 
 
-def provenance(trainer: "Trainer") -> dict[str, Any]:  # noqa: F821
-    """What a model file says about where it comes from, and the camera paths that suit it."""
-    scene = trainer.scene
+def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  # noqa: F821
+    """What a model file says beyond what the trainer notes: enough to film and measure it without its run folder."""
     return {
         "tslim": __version__,
-        "scene": scene.name,
-        "format": scene.format,
-        "built_in": scene.format == commands.BUILT_IN,
-        "steps": trainer.step,
-        "seconds": trainer.seconds,
-        "settings": config.to_dict(trainer.config),
-        "paths": commands.camera_paths(scene),
-        "default_path": scene.default_path().to_dict()["path"],
+        "built_in": record.get("path") is None,
+        "scene_options": {name: value for name, value in record.items() if name != "path"},
+        "paths": commands.camera_paths(trainer.scene),
     }
 
 
