@@ -1,0 +1,95 @@
+"""Plots: what is drawn is what was measured; files appear whole; nothing global is touched."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from tslim import plots
+from tslim.errors import ConfigError, RunFolderError
+
+
+def rows(*points):
+    return [SimpleNamespace(rank=r, bytes=b, psnr=p) for r, b, p in points]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that were saved, with the file still written."""
+    figures, save = [], plots._save
+
+    def keep(figure, path):
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plots, "_save", keep)
+    return figures
+
+
+def test_size_quality_draws_each_measurement_with_its_rank(tmp_path, drawn):
+    curves = {
+        "one field": rows((8, 4_100_000, 32.8), (2, 1_200_000, 27.5), (4, 2_200_000, 30.1)),
+        "alone": rows((4, 2_200_000, 30.5)),
+        "empty": [],
+    }
+    path = plots.size_quality(tmp_path / "new" / "a.png", curves, title="lego")
+    axes = drawn[0].axes[0]
+    assert [line.get_label() for line in axes.lines] == ["one field", "alone"]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1.2, 27.5], [2.2, 30.1], [4.1, 32.8]])
+    assert [t.get_text() for t in axes.texts] == ["rank 2", "4", "8", "rank 4"]
+    assert axes.get_xscale() == "linear" and "MB" in axes.get_xlabel() and "dB" in axes.get_ylabel()
+    assert axes.get_legend() is not None and axes.get_title(loc="left") == "lego"
+    image = iio.imread(path)
+    assert image.shape[:2] == (600, 960) and image[..., :3].std() > 5
+
+
+def test_sizes_far_apart_get_a_logarithmic_axis_with_plain_numbers(tmp_path, drawn):
+    plots.size_quality(tmp_path / "a.png", {"f": rows((1, 500_000, 20), (16, 36_000_000, 33))})
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == "log" and axes.get_legend() is None
+    assert {"1", "2", "5", "10", "20"} <= {t.get_text() for t in axes.get_xticklabels()}
+
+
+def test_training_curves_draw_psnr_and_rank_and_skip_broken_lines(tmp_path, drawn):
+    history = [{"step": s, "psnr": 20 + s / 100, "rank": 1 + s // 100, "loss": 0.01} for s in range(25, 501, 25)]
+    broken = [{"step": 7}, {"step": 8, "psnr": None, "rank": 1}]
+    plots.training_curves(tmp_path / "a.svg", [*history[:3], *broken, *history[3:]], title="lego")
+    quality, ranks = drawn[0].axes
+    steps = [line["step"] for line in history]
+    np.testing.assert_allclose(quality.lines[0].get_xydata(), [[s, 20 + s / 100] for s in steps])
+    np.testing.assert_allclose(ranks.lines[0].get_ydata(), [1 + s // 100 for s in steps])
+    assert b"<svg" in (tmp_path / "a.svg").read_bytes()
+
+
+def test_smoothing_keeps_straight_lines_and_passes_over_what_is_not_finite():
+    straight = list(np.linspace(0, 10, 100))
+    np.testing.assert_allclose(plots._smoothed(straight), straight)
+    noisy = np.random.default_rng(0).normal(size=300)
+    assert np.std(plots._smoothed(noisy)) < 0.5 * np.std(noisy)
+    holed = plots._smoothed([1.0, float("inf"), 1.0, 1.0])
+    assert np.isfinite(holed[[0, 1, 2, 3]]).all() and holed[1] == 1
+
+
+def test_nothing_to_plot_and_unknown_formats_are_said(tmp_path):
+    with pytest.raises(ConfigError, match="no measurements"):
+        plots.size_quality(tmp_path / "a.png", {"f": []})
+    with pytest.raises(ConfigError, match="no progress"):
+        plots.training_curves(tmp_path / "a.png", [{"loss": 1}])
+    with pytest.raises(ConfigError, match=r"\.png, \.svg or \.pdf"):
+        plots.size_quality(tmp_path / "a.jpeg2", {"f": rows((1, 1, 1))})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        plots.size_quality(tmp_path / "file" / "a.png", {"f": rows((1, 1, 1))})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_plotting_needs_no_window_system_and_leaves_no_global_figure(root, tmp_path):
+    code = (
+        "import sys, tslim.plots as p; assert 'matplotlib' not in sys.modules\n"
+        f"p.training_curves({str(tmp_path / 'a.png')!r}, [dict(step=1, psnr=2.0, rank=1)])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'tkinter' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

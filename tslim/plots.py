@@ -1,0 +1,135 @@
+"""Plots: quality against size, and how a training went. matplotlib without a window, imported when first used."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tslim import files
+from tslim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tslim.evaluate import SweepRow
+
+COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770")
+_GREY = "#5b6770"
+_LIGHT = "#e3e6ea"
+
+
+def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *, title: str = "") -> Path:
+    """PSNR against file size, one curve a name, each point labelled with its rank. The suffix chooses the format.
+
+    Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
+    """
+    curves = {name: sorted(rows, key=lambda row: row.bytes) for name, rows in curves.items() if len(rows)}
+    if not curves:
+        raise ConfigError("no measurements to plot")
+    figure, axes = _figure(title)
+    sizes = [row.bytes / 1e6 for rows in curves.values() for row in rows]
+    best = max(curves, key=lambda name: sum(row.psnr for row in curves[name]) / len(curves[name]))
+    for (name, rows), colour, marker in zip(curves.items(), _cycle(COLOURS), _cycle("osD^vP"), strict=False):
+        x = [row.bytes / 1e6 for row in rows]
+        y = [row.psnr for row in rows]
+        axes.plot(x, y, marker=marker, markersize=5, color=colour, linewidth=1.8, label=name, zorder=3)
+        for i, row in enumerate(rows):
+            text, at, side = str(row.rank), (0, 7 if name == best else -14), "center"
+            if i == 0:
+                text = f"rank {row.rank}"
+                at, side = ((4, 7), "right") if name == best else ((7, -12), "left")
+            axes.annotate(text, (x[i], y[i]), at, textcoords="offset points", ha=side, fontsize=8, color=colour)
+    if max(sizes) > 8 * min(sizes):
+        axes.set_xscale("log")
+        _plain_log_ticks(axes)
+    axes.set_xlabel("file size (MB)")
+    axes.set_ylabel("mean PSNR (dB)")
+    axes.margins(x=0.08, y=0.12)
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return _save(figure, path)
+
+
+def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> Path:
+    """PSNR of the training rays and active rank over steps, from the lines of ``metrics.jsonl``.
+
+    Needs ``step``, ``psnr`` and ``rank`` in each line; lines without them are left out. Raises as ``size_quality``.
+    """
+    needed = ("step", "psnr", "rank")
+    lines = [line for line in history if all(isinstance(line.get(name), int | float) for name in needed)]
+    if not lines:
+        raise ConfigError("no progress to plot: the run has not reported any yet")
+    steps, psnr, rank = ([line[name] for line in lines] for name in needed)
+    figure, axes = _figure(title)
+    axes.plot(steps, psnr, color=COLOURS[0], alpha=0.3, linewidth=1)
+    axes.plot(steps, _smoothed(psnr), color=COLOURS[0], linewidth=1.8)
+    axes.set_xlabel("step")
+    axes.set_ylabel("PSNR of training rays (dB)", color=COLOURS[0])
+    axes.set_zorder(1)
+    axes.patch.set_visible(False)
+    ranks = axes.twinx()
+    ranks.step(steps, rank, where="post", color=_GREY, linewidth=1.2)
+    ranks.fill_between(steps, rank, step="post", color=_LIGHT, alpha=0.6, linewidth=0)
+    ranks.set_ylabel("active rank", color=_GREY)
+    ranks.set_ylim(0, 1.25 * max(rank))
+    ranks.yaxis.get_major_locator().set_params(integer=True)
+    ranks.spines[["top", "left", "bottom"]].set_visible(False)
+    ranks.spines["right"].set_color(_GREY)
+    ranks.tick_params(colors=_GREY)
+    return _save(figure, path)
+
+
+def _figure(title: str) -> "tuple[Figure, Axes]":
+    """A figure of its own (no pyplot, hence no global state and no window) with quiet axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GREY)
+    axes.tick_params(colors=_GREY)
+    axes.grid(True, color=_LIGHT, linewidth=0.8, zorder=0)
+    if title:
+        axes.set_title(title, fontsize=11, loc="left")
+    return figure, axes
+
+
+def _plain_log_ticks(axes: "Axes") -> None:
+    """Ticks at 1, 2, 5, 10, ... written as such."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _smoothed(values: Sequence[float]) -> np.ndarray:
+    """Mean over a window around each value, narrower towards the ends; what is not finite is left out."""
+    values = np.asarray(values, np.float64)
+    reach = max(len(values) // 30, 1)
+    out = np.full(len(values), np.nan)
+    for i in range(len(values)):
+        near = min(reach, i, len(values) - 1 - i)
+        window = values[i - near : i + near + 1]
+        if np.isfinite(window).any():
+            out[i] = window[np.isfinite(window)].mean()
+    return out
+
+
+def _cycle(items: Sequence[str]) -> Iterator[str]:
+    while True:
+        yield from items
+
+
+def _save(figure: "Figure", path: str | Path) -> Path:
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in ("png", "svg", "pdf"):
+        raise ConfigError(f"{path}: a plot ends in .png, .svg or .pdf")
+    data = io.BytesIO()
+    figure.savefig(data, format=suffix)
+    return files.write_bytes(path, data.getvalue())
