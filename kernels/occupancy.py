@@ -35,14 +35,27 @@ def vertex_alpha(
     density_shift: ti.f32,
     use_softplus: ti.i32,
     delta_scaled: ti.f32,
+    old_cells: ivec3,
+    old_low: vec3,
+    old_per_unit: vec3,
+    old_occupied: u32_1d,
     alpha: f32_1d,
 ):
-    """alpha (x fastest) at each lattice vertex: the largest over the given ranks; 0 outside the field's box."""
+    """alpha (x fastest) at each lattice vertex: the largest over the given ranks.
+
+    0 outside the field's box and where an older grid (old_cells = (0, 0, 0): none) is empty.
+    """
     for i in range(size[0] * size[1] * size[2]):
         c = vertex(i, size)
         x = low + ti.cast(c, ti.f32) * spacing
         sigma = 0.0
-        if in_box(x + (box_min - x) * 1e-6, box_min, texels_per_unit, grid) == 1:
+        wanted = in_box(x + (box_min - x) * 1e-5, box_min, texels_per_unit, grid)
+        if wanted == 1 and old_cells[0] > 0:
+            q = ti.floor((x - old_low) * old_per_unit, ti.i32)
+            for a in ti.static(range(3)):
+                q[a] = ti.min(ti.max(q[a], 0), old_cells[a] - 1)
+            wanted = get_bit(old_occupied, (q[2] * old_cells[1] + q[1]) * old_cells[0] + q[0])
+        if wanted == 1:
             for k in range(n_ranks):
                 rank = ranks[k]
                 f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
@@ -73,8 +86,8 @@ def live_vertices(size: ivec3, threshold: ti.f32, alpha: f32_1d, live: u32_1d):
 
 
 @ti.kernel
-def occupied_cells(size: ivec3, live: u32_1d, use_before: ti.i32, before: u32_1d, occupied: u32_1d):
-    """Bit per cell (size - 1 along each axis, x fastest): any corner is live, and the cell was occupied before."""
+def occupied_cells(size: ivec3, live: u32_1d, occupied: u32_1d):
+    """Bit per cell (size - 1 along each axis, x fastest): any corner is live."""
     cells = size - 1
     n = cells[0] * cells[1] * cells[2]
     for word in range((n + 31) // 32):
@@ -89,8 +102,6 @@ def occupied_cells(size: ivec3, live: u32_1d, use_before: ti.i32, before: u32_1d
                     y = c[1] + ((corner >> 1) & 1)
                     z = c[2] + (corner >> 2)
                     hit |= get_bit(live, (z * size[1] + y) * size[0] + x)
-                if use_before == 1:
-                    hit &= get_bit(before, i)
                 if hit == 1:
                     bits |= ti.u32(1) << ti.cast(b, ti.u32)
         occupied[word] = bits

@@ -270,6 +270,30 @@ def image_rays(
 
 
 @ti.kernel
+def pixel_rays(
+    n_rays: ti.i32,
+    first: ti.i32,
+    n_images: ti.i32,
+    offsets: i32_1d,
+    sizes: i32_1d,
+    poses: f32_1d,
+    intrinsics: f32_1d,
+    lens: i32_1d,
+    distortion: f32_1d,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+):
+    """Rays of pixels ``first .. first + n_rays - 1`` of the sequence of all photographs. Not differentiable."""
+    for i in range(n_rays):
+        image = find_image(first + i, n_images, offsets)
+        within = first + i - offsets[image]
+        width = sizes[2 * image]
+        x = ti.cast(within % width, ti.f32) + 0.5
+        y = ti.cast(within // width, ti.f32) + 0.5
+        write_ray(i, image, x, y, poses, intrinsics, lens, distortion, ray_o, ray_d)
+
+
+@ti.kernel
 def flag_pixels(first: ti.i32, n_rays: ti.i32, ray_count: i32_1d, used_words: u32_1d):
     """Marks pixels ``first ..`` as used where their ray met something. ``first`` must be a multiple of 32."""
     for w in range((n_rays + 31) // 32):

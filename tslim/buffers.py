@@ -38,6 +38,13 @@ def upload(values: np.ndarray):
     return made
 
 
+def share(values: np.ndarray):
+    """Like ``upload``, but on the CPU without a copy where possible: for large data that nobody will change."""
+    if backend.current().is_cpu:
+        return np.ascontiguousarray(values)
+    return upload(values)
+
+
 def write(into, values: np.ndarray) -> None:
     """Overwrites a whole device array from the host."""
     if isinstance(into, np.ndarray):

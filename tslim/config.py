@@ -62,8 +62,10 @@ class TrainConfig:
     """learning rate of the basis and the decoder"""
     lr_decay: float = 0.1
     """learning rates fall by this factor over the run"""
+    lr_affine: float = 5e-3
+    """learning rate of the scales and shifts per rank"""
     lr_reset_on_grow: bool = True
-    """learning rates start again (and fall over the remaining steps) when the grid grows"""
+    """learning rates start again when the grid grows"""
     grid_start: int = 128
     """grid side at the start: the cube root of the number of voxels"""
     grid_end: int = 300
@@ -130,6 +132,22 @@ def tiny() -> TrainConfig:
 
 
 PRESETS = {"quick": quick, "paper": paper, "tiny": tiny}
+
+
+def require_valid(settings: TrainConfig) -> None:
+    """Raises ``ConfigError`` in one line for a setting that makes no sense."""
+    positive = ("steps", "batch_rays", "lr_factors", "lr_network", "lr_affine", "lr_decay", "step_ratio")
+    for name in (*positive, "report_every", "checkpoint_every"):
+        if not getattr(settings, name) > 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}: it must be above 0")
+    names = ("weight_threshold", "stop_transmittance", "l1_start", "l1_rest", "tv_density", "tv_appearance", "seed")
+    for name in (*names, "occupancy_threshold"):
+        if not getattr(settings, name) >= 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}: it must be 0 or more")
+    if not 4 <= settings.grid_start <= settings.grid_end:
+        raise ConfigError(
+            f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed"
+        )
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

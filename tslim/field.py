@@ -54,6 +54,19 @@ class Factors:
         """Zeroed factors of the same layout: for gradients and moments."""
         return Factors(self.components, self.grid, self.capacity)
 
+    def fit(self, grid: tuple[int, int, int]) -> None:
+        """Takes on another grid, with new memory if it has no room. The contents are then undefined."""
+        if any(need > have for need, have in zip(_texels(grid), self.capacity, strict=True)):
+            self.release()
+            self.capacity = tuple(max(a, b) for a, b in zip(_texels(grid), self.capacity, strict=True))
+            self.planes = buffers.take_arena(self.chunks * self.capacity[0])
+            self.lines = buffers.take_arena(self.chunks * self.capacity[1])
+        self.grid = grid
+
+    def texels(self) -> list[tuple[int, int]]:
+        """Texels of one component's plane and line, per mode."""
+        return [(math.prod(shape), length) for shape, length in self._shapes()]
+
     def clear(self) -> None:
         """Zeroes everything in use."""
         planes, lines = _texels(self.grid)
@@ -110,16 +123,12 @@ class Factors:
         old = scratch or self.twin()
         arena.copy_arena(self.planes, old.planes, self.chunks * planes)
         arena.copy_arena(self.lines, old.lines, self.chunks * lines)
-        if any(need > have for need, have in zip(_texels(grid), self.capacity, strict=True)):
-            self.release()
-            self.capacity = tuple(max(a, b) for a, b in zip(_texels(grid), self.capacity, strict=True))
-            self.planes = buffers.take_arena(self.chunks * self.capacity[0])
-            self.lines = buffers.take_arena(self.chunks * self.capacity[1])
+        old_grid = self.grid
+        self.fit(grid)
         arena.resample(
-            old.planes, old.lines, list(self.grid), [float(s) for s in scale], [float(s) for s in shift],
+            old.planes, old.lines, list(old_grid), [float(s) for s in scale], [float(s) for s in shift],
             self.planes, self.lines, list(grid), self.chunks,
         )  # fmt: skip
-        self.grid = grid
         if scratch is None:
             old.release()
 
@@ -187,9 +196,7 @@ class Field:
         self.rank = self.max_rank = config.max_rank
         self.metadata: dict[str, Any] = {}
         capacity = tuple(int(CAPACITY_MARGIN * t) for t in _texels((max_grid,) * 3))
-        self._storage = _Storage(
-            Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity)
-        )
+        self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
         self.affine = buffers.array(self.max_rank * AFFINE_WIDTH)
         self.decoder = Decoder(config, rng)
@@ -369,25 +376,28 @@ class Field:
             ranks: a cell counts as occupied if it is at any of these ranks.
             delta: length of the step whose alpha is compared, in world units.
             threshold: alpha above which a lattice vertex is live.
-            within: cells that were empty before stay empty, if the lattice is the same.
+            within: what was empty before stays empty.
         """
         side = min(round(math.prod(self.grid) ** (1 / 3)), MAX_OCCUPANCY_SIDE)
         size = self.grid if side < MAX_OCCUPANCY_SIDE else grid_for(self.box, side)
         n = math.prod(size)
         alpha = buffers.array(n)
+        before = self.occupancy if within else None
+        if before is None:
+            older = ([0, 0, 0], [0.0] * 3, [1.0] * 3, buffers.array(1, np.uint32))
+        else:
+            older = (list(before.cells), before.box[0].tolist(), before.per_unit.tolist(), before.words)
         spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
         occupancy_kernels.vertex_alpha(
             list(size), self.box[0].tolist(), spacing.tolist(), len(ranks), buffers.upload(np.array(ranks, np.int32)),
             self.density.planes, self.density.lines, self.affine, *self.geometry(self.density),
-            self.config.density_shift, self.use_softplus, delta * self.config.distance_scale, alpha,
+            self.config.density_shift, self.use_softplus, delta * self.config.distance_scale, *older, alpha,
         )  # fmt: skip
         live = buffers.array((n + 31) // 32, np.uint32)
         occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
         cells = tuple(s - 1 for s in size)
         words = buffers.array((math.prod(cells) + 31) // 32, np.uint32)
-        before = self.occupancy
-        same = within and before is not None and before.cells == cells and np.array_equal(before.box, self.box)
-        occupancy_kernels.occupied_cells(list(size), live, int(same), before.words if same else words, words)
+        occupancy_kernels.occupied_cells(list(size), live, words)
         self.occupancy = Occupancy(cells, self.box, words)
         return self.occupancy.share()
 

@@ -136,9 +136,7 @@ class Pipeline:
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
         self.march(n_rays, jitter)
         self._reserve_samples(self.n_samples)
-        march.expand(
-            n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t
-        )
+        march.expand(n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
         composite.trace_density(
             n_rays, self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
@@ -231,9 +229,7 @@ class Pipeline:
             gradients.density.planes, gradients.density.lines, *field.geometry(field.density), atomic,
         )  # fmt: skip
         if field.config.rank_affine:
-            composite.sum_affine(
-                self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine
-            )
+            composite.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
         field.decoder.backward(
             self.features, self.kept_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features
         )
@@ -342,8 +338,6 @@ def camera_arrays(cameras: Cameras) -> tuple:
     )
 
 
-def render(
-    field: Field, cameras: Cameras, index: int = 0, *, rank: int | None = None, background=None
-) -> Image:
+def render(field: Field, cameras: Cameras, index: int = 0, *, rank: int | None = None, background=None) -> Image:
     """Renders one view of a field; see ``Renderer.render``."""
     return Renderer(field).render(cameras, index, rank=rank, background=background)

@@ -1,0 +1,142 @@
+"""Adam over everything a field learns, in one pass over the active ranks."""
+
+from typing import Any
+
+import numpy as np
+
+from kernels import adam
+from tslim import buffers
+from tslim.field import Factors, Field
+from tslim.renderer import Gradients
+
+BETAS = (0.9, 0.99)
+"""As in TensoRF."""
+EPS = 1e-8
+
+
+class Optimizer:
+    """Gradients and moments of one field, and the update.
+
+    Args:
+        field: what to train.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.gradients = Gradients(field)
+        self.moments = {name: (self._factors(name).twin(), self._factors(name).twin()) for name in _FACTORS}
+        self.flat_moments = {
+            name: (buffers.array(array.shape[0]), buffers.array(array.shape[0]))
+            for name, (array, _) in self._flat().items()
+        }
+        self.count = 0
+        """Steps since the moments were zeroed."""
+
+    def _factors(self, name: str) -> Factors:
+        return getattr(self.field, name)
+
+    def _flat(self) -> dict[str, tuple[Any, Any]]:
+        """Flat parameter arrays with their gradients."""
+        field = self.field
+        arrays = {"basis": (field.basis, self.gradients.basis), "decoder": (field.decoder.params, field.decoder.grads)}
+        if field.config.rank_affine:
+            arrays["affine"] = (field.affine, self.gradients.affine)
+        return arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of gradients and moments."""
+        factors = 3 * (self.field.density.nbytes + self.field.appearance.nbytes)
+        return factors + 8 * sum(array.shape[0] for array, _ in self._flat().values())
+
+    def scratch(self) -> tuple[Factors, Factors]:
+        """Factors that may be overwritten when the moments are about to be reset: the second moments."""
+        return self.moments["density"][1], self.moments["appearance"][1]
+
+    def reset(self) -> None:
+        """Zeroes gradients and moments, on the field's present grid."""
+        grid = self.field.grid
+        everything = [self.gradients.density, self.gradients.appearance]
+        for pair in self.moments.values():
+            everything += pair
+        for factors in everything:
+            factors.fit(grid)
+            factors.clear()
+        for pair in self.flat_moments.values():
+            for array in pair:
+                buffers.write(array, np.zeros(array.shape[0], np.float32))
+        self.count = 0
+
+    def step(
+        self,
+        rank: int,
+        *,
+        lr_factors: float,
+        lr_network: float,
+        lr_affine: float,
+        l1_density: float = 0.0,
+        first_rank: int = 0,
+    ) -> None:
+        """One Adam step over ranks ``first_rank + 1 .. rank``; the others are neither read nor written.
+
+        Gradients are zeroed where they were used. ``l1_density`` weighs the L1 norm of the density factors: the sum
+        over modes of the mean of |plane| and of |line| over the active components.
+        """
+        self.count += 1
+        rates = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
+        for name, per_rank in _FACTORS.items():
+            factors, gradient = self._factors(name), getattr(self.gradients, name)
+            m, v = self.moments[name]
+            l1_planes = l1_lines = [0.0, 0.0, 0.0]
+            if name == "density" and l1_density:
+                texels = factors.texels()
+                l1_planes = [l1_density / (rank * plane) for plane, _ in texels]
+                l1_lines = [l1_density / (rank * line) for _, line in texels]
+            adam.adam_arena(
+                factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
+                list(factors.grid), factors.chunks, per_rank * first_rank, per_rank * rank, l1_planes, l1_lines,
+                lr_factors, *rates,
+            )  # fmt: skip
+        for name, (array, gradient) in self._flat().items():
+            m, v = self.flat_moments[name]
+            lr = lr_affine if name == "affine" else lr_network
+            adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *rates)
+
+    # -- to continue exactly -----------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Host copies of all parameters and moments by name."""
+        out = {}
+        for name in _FACTORS:
+            for part, factors in zip("pmv", (self._factors(name), *self.moments[name]), strict=True):
+                planes, lines = factors.get(factors.components)
+                for mode in range(3):
+                    out[f"{name}.{part}.plane{mode}"] = planes[mode]
+                    out[f"{name}.{part}.line{mode}"] = lines[mode]
+        for name, (array, _) in self._flat().items():
+            for part, values in zip("pmv", (array, *self.flat_moments[name]), strict=True):
+                out[f"{name}.{part}"] = buffers.read(values)
+        return out
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """The inverse of ``state``; the field must have the grid that the arrays were saved on."""
+        for name in _FACTORS:
+            for part, factors in zip("pmv", (self._factors(name), *self.moments[name]), strict=True):
+                factors.put(
+                    [arrays[f"{name}.{part}.plane{mode}"] for mode in range(3)],
+                    [arrays[f"{name}.{part}.line{mode}"] for mode in range(3)],
+                )
+        for name, (array, _) in self._flat().items():
+            for part, into in zip("pmv", (array, *self.flat_moments[name]), strict=True):
+                buffers.write(into, arrays[f"{name}.{part}"])
+
+    def release(self) -> None:
+        """Gives the arenas back; the optimizer must not be used afterwards."""
+        self.gradients.release()
+        for pair in self.moments.values():
+            for factors in pair:
+                factors.release()
+
+
+_FACTORS = {"density": 1, "appearance": 3}
+"""Kinds of factors, with their components per rank."""

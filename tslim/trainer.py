@@ -1,0 +1,356 @@
+"""Training as an iterator of events: the consumer decides what to show, when to pause, and when to stop."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import composite, regularize
+from tslim import backend, buffers, checkpoint, config, memory
+from tslim.errors import ConfigError, ModelFileError
+from tslim.events import (
+    CheckpointSaved,
+    Event,
+    Finished,
+    GridGrew,
+    OccupancyRefreshed,
+    Progress,
+    RankGrew,
+    Started,
+    Stepped,
+    Warned,
+)
+from tslim.field import Field
+from tslim.occupancy import Occupancy
+from tslim.optim import Optimizer
+from tslim.renderer import MarchConfig, Pipeline
+from tslim.run_folder import RunFolder
+from tslim.sampler import PixelSampler
+from tslim.scene import Scene
+from tslim.schedules import make_schedule
+
+WHITE = (1.0, 1.0, 1.0)
+
+
+class Trainer:
+    """Trains a field on a scene. ``run()`` yields events; stop iterating to pause, iterate again to go on.
+
+    Args:
+        field: what to train; ``Trainer.new_field`` makes one that fits the settings.
+        scene: photographs; only ``scene.train`` is ever looked at.
+        settings: how to train.
+        run_dir: a run folder for the log and the checkpoints; None keeps everything in memory.
+
+    Raises:
+        ConfigError: impossible settings.
+        BackendError: the device computes wrong gradients.
+        OutOfMemoryError: the run would need more memory than is free.
+    """
+
+    def __init__(
+        self, field: Field, scene: Scene, settings: config.TrainConfig, *, run_dir: str | Path | None = None
+    ) -> None:
+        config.require_valid(settings)
+        backend.current().require_gradients()
+        if field.max_rank != settings.field.max_rank:
+            settings = dataclasses.replace(settings, field=field.config)
+        self.field = field
+        self.scene = scene
+        self.config = settings
+        self.folder = RunFolder(run_dir) if run_dir is not None else None
+        self.step = 0
+        """Optimiser steps done."""
+        self.seconds = 0.0
+        """Time spent training."""
+        self.schedule = make_schedule(settings.schedule, field.max_rank, settings.steps)
+        self.march_config = MarchConfig(settings.step_ratio, settings.weight_threshold, settings.stop_transmittance)
+        self.memory = self.predicted_memory(settings, scene)
+        memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
+        self.background = scene.background or WHITE
+        self.sampler = PixelSampler(scene.train, self.background, settings.seed)
+        self.pipeline = Pipeline(field, settings.batch_rays, self.march_config)
+        self.optimizer = Optimizer(field)
+        self.target = buffers.array(3 * settings.batch_rays)
+        self.ray_weight = buffers.upload(np.ones(settings.batch_rays, np.float32))
+        self.ray_loss = buffers.array(settings.batch_rays)
+        self.lr_steps = 0
+        """Steps since the learning rates last started afresh."""
+        self.l1 = settings.l1_start
+        field.rank = self.schedule.rank
+        field.metadata["march"] = dataclasses.asdict(self.march_config)
+
+    @property
+    def rank(self) -> int:
+        """The active rank."""
+        return self.schedule.rank
+
+    @staticmethod
+    def new_field(scene: Scene, settings: config.TrainConfig) -> Field:
+        """A field for the scene and settings, with room for the final grid."""
+        return Field(
+            scene.box, settings.field, grid=settings.grid_start, max_grid=settings.grid_end, seed=settings.seed,
+            near=scene.near, far=scene.far, space=scene.space, background=scene.background,
+        )  # fmt: skip
+
+    @staticmethod
+    def predicted_memory(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
+        """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
+        factors = Field.predicted_bytes(settings.field, settings.grid_end)
+        samples = settings.batch_rays * math.sqrt(3) * settings.grid_start / settings.step_ratio
+        decoded = settings.batch_rays * 40
+        per_decoded = 4 * (48 * -(-3 * settings.field.max_rank // 16) + 4 * 27 + 12) + 4 * (160 + 2 * 144)
+        return {
+            "photographs": 4 * int(scene.train.offsets[-1]),
+            "factors, gradients and moments": 4 * factors,
+            "samples": int(16 * samples + per_decoded * decoded),
+            "Taichi, numpy and kernels": 350_000_000,
+        }
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Event]:
+        """Trains until the planned number of steps is done. Every event's step counts finished steps."""
+        settings = self.config
+        yield Started(self.step, settings.steps, self.memory, resumed=self.step > 0)
+        window = _Window()
+        while self.step < settings.steps:
+            began = time.perf_counter()
+            self._train_one(window)
+            events = self._maintain()
+            self.seconds += time.perf_counter() - began
+            yield Stepped(self.step, self.rank)
+            yield from events
+            if self.step % settings.report_every == 0 or self.step == settings.steps:
+                progress = self._progress(window)
+                window = _Window(self.seconds)
+                if self.folder:
+                    self.folder.log(progress)
+                yield progress
+            if self.folder and (self.step % settings.checkpoint_every == 0 or self.step == settings.steps):
+                yield CheckpointSaved(self.step, self.save_checkpoint())
+        self._describe()
+        yield Finished(self.step, self.seconds)
+
+    def _train_one(self, window: "_Window") -> None:
+        settings, pipeline, n, step = self.config, self.pipeline, self.config.batch_rays, self.step
+        schedule, rank = self.schedule, self.schedule.rank
+        self.sampler.fill(pipeline, n, self.target)
+        ranks = schedule.ray_ranks(step, n, np.random.default_rng([settings.seed, 2, step]))
+        buffers.write(pipeline.ray_rank, ranks)
+        pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
+        composite.squared_error(
+            n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
+        )
+        gradients = self.optimizer.gradients
+        pipeline.backward(gradients)
+        self._total_variation(gradients, rank)
+        fall = settings.lr_decay ** (self.lr_steps / settings.steps)
+        self.optimizer.step(
+            rank, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
+            lr_affine=fall * settings.lr_affine, l1_density=self.l1,
+        )  # fmt: skip
+        self.lr_steps += 1
+        self.step += 1
+        loss = None
+        due = self.step % settings.report_every == 0 or self.step == settings.steps
+        if schedule.needs_loss or backend.current().is_cpu or due:
+            full = ranks == rank
+            loss = float(buffers.read(self.ray_loss)[full].mean(dtype=np.float64)) if full.any() else None
+            window.add(loss, pipeline)
+        self.cause = schedule.update(step, loss)
+
+    def _total_variation(self, gradients, rank: int) -> None:
+        field, settings = self.field, self.config
+        for weight, factors, into, k in (
+            (settings.tv_density, field.density, gradients.density, rank),
+            (settings.tv_appearance, field.appearance, gradients.appearance, 3 * rank),
+        ):
+            if weight:
+                regularize.tv_backward(factors.planes, into.planes, list(field.grid), factors.chunks, k, weight)
+
+    def _maintain(self) -> list[Event]:
+        """What is due between steps: rank, occupancy, box, rays, grid."""
+        settings, events = self.config, []
+        if self.cause:
+            events.append(RankGrew(self.step, self.rank, self.cause))
+        self.field.rank = self.rank
+        if self.step in settings.occupancy_steps:
+            events += self._refresh_occupancy()
+        if self.step in settings.grow_steps and settings.grid_end > settings.grid_start:
+            self.field.grow(self._side_after(self.step), self.optimizer.scratch())
+            self._restart_optimizer()
+            events.append(GridGrew(self.step, self.field.grid))
+        return events
+
+    def _side_after(self, step: int) -> int:
+        """Grid side once the growth at ``step`` is done: log-spaced in voxels from the first to the last."""
+        settings = self.config
+        done = (sorted(settings.grow_steps).index(step) + 1) / len(settings.grow_steps)
+        return round(settings.grid_start ** (1 - done) * settings.grid_end**done)
+
+    def _restart_optimizer(self) -> None:
+        self.optimizer.reset()
+        if self.config.lr_reset_on_grow:
+            self.lr_steps = 0
+
+    def _refresh_occupancy(self) -> list[Event]:
+        settings, field = self.config, self.field
+        turn = sorted(settings.occupancy_steps).index(self.step)
+        ranks = sorted({self.rank, *self.schedule.prefixes(self.step)[1]})
+        before = field.occupancy
+        share = field.refresh_occupancy(ranks, settings.step_ratio * field.voxel, settings.occupancy_threshold)
+        tight = field.occupancy.tight_box()
+        if tight is None:
+            field.occupancy = before
+            return [Warned(self.step, "nothing is occupied yet: the field is still empty, its grid stays as it was")]
+        events: list[Event] = []
+        box = None
+        if turn == 0:
+            self.l1 = settings.l1_rest
+            field.shrink(tight, self.optimizer.scratch())
+            self._restart_optimizer()
+            box = (tuple(field.box[0].tolist()), tuple(field.box[1].tolist()))
+        events.append(OccupancyRefreshed(self.step, share, box))
+        if turn == 1:
+            self.sampler.keep_hits(self.pipeline)
+        return events
+
+    def _progress(self, window: "_Window") -> Progress:
+        settings = self.config
+        seconds = max(self.seconds - window.began, 1e-9)
+        steps = max(window.steps, 1)
+        loss = window.loss / max(window.losses, 1)
+        n = settings.batch_rays * steps
+        return Progress(
+            step=self.step,
+            steps=settings.steps,
+            rank=self.rank,
+            loss=loss,
+            psnr=-10 * math.log10(max(loss, 1e-12)),
+            rays_per_second=settings.batch_rays * window.steps / seconds,
+            seconds=self.seconds,
+            seconds_left=(settings.steps - self.step) * seconds / steps,
+            samples_per_ray=window.samples / n,
+            kept_per_ray=window.kept / n,
+        )
+
+    # -- to continue exactly -----------------------------------------------------------------------------------------
+
+    def _describe(self) -> None:
+        """Writes down in the field where it comes from."""
+        path = self.scene.default_path()
+        self.field.metadata |= {
+            "scene": self.scene.name,
+            "format": self.scene.format,
+            "steps": self.step,
+            "seconds": round(self.seconds, 1),
+            "train": config.to_dict(self.config),
+            "path": path.to_dict() if hasattr(path, "to_dict") else dataclasses.asdict(path),
+        }
+
+    def save_checkpoint(self, path: str | Path | None = None) -> Path:
+        """Writes everything needed to continue with the same bits; into the run folder unless told otherwise.
+
+        Raises:
+            ConfigError: there is neither a path nor a run folder.
+            RunFolderError: the file cannot be written.
+        """
+        if path is None and self.folder is None:
+            raise ConfigError("this trainer has no run folder: say where to save the checkpoint")
+        arrays, plain = self.state()
+        return checkpoint.save(path or self.folder.path / "checkpoint.npz", arrays, plain)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain data that ``load_state`` continues from exactly."""
+        self._describe()
+        field, optimizer = self.field, self.optimizer
+        arrays = optimizer.state() | {"box": field.box}
+        if field.occupancy is not None:
+            arrays |= {"occupancy": buffers.read(field.occupancy.words), "occupancy_box": field.occupancy.box}
+        sampler_arrays, sampler = self.sampler.state()
+        plain = {
+            "config": config.to_dict(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "lr_steps": self.lr_steps,
+            "adam_count": optimizer.count,
+            "l1": self.l1,
+            "grid": list(field.grid),
+            "occupancy_cells": list(field.occupancy.cells) if field.occupancy else None,
+            "schedule": self.schedule.state(),
+            "sampler": sampler,
+            "pixels": self.sampler.n_pixels,
+            "metadata": field.metadata,
+        }
+        return arrays | {f"sampler.{k}": v for k, v in sampler_arrays.items()}, plain
+
+    def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
+        """Continues from ``state()``. Raises ``ModelFileError`` if it belongs to other photographs."""
+        if plain["pixels"] != self.sampler.n_pixels:
+            raise ModelFileError(
+                f"the checkpoint was trained on {plain['pixels']} pixels, this scene has {self.sampler.n_pixels}"
+            )
+        field, optimizer = self.field, self.optimizer
+        grid = tuple(plain["grid"])
+        field.box = arrays["box"]
+        for factors in (field.density, field.appearance):
+            factors.fit(grid)
+            factors.clear()
+        optimizer.reset()
+        optimizer.load_state(arrays)
+        optimizer.count = plain["adam_count"]
+        if plain["occupancy_cells"]:
+            words = buffers.upload(arrays["occupancy"])
+            field.occupancy = Occupancy(tuple(plain["occupancy_cells"]), arrays["occupancy_box"], words)
+        self.schedule.load_state(plain["schedule"])
+        sampler_arrays = {k.removeprefix("sampler."): v for k, v in arrays.items() if k.startswith("sampler.")}
+        self.sampler.load_state(sampler_arrays, plain["sampler"])
+        field.metadata = plain["metadata"]
+        field.rank = self.rank
+        self.step, self.seconds = plain["step"], plain["seconds"]
+        self.lr_steps, self.l1 = plain["lr_steps"], plain["l1"]
+
+    @classmethod
+    def resume(cls, run_dir: str | Path, scene: Scene) -> "Trainer":
+        """Continues the run in a folder from its last checkpoint, on the scene that it was trained on.
+
+        Raises:
+            RunFolderError: no run there.
+            FileNotFoundError: the run has no checkpoint yet.
+            ModelFileError: the checkpoint is damaged or of another version.
+        """
+        folder = RunFolder(run_dir)
+        folder.settings()
+        arrays, plain = checkpoint.load(folder.path / "checkpoint.npz")
+        try:
+            settings = config.from_dict(plain["config"])
+            trainer = cls(cls.new_field(scene, settings), scene, settings, run_dir=run_dir)
+            trainer.load_state(arrays, plain)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ModelFileError(
+                f"{folder.path / 'checkpoint.npz'} lacks {error}: not a checkpoint of a run"
+            ) from error
+        folder.rewind(trainer.step)
+        return trainer
+
+
+class _Window:
+    """Sums between two progress reports."""
+
+    def __init__(self, began: float = 0.0) -> None:
+        self.began = began
+        self.steps = self.losses = self.samples = self.kept = 0
+        self.loss = 0.0
+
+    def add(self, loss: float | None, pipeline: Pipeline) -> None:
+        """One batch."""
+        self.steps += 1
+        self.samples += pipeline.n_samples
+        self.kept += pipeline.n_kept
+        if loss is not None:
+            self.losses += 1
+            self.loss += loss
