@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tslim import buffers
+from tslim import buffers, hardware
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 from tslim.errors import ConfigError, ModelFileError
@@ -330,3 +330,52 @@ def test_impossible_settings_are_refused():
         Decoder(FieldConfig(decoder="rbf"), np.random.default_rng(0))
     with pytest.raises(ConfigError, match="direction_encoding"):
         Decoder(FieldConfig(direction_encoding=-1), np.random.default_rng(0))
+
+
+ON_DEVICE = """
+import sys
+import numpy as np
+import tslim
+tslim.init(sys.argv[1])
+from tslim import buffers, hardware
+from tslim.config import FieldConfig
+from tslim.decoder import Decoder
+
+data = dict(np.load(sys.argv[2]))
+n = int(data["n"])
+decoder = Decoder(FieldConfig(decoder=sys.argv[3]), np.random.default_rng(0))
+decoder.load_state({name: data[name] for name in decoder.layout})
+features, rays, dirs, grad_colours = (
+    buffers.upload(data[name]) for name in ("features", "sample_ray", "ray_dirs", "grad_colours")
+)
+colours, grad_features = buffers.array(len(data["colours"])), buffers.array(len(data["features"]))
+for count in (1, n):
+    decoder.forward(features, rays, dirs, count, colours)
+    decoder.backward(features, rays, dirs, count, colours, grad_colours, grad_features)
+np.savez(sys.argv[2], colours=buffers.read(colours)[:3 * n], grad_features=buffers.read(grad_features)[:27 * n],
+         grads=buffers.read(decoder.grads))
+"""
+
+
+@pytest.mark.parametrize("kind", ["mlp", "sh"])
+@pytest.mark.parametrize("arch", ["vulkan", "cuda"])
+def test_a_gpu_gives_the_colours_and_gradients_of_the_cpu(arch, kind, tmp_path):
+    try:
+        devices = hardware.ask(f"{arch}_devices")
+    except RuntimeError as error:
+        pytest.skip(f"needs {arch}: {error}")
+    if not devices:
+        pytest.skip(f"needs {arch}: the driver knows no device")
+    n = 37
+    case = Case(FieldConfig(decoder=kind), n).run()
+    path = tmp_path / "case.npz"
+    arrays = {name: getattr(case, name) for name in ("features", "sample_ray", "ray_dirs", "grad_colours", "colours")}
+    np.savez(path, n=n, **arrays, **case.decoder.state())
+    code = f"import sys\nsys.argv[1:] = [{arch!r}, {str(path)!r}, {kind!r}]\n" + ON_DEVICE
+    done = hardware.run_python(code, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = np.load(path)
+    np.testing.assert_allclose(found["colours"], case.colours[: 3 * n], rtol=0, atol=2e-6)
+    assert_same_gradient(found["grad_features"].astype(float), case.grads()["features"].ravel(), "features")
+    if case.decoder.size:
+        assert_same_gradient(found["grads"].astype(float), case.decoder.grads.astype(float), "parameters")
