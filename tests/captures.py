@@ -1,8 +1,8 @@
 """Tiny captures in every format, photographs of a world whose colour along any ray is known in closed form.
 
 The world is the inside of a sphere of radius 6 around the origin, painted with smooth waves; cameras stand inside. So a
-loader is right exactly if every pixel shows the colour that its ray hits: one wrong axis, transpose, half pixel or focal
-length shows at once.
+loader is right exactly if every pixel shows the colour that its ray hits: one wrong axis, transpose, half pixel or
+focal length shows at once.
 """
 
 import json
@@ -159,13 +159,11 @@ def write_colmap(
             f"{i + 1} " + " ".join(repr(float(v)) for v in (*q, *t)) + f" {i + 1} {name}",
             " ".join(f"{x} {y} {point}" for x, y, point in seen),
         ]
-    for i, (x, y, z) in enumerate(points):
+    for i, (x, y, z) in enumerate(points.tolist()):
         track = [(1, 0), (2, 0), (3, 0)]
         blobs["points3D"].append(struct.pack("<Q3d3BdQ", i, x, y, z, 1, 2, 3, 0.5, len(track)))
         blobs["points3D"] += [struct.pack("<ii", *t) for t in track]
-        lines["points3D"].append(
-            f"{i} {x!r} {y!r} {z!r} 1 2 3 0.5 1 0 2 0 3 0".replace("np.float64(", "").replace(")", "")
-        )
+        lines["points3D"].append(f"{i} {x!r} {y!r} {z!r} 1 2 3 0.5 1 0 2 0 3 0")
     for name in lines:
         if text:
             (sparse / f"{name}.txt").write_text("\n".join(lines[name]) + "\n", encoding="utf-8")
