@@ -42,7 +42,7 @@ from tslim.field_state import (
 )
 from tslim.model_header import CHECKSUM, MAX_CELLS, ModelHeader, decode_header, encode_header
 
-__all__ = ["FieldState", "ModelHeader", "load", "rank_that_fits", "read", "read_header", "size_of", "write"]
+__all__ = ["FieldState", "ModelHeader", "load", "rank_that_fits", "read", "read_header", "size_of", "sizes", "write"]
 
 if TYPE_CHECKING:
     from tslim.field import Field
@@ -107,26 +107,26 @@ def read_header(path: str | Path) -> ModelHeader:
         return decode_header(source, path)
 
 
-def size_of(state: FieldState, rank: int | None = None, *, dtype: Precision = "float16") -> int:
-    """The exact size in bytes of the file that ``write(state.slim(rank), dtype=dtype)`` would make."""
-    rank = state.rank if rank is None else rank
-    require_rank(rank, state.rank)
+def sizes(state: FieldState, *, dtype: Precision = "float16") -> list[int]:
+    """The exact size in bytes of the file that ``write(state.slim(r), dtype=dtype)`` makes, for r = 1, 2, ..., R."""
     layout = RankLayout.of(state, dtype)
-    return len(_head(state, layout)) + rank * (CHECKSUM.size + layout.n_bytes)
+    head, rank_bytes = len(_head(state, layout)), CHECKSUM.size + layout.n_bytes
+    return [head + rank * rank_bytes for rank in range(1, state.rank + 1)]
+
+
+def size_of(state: FieldState, *, dtype: Precision = "float16") -> int:
+    """The exact size in bytes of the file that ``write(state, dtype=dtype)`` makes."""
+    return sizes(state, dtype=dtype)[-1]
 
 
 def rank_that_fits(state: FieldState, max_mb: float, *, dtype: Precision = "float16") -> int:
     """The highest rank whose file has at most ``max_mb`` million bytes; ``ConfigError`` if rank 1 is too large."""
-    layout = RankLayout.of(state, dtype)
-    head = len(_head(state, layout))
-    rank_bytes = CHECKSUM.size + layout.n_bytes
-    if math.isfinite(max_mb):
-        rank = (round(max_mb * 1e6) - head) // rank_bytes
-    else:
-        rank = state.rank if max_mb > 0 else 0
+    known = sizes(state, dtype=dtype)
+    most = round(max_mb * 1e6) if math.isfinite(max_mb) else max_mb
+    rank = sum(size <= most for size in known)
     if rank < 1:
-        raise ConfigError(f"no rank fits in {max_mb:g} MB: rank 1 takes {(head + rank_bytes) / 1e6:.3f} MB")
-    return min(rank, state.rank)
+        raise ConfigError(f"no rank fits in {max_mb:g} MB: rank 1 takes {known[0] / 1e6:.3f} MB")
+    return rank
 
 
 def _head(state: FieldState, layout: RankLayout) -> bytes:
