@@ -115,7 +115,10 @@ class Trainer:
     def run(self) -> Iterator[Event]:
         """Trains until the planned number of steps is done. Every event's step counts finished steps."""
         settings = self.config
-        yield Started(self.step, settings.steps, self.memory, resumed=self.step > 0)
+        yield Started(
+            self.step, settings.steps, self.memory, self.step > 0, self.field, self.scene,
+            self.folder.path if self.folder else None,
+        )  # fmt: skip
         window = _Window()
         while self.step < settings.steps:
             began = time.perf_counter()
