@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tslim.data import builtin
 from tslim.errors import SceneError
 from tslim.scene import Scene, checked
 
@@ -24,10 +25,6 @@ FORMATS: dict[str, str] = {
 }
 """Format name to module, in the order in which they are sniffed. Imported when first asked for."""
 
-BUILT_IN_SIZE = 200
-"""Pixels along each side of the built-in scene's photographs."""
-BUILT_IN_VIEWS = (100, 20)
-"""Its photographs to train and to test."""
 COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
@@ -84,16 +81,14 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     format, most = settings.get("format"), settings.get("max_images")
     if settings.get("path") is not None:
         return load_scene(settings["path"], format=format, downscale=downscale, background=background, max_images=most)
-    from tslim.data import builtin
-
     if format is not None:
         raise SceneError(f"format {format} goes with a folder of photographs; the built-in scene has none")
-    if not 1 <= downscale <= BUILT_IN_SIZE // 8:
-        raise SceneError(f"downscale {downscale}: expected 1 to {BUILT_IN_SIZE // 8} for the built-in scene")
+    if not 1 <= downscale <= builtin.SIZE // 8:
+        raise SceneError(f"downscale {downscale}: expected 1 to {builtin.SIZE // 8} for the built-in scene")
     if most is not None and most < 1:
         raise SceneError(f"max images {most}: expected 1 or more")
-    train, test = (n if most is None else min(n, most) for n in BUILT_IN_VIEWS)
-    scene = builtin.builtin_scene(size=BUILT_IN_SIZE // downscale, train=train, test=test)
+    train, test = (n if most is None else min(n, most) for n in (builtin.TRAIN, builtin.TEST))
+    scene = builtin.builtin_scene(size=builtin.SIZE // downscale, train=train, test=test)
     return replace(scene, background=parse_colour(background))
 
 

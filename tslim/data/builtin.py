@@ -14,6 +14,10 @@ from tslim.cameras import Cameras
 from tslim.errors import SceneError
 from tslim.scene import Scene, Views, checked
 
+SIZE = 200
+"""Pixels along each side of a photograph, unless asked otherwise."""
+TRAIN, TEST = 80, 10
+"""Photographs, unless asked otherwise."""
 DISTANCE = 4.0
 """Of the cameras from the origin."""
 FOV = 39.6
@@ -27,7 +31,7 @@ FLOOR = -0.6
 Vector = Sequence[float]
 
 
-def builtin_scene(*, size: int = 200, train: int = 80, test: int = 10, seed: int = 0) -> Scene:
+def builtin_scene(*, size: int = SIZE, train: int = TRAIN, test: int = TEST, seed: int = 0) -> Scene:
     """Photographs of the built-in scene: square, RGBA, ``size`` pixels wide; the same bits for the same arguments.
 
     ``train`` and ``test`` cameras look at the origin from all over the upper hemisphere; ``seed`` places them.
