@@ -281,7 +281,7 @@ class Field:
         if rank is None:
             from tslim import model_file
 
-            rank = model_file.rank_that_fits(self.state(), max_mb * 1e6)
+            rank = model_file.rank_that_fits(self.state(), max_mb)
         if not 1 <= rank <= self.rank:
             raise ConfigError(f"rank {rank}: this field has ranks 1 to {self.rank}")
         view = copy.copy(self)
