@@ -74,9 +74,11 @@ class Progression:
         """Expected seconds."""
         return self.seconds_per_pixel * pixels
 
-    def moved(self, pixels: int) -> None:
-        """The picture has to start anew, at the finest scale that is quick enough; ``pixels`` at full size."""
-        quick = (i for i, s in enumerate(SCALES) if self.cost(round(pixels * s * s)) <= self.moving_seconds)
+    def moved(self, pixels: int, *, within: float | None = None) -> None:
+        """The picture has to start anew, at the finest scale that costs no more than ``within`` seconds (by default
+        ``moving_seconds``); ``pixels`` at full size."""
+        within = self.moving_seconds if within is None else within
+        quick = (i for i, s in enumerate(SCALES) if self.cost(round(pixels * s * s)) <= within)
         self._next = next(quick, len(SCALES) - 1)
 
     @property

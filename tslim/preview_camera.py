@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from tslim.cameras import Cameras, look_at_poses
+from tslim.paths import estimate_up
 
 DEFAULT_FOV = 45.0
 """Vertical field of view in degrees, where nothing says otherwise."""
@@ -38,9 +39,8 @@ class OrbitCamera:
 
     @staticmethod
     def like(cameras: Cameras, box: np.ndarray) -> "OrbitCamera":
-        """Looks from where the first of the given cameras looks; up is their mean up."""
-        up = cameras.poses[:, :, 1].astype(np.float64).mean(0)
-        camera = OrbitCamera(box, up=up if np.linalg.norm(up) > 0.1 else (0.0, 0.0, 1.0))
+        """Looks from where the first of the given cameras looks; up is what they agree on."""
+        camera = OrbitCamera(box, up=estimate_up(cameras))
         camera.snap(cameras[0])
         camera.home = (camera.target.copy(), camera.distance, camera.rotation.copy(), camera.fov)
         return camera

@@ -34,13 +34,9 @@ class WindowLink:
         self._sent_at = time.perf_counter()
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._log = open(self.folder / "log", "w+")  # noqa: SIM115 (closed in close)
-        code = (
-            f"import sys; sys.path[:] = {[p or os.getcwd() for p in sys.path]!r}\n"
-            "from tslim import preview_window\n"
-            f"preview_window.main({str(self.folder)!r}, {width}, {height}, {title!r}, {panel_width}, {share})"
-        )
+        arguments = (str(self.folder), width, height, title, panel_width, share)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", self._program(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -48,6 +44,14 @@ class WindowLink:
             start_new_session=True,  # Ctrl-C is for the trainer
         )
         threading.Thread(target=self._read, daemon=True).start()
+
+    @staticmethod
+    def _program(arguments: tuple) -> str:
+        """What the window process runs, with this one's ``sys.path``."""
+        return (
+            f"import sys; sys.path[:] = {[p or os.getcwd() for p in sys.path]!r}\n"
+            f"from tslim import preview_window\npreview_window.main(*{arguments!r})"
+        )
 
     def _read(self) -> None:
         for line in self._process.stdout:

@@ -1,0 +1,346 @@
+"""The live preview: a consumer of training events that draws the field as it learns, and never owns the trainer.
+
+    with tslim.Preview.open_if_possible() as preview:
+        for event in trainer.run():
+            preview.show(event)
+
+The window lives in another process (``preview_link``), so that nothing that happens to it reaches the training.
+Pausing is not coming back from ``show``. Where no window can open, ``preview.png`` is written in the run folder
+instead. What the user should be told is in ``notices``; nothing is printed.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tslim import display, events
+from tslim.errors import BackendError, RunFolderError
+from tslim.preview_budget import Budget, Progression
+from tslim.preview_controls import Controls, panel_rows
+from tslim.preview_frame import History, compose, to_uint8
+from tslim.preview_link import WindowLink
+from tslim.preview_painter import Painter, Painting
+
+SIZE = (1280, 800)
+COLUMN = 290
+"""Width of the panel, in pixels."""
+PNG_SECONDS = 20.0
+"""between two ``preview.png``, at least"""
+STALE_SECONDS = 0.5
+"""a picture of a field that goes on learning should cost no more than this"""
+PANEL_SECONDS = 0.3
+"""between two updates of the panel while no picture is drawn"""
+STILL_SECONDS = 0.4
+"""after the last movement the picture may become finer"""
+
+
+class Preview:
+    """See the module. Made by ``open_if_possible``; a context manager.
+
+    Attributes:
+        notices: lines for the user, oldest first; whoever shows them clears the list.
+        writes_png: whether ``preview.png`` takes the place of a window.
+    """
+
+    def __init__(self, link: WindowLink | None, *, share: float = 0.10, folder: Path | None = None) -> None:
+        self.notices: list[str] = []
+        self.writes_png = link is None
+        self.painting: Painting | None = None
+        self._link = link
+        self._folder = folder
+        self._budget = Budget(share)
+        self._progression = Progression()
+        self._history = History()
+        self._painter: Painter | None = None
+        self._controls: Controls | None = None
+        self._step = self._steps = 0
+        self._finished = False
+        self._progress: events.Progress | None = None
+        self._drawn_step = -1
+        self._last_move = self._last_panel = self._last_png = self._painted_at = float("-inf")
+        self._said = ""
+
+    @classmethod
+    def open_if_possible(cls, *, share: float = 0.10, size: tuple[int, int] = SIZE) -> "Preview":
+        """A preview in a window; where none can open, one that writes ``preview.png``, and a notice that says why.
+
+        Args:
+            share: of wall time that the preview may cost while training runs; 1 or more is no limit.
+            size: of the window in pixels.
+        """
+        problem = display.why_no_window()
+        if problem is None:
+            return cls(_open(size, share), share=share)
+        preview = cls(None, share=share)
+        preview.notices.append(f"no preview window: {problem}; preview.png is written in the run folder instead")
+        return preview
+
+    def __enter__(self) -> "Preview":
+        return self
+
+    def __exit__(self, kind, value, traceback) -> None:
+        try:
+            if kind is None and self._finished:
+                self.wait()
+        finally:
+            self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a window."""
+        return self._link is not None and not self._link.closed
+
+    def show(self, event: events.Event) -> None:
+        """Takes note of an event and draws if the time budget allows. Does not return while the user pauses."""
+        began = time.perf_counter()
+        self._budget.tick(began)
+        self._note(event)
+        if self._painter is None:
+            return
+        last = isinstance(event, events.Finished)
+        if self._link is not None:
+            self._turn(free=last)
+        elif self.writes_png and self._png_is_due(last):
+            self._write_png()
+        self._budget.charge(time.perf_counter() - began)
+        while self._controls.paused and self.is_open:
+            self._turn(free=True)
+            time.sleep(0.005)
+        self._budget.tick(time.perf_counter(), free=self._controls.paused)
+
+    def wait(self) -> None:
+        """Keeps the window in use until the user closes it (or presses Ctrl-C in the terminal)."""
+        try:
+            while self.is_open and self._painter is not None:
+                self._turn(free=True)
+                time.sleep(0.005)
+        except KeyboardInterrupt:
+            pass
+
+    def close(self) -> None:
+        """Closes the window."""
+        if self._link is not None:
+            self._link.close()
+
+    def look_at(self, field, scene=None, *, folder: Path | None = None, trains: bool = False) -> None:
+        """What to show: a field, and the scene to compare it with if there is one. ``show`` does this at ``Started``.
+
+        ``folder`` is where pictures and saved models go.
+        """
+        self._folder = folder or self._folder
+        self._painter = Painter(field, scene)
+        views = {name: len(v) for name, v in self._painter.views.items()}
+        self._controls = Controls(
+            self._painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains
+        )
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def _note(self, event: events.Event) -> None:
+        self._step = event.step
+        if isinstance(event, events.Started):
+            self._steps = event.steps
+            if event.field is not None:
+                self.look_at(event.field, event.scene, folder=event.run_dir, trains=True)
+        elif isinstance(event, events.Stepped):
+            if self._controls is not None:
+                self._controls.max_rank = event.rank
+                self._controls.follow_rank(event.rank)
+        elif isinstance(event, events.Progress):
+            self._progress = event
+            self._history.add(event.step, event.loss, event.psnr, event.rank)
+        elif isinstance(event, events.Finished):
+            self._finished = True
+            self._said = "training is finished"
+            if self._controls is not None:
+                self._controls.trains = self._controls.paused = False
+        else:
+            self._said = str(event)
+
+    # -- drawing -----------------------------------------------------------------------------------------------------
+
+    def _turn(self, *, free: bool) -> None:
+        """One look at the window: take over what the user did, draw if it is time to."""
+        link, controls = self._link, self._controls
+        for report in link.receive():
+            self._budget.charge(report["cpu"] / (os.cpu_count() or 1))
+            controls.apply(report, COLUMN)
+        if link.closed:
+            if link.reason:
+                self.notices.append(f"{link.reason}; training goes on without its preview")
+            controls.paused = False
+            return
+        for action in controls.actions:
+            self._act(action)
+        controls.actions.clear()
+        now = time.perf_counter()
+        if controls.moved or controls.changed:
+            self._progression.moved(self._pixels())
+            self._last_move = now
+            controls.moved = controls.changed = False
+        if not link.ready:
+            return
+        if self._wants_picture(now) and (free or self._budget.allows(self._progression.cost(self._scaled_pixels()))):
+            self._paint()
+            link.send(self._compose(link.size, lines=[]), self._panel(), free=free)
+            self._last_panel = now
+        elif now - self._last_panel > PANEL_SECONDS:
+            link.send(None, self._panel(), free=free)
+            self._last_panel = now
+
+    def _wants_picture(self, now: float) -> bool:
+        """Whether a better or newer picture could be drawn; decides its resolution."""
+        progression = self._progression
+        if self._drawn_step != self._step and now - self._last_move > STILL_SECONDS:
+            if progression.done or progression.cost(self._scaled_pixels()) > STALE_SECONDS:
+                progression.moved(self._pixels(), within=STALE_SECONDS)
+        if progression.done:
+            return False
+        coarsest = self.painting is None or self._last_move > self._painted_at
+        return coarsest or now - self._last_move > STILL_SECONDS
+
+    def _pixels(self) -> int:
+        """Pixels to render for the finest picture."""
+        width, height = self._painter.full_size(self._controls, self._area())
+        return width * height * self._painter.n_renders(self._controls)
+
+    def _scaled_pixels(self) -> int:
+        return round(self._pixels() * self._progression.scale**2)
+
+    def _area(self) -> tuple[int, int]:
+        width, height = self._link.size if self._link is not None else SIZE
+        return width - self._column(), height
+
+    def _column(self) -> int:
+        return COLUMN if self._controls.panel else 0
+
+    def _paint(self) -> None:
+        """Renders at the progression's scale."""
+        began = time.perf_counter()
+        full = self._painter.full_size(self._controls, self._area())
+        self.painting = self._painter.paint(self._controls, full, self._progression.scale)
+        self._progression.learn(self._scaled_pixels(), time.perf_counter() - began)
+        self._progression.drawn()
+        self._drawn_step, self._painted_at = self._step, time.perf_counter()
+
+    def _compose(self, size: tuple[int, int], lines: list[str]) -> np.ndarray:
+        return compose(self.painting.panes, self._history, *size, column=self._column(), lines=lines)
+
+    def _panel(self) -> list[list]:
+        return panel_rows(self._controls, self._lines(), self._view_name())
+
+    def _view_name(self) -> str:
+        controls, views = self._controls, self._painter.views
+        return views[controls.split].names[controls.view] if views and controls.on_view else "none, camera moved"
+
+    def _lines(self) -> list[str]:
+        """The state in words, for the panel and for ``preview.png``; always as many lines, so that nothing jumps."""
+        controls, painting, progress = self._controls, self.painting, self._progress
+        width, height = painting.size if painting else (0, 0)
+        lines = [
+            f"shown: rank {controls.rank} of {controls.max_rank}, "
+            f"{self._painter.file_bytes(controls.rank) / 1e6:.2f} MB as file",
+            f"picture: {width} x {height}"
+            + (f", PSNR {painting.psnr:.2f} dB" if painting and painting.psnr is not None else ""),
+        ]
+        if self._steps:
+            state = "finished" if self._finished else "paused" if controls.paused else "training"
+            lines += [
+                f"{state}: step {self._step} of {self._steps}",
+                f"loss {progress.loss:.5f}, PSNR {progress.psnr:.2f} dB" if progress else " ",
+                f"{progress.rays_per_second:,.0f} rays/s, {progress.seconds_left:.0f} s left" if progress else " ",
+                f"preview: {100 * self._budget.used:.1f} % of time (max {100 * self._budget.share:.0f} %)",
+            ]
+        return [*lines, self._said[:40] or " "]
+
+    # -- what the user asks for once ---------------------------------------------------------------------------------
+
+    def _act(self, action: str) -> None:
+        controls = self._controls
+        if action == "snap":
+            views = self._painter.views[controls.split]
+            controls.camera.snap(views.cameras[controls.view])
+            controls.moved = True
+            return
+        stem = f"step{self._step:06}-rank{controls.rank}" if self._steps else f"rank{controls.rank}"
+        try:
+            if action == "save":
+                path = self._free_path(f"{stem}.slim")
+                self._painter.field.slim(controls.rank).save(path)
+            else:
+                path = self._free_path(f"snapshot-{stem}.png")
+                self._write_snapshot(path)
+        except (OSError, RunFolderError) as error:
+            self._said = f"not saved: {error}"
+        else:
+            self._said = f"saved {path.name}"
+            self.notices.append(f"saved {path}")
+
+    def _free_path(self, name: str) -> Path:
+        """A file in the folder that does not exist yet."""
+        base = (self._folder or Path()) / name
+        for count in range(1, 1000):
+            path = base if count == 1 else base.with_stem(f"{base.stem}-{count}")
+            if not path.exists():
+                return path
+        raise RunFolderError(f"{base.parent} holds 999 files named like {name}: remove some")
+
+    def _write_snapshot(self, path: Path) -> None:
+        """The current view, without captions, at its finest."""
+        full = self._painter.full_size(self._controls, self._area())
+        panes = self._painter.paint(self._controls, full, 1.0).panes
+        _write_png(path, np.concatenate([to_uint8(p.picture) for p in panes], axis=1))
+
+    # -- without a window --------------------------------------------------------------------------------------------
+
+    def _png_is_due(self, last: bool) -> bool:
+        if last or self._drawn_step < 0:
+            return last or (self._progress is not None and self._budget.saved > 0)
+        if time.perf_counter() - self._last_png < PNG_SECONDS or self._drawn_step == self._step:
+            return False
+        return self._budget.allows(self._progression.cost(self._pixels()))
+
+    def _write_png(self) -> None:
+        """The same content as the window's, as ``preview.png``: photograph and error beside the field."""
+        self._controls.compare = True
+        self._progression.moved(self._pixels(), within=4 * STALE_SECONDS)
+        self._paint()
+        path = (self._folder or Path()) / "preview.png"
+        try:
+            _write_png(path, self._compose(SIZE, lines=self._lines()))
+        except OSError as error:
+            self.writes_png = False
+            self.notices.append(f"no preview.png: {error}")
+        self._last_png = time.perf_counter()
+
+
+def view(field, *, scene=None, folder: Path | None = None, size: tuple[int, int] = SIZE) -> list[str]:
+    """Shows a field in a window until the user closes it; returns what was saved, one line each.
+
+    Raises ``BackendError`` where no window can open, saying why and what to install.
+    """
+    problem = display.why_no_window()
+    if problem is not None:
+        raise BackendError(f"no window can open: {problem}")
+    with Preview(_open(size, 1.0), share=1.0) as preview:
+        preview.look_at(field, scene, folder=folder)
+        preview.wait()
+        if preview._link.reason:
+            raise BackendError(preview._link.reason)
+    return preview.notices
+
+
+def _open(size: tuple[int, int], share: float) -> WindowLink:
+    # Half of the time is for the window process, which draws the panel; the rest is for rendering.
+    return WindowLink(*size, title="tslim", panel_width=COLUMN, share=share / 2)
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture ((h, w, 3) uint8) so that a reader never sees half of it."""
+    from PIL import Image
+
+    temporary = path.with_name(f".{path.name}.new")
+    Image.fromarray(picture).save(temporary, format="PNG")
+    os.replace(temporary, path)

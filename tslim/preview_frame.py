@@ -1,0 +1,185 @@
+"""From arrays to the picture in the preview: colour maps, panes, captions, curves, status text.
+
+Pictures are (h, w, 3) float32 sRGB in [0, 1] until ``compose`` makes them uint8. Text and lines are drawn by Pillow.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageDraw, ImageFont
+
+BACKDROP = (0.09, 0.09, 0.10)
+INK = (225, 225, 225)
+DIM = (140, 140, 145)
+CURVES_HEIGHT = 150
+MARGIN = 8
+# Dark blue over green to yellow, evenly rising in brightness.
+_RAMP = np.array(
+    [[0.27, 0.00, 0.33], [0.23, 0.32, 0.55], [0.13, 0.57, 0.55], [0.37, 0.79, 0.38], [0.99, 0.91, 0.14]], np.float32
+)
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One picture and what it shows."""
+
+    picture: np.ndarray
+    caption: str
+
+
+@dataclass
+class History:
+    """What the curves are drawn from."""
+
+    steps: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    psnr: list[float] = field(default_factory=list)
+    rank: list[int] = field(default_factory=list)
+
+    def add(self, step: int, loss: float, psnr: float, rank: int) -> None:
+        """One more point; a step that was seen already (a resumed run) replaces what came at or after it."""
+        while self.steps and self.steps[-1] >= step:
+            for values in (self.steps, self.loss, self.psnr, self.rank):
+                values.pop()
+        for values, value in ((self.steps, step), (self.loss, loss), (self.psnr, psnr), (self.rank, rank)):
+            values.append(value)
+
+
+def ramp(values: np.ndarray) -> np.ndarray:
+    """(h, w) in [0, 1] to colours (h, w, 3); NaN becomes the backdrop."""
+    at = np.nan_to_num(np.clip(values, 0, 1)) * (len(_RAMP) - 1)
+    low = np.minimum(at.astype(np.int32), len(_RAMP) - 2)
+    weight = (at - low)[..., None].astype(np.float32)
+    colours = _RAMP[low] * (1 - weight) + _RAMP[low + 1] * weight
+    return np.where(np.isnan(values)[..., None], np.float32(BACKDROP), colours)
+
+
+def depth_picture(depth: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Near is bright; the range is that of the solid pixels; where there is nothing, the backdrop shows."""
+    solid = opacity > 0.5
+    if not solid.any():
+        return ramp(np.full(depth.shape, np.nan, np.float32))
+    near, far = np.percentile(depth[solid], [1, 99])
+    return ramp(np.where(solid, 1 - (depth - near) / max(far - near, 1e-6), np.nan))
+
+
+def opacity_picture(opacity: np.ndarray) -> np.ndarray:
+    """Grey levels."""
+    return np.repeat(np.clip(opacity, 0, 1)[..., None], 3, axis=2).astype(np.float32)
+
+
+def rank_picture(ranks: np.ndarray, top: int) -> np.ndarray:
+    """Colours for how many ranks each pixel needs, 1 to ``top``; 0 (nothing there) becomes the backdrop."""
+    share = (ranks - 1) / max(top - 1, 1)
+    return ramp(np.where(ranks > 0, share, np.nan).astype(np.float32))
+
+
+def ranks_needed(pictures: list[np.ndarray], ranks: list[int], opacity: np.ndarray, *, close: float) -> np.ndarray:
+    """(h, w) the fewest ranks from which on each pixel stays within ``close`` of the last picture (mean over colours).
+
+    ``pictures`` and ``ranks`` go together, ranks rising; pixels with nothing in them get 0.
+    """
+    needed = np.full(opacity.shape, ranks[-1], np.int32)
+    still = np.ones(opacity.shape, bool)
+    for picture, rank in zip(reversed(pictures[:-1]), reversed(ranks[:-1]), strict=True):
+        still &= np.abs(picture - pictures[-1]).mean(2) <= close
+        needed[still] = rank
+    return np.where(opacity > 0.05, needed, 0)
+
+
+def error_picture(picture: np.ndarray, photograph: np.ndarray) -> np.ndarray:
+    """Mean absolute error over colours; the ramp ends at 0.2."""
+    return ramp(np.abs(picture - photograph).mean(2) / 0.2)
+
+
+def shrink(picture: np.ndarray, factor: float, width: int, height: int) -> np.ndarray:
+    """A photograph (h, w, 3) averaged down to what ``Cameras.scaled(factor)`` sees: ``width`` x ``height`` pixels."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    covered = (0, 0, min(width / factor, picture.shape[1]), min(height / factor, picture.shape[0]))
+    channels = [
+        PillowImage.fromarray(np.ascontiguousarray(picture[..., c]), "F").resize(
+            (width, height), PillowImage.Resampling.BOX, covered
+        )
+        for c in range(3)
+    ]
+    return np.stack([np.asarray(c) for c in channels], axis=2)
+
+
+def to_uint8(picture: np.ndarray) -> np.ndarray:
+    """(h, w, 3) in [0, 1] to uint8, rounded."""
+    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def pane_size(width: int, height: int, n_panes: int, curves: bool) -> tuple[int, int]:
+    """Largest picture (width, height) that fits each of ``n_panes`` panes beside one another."""
+    wide = (width - MARGIN * (n_panes + 1)) // n_panes
+    high = height - 2 * MARGIN - 18 - (CURVES_HEIGHT if curves else 0)
+    return max(wide, 16), max(high, 16)
+
+
+def compose(panes: list[Pane], history: History, width: int, height: int, *, column: int, lines: list[str]):
+    """The whole picture, (height, width, 3) uint8.
+
+    A column of ``column`` pixels is kept free on the left (the window's panel lies over it), with ``lines`` of text
+    if any; to its right the panes side by side with captions, below them the curves.
+    """
+    canvas = PillowImage.new("RGB", (width, height), tuple(int(255 * c) for c in BACKDROP))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for row, line in enumerate(lines):
+        draw.text((12, 10 + 19 * row), line, INK, font)
+    curves = bool(history.steps) and height > 2 * CURVES_HEIGHT
+    wide, high = pane_size(width - column, height, len(panes), curves)
+    for index, pane in enumerate(panes):
+        left = column + MARGIN + index * (wide + MARGIN)
+        picture = PillowImage.fromarray(to_uint8(pane.picture))
+        scale = min(wide / picture.width, high / picture.height)
+        size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+        # Coarse pictures show their pixels, finer ones than the pane are averaged.
+        fitted = picture.resize(size, PillowImage.Resampling.NEAREST if scale >= 1 else PillowImage.Resampling.BOX)
+        canvas.paste(fitted, (left + (wide - fitted.width) // 2, MARGIN + 18 + (high - fitted.height) // 2))
+        draw.text((left, MARGIN), pane.caption, INK, font)
+    if curves:
+        _draw_curves(draw, history, (column, height - CURVES_HEIGHT, width, height), font)
+    return np.asarray(canvas)
+
+
+def _draw_curves(draw: ImageDraw.ImageDraw, history: History, area: tuple[int, int, int, int], font) -> None:
+    """Loss (logarithmic), PSNR and rank against steps, side by side in ``area`` (left, top, right, bottom)."""
+    left, top, right, bottom = area
+    wide = (right - left) // 3
+    loss = [math.log10(max(v, 1e-12)) for v in history.loss]
+    for index, (name, values, text) in enumerate(
+        (
+            ("loss (log)", loss, f"{history.loss[-1]:.5f}"),
+            ("training PSNR", history.psnr, f"{history.psnr[-1]:.2f} dB"),
+            ("rank", history.rank, str(history.rank[-1])),
+        )
+    ):
+        x0, x1 = left + index * wide + MARGIN, left + (index + 1) * wide - MARGIN
+        y0, y1 = top + 26, bottom - 12
+        draw.text((x0, top + 6), f"{name}  {text}", INK, font)
+        draw.rectangle((x0, y0, x1, y1), outline=(60, 60, 64))
+        draw.line(_curve(history.steps, values, (x0 + 3, y0 + 4, x1 - 3, y1 - 4), name == "rank"), (250, 200, 60), 2)
+
+
+def _curve(
+    steps: list[int], values: list[float], area: tuple[int, int, int, int], stairs: bool
+) -> list[tuple[float, float]]:
+    """Points of a curve inside ``area``; at most one value a pixel is kept."""
+    x0, y0, x1, y1 = area
+    stride = max(1, len(steps) // (x1 - x0 or 1))
+    chosen = sorted({*range(0, len(steps), stride), len(steps) - 1})
+    low, high = min(values), max(values)
+    first, last = steps[0], max(steps[-1], steps[0] + 1)
+    points: list[tuple[float, float]] = []
+    for i in chosen:
+        x = x0 + (x1 - x0) * (steps[i] - first) / (last - first)
+        y = y1 - (y1 - y0) * ((values[i] - low) / (high - low) if high > low else 0.5)
+        if stairs and points:
+            points.append((x, points[-1][1]))
+        points.append((x, y))
+    return points if len(points) > 1 else [(x0, points[0][1]), (x1, points[0][1])]

@@ -1,0 +1,147 @@
+"""Renders what the preview shows: the chosen channel of the field, beside the photograph and the error."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tslim import metrics, model_file
+from tslim.cameras import Cameras
+from tslim.field import Field
+from tslim.field_state import RankLayout
+from tslim.preview_camera import OrbitCamera
+from tslim.preview_controls import Controls
+from tslim.preview_frame import (
+    Pane,
+    depth_picture,
+    error_picture,
+    opacity_picture,
+    pane_size,
+    rank_picture,
+    ranks_needed,
+    shrink,
+)
+from tslim.renderer import Image, Renderer
+from tslim.scene import Scene, Views
+
+CLOSE = 0.02
+"""A pixel has the ranks that it needs when it is within this of the picture with all (mean over colours, 0 to 1)."""
+FINEST = 1600
+"""Longest side of a picture."""
+
+
+@dataclass(frozen=True)
+class Painting:
+    """What was painted: panes from left to right, and the PSNR where there is a photograph (at this size)."""
+
+    panes: list[Pane]
+    psnr: float | None
+    size: tuple[int, int]
+
+
+class Painter:
+    """Paints one field; ``scene`` gives photographs to compare with, or is None."""
+
+    def __init__(self, field: Field, scene: Scene | None) -> None:
+        self.field, self.scene = field, scene
+        self.background = (scene.background if scene else None) or field.background or (1.0, 1.0, 1.0)
+        self._renderer = Renderer(field)
+        self._photographs: dict[tuple, np.ndarray] = {}
+        self._sizes: tuple | None = None
+
+    @property
+    def views(self) -> dict[str, Views]:
+        """Data-set views by set, held-out ones first; only sets that have any."""
+        if self.scene is None:
+            return {}
+        return {name: views for name, views in (("test", self.scene.test), ("train", self.scene.train)) if len(views)}
+
+    def first_camera(self) -> OrbitCamera:
+        """Where the preview starts to look from."""
+        views = self.views
+        if views:
+            return OrbitCamera.like(next(iter(views.values())).cameras, self.field.box)
+        orbit = self.field.metadata.get("orbit")
+        if orbit:
+            from tslim.paths import path_from_dict
+
+            return OrbitCamera.like(path_from_dict(orbit).cameras(8), self.field.box)
+        return OrbitCamera(self.field.box)
+
+    def full_size(self, controls: Controls, area: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of the finest picture for an ``area`` of the window: a photograph's own size, else what
+        fits the pane."""
+        if controls.on_view:
+            width, height = (int(s) for s in controls.camera.exact.sizes[0])
+        else:
+            width, height = pane_size(*area, 1, curves=controls.trains)
+        shrunk = min(1.0, FINEST / max(width, height))
+        return max(int(width * shrunk), 1), max(int(height * shrunk), 1)
+
+    def n_renders(self, controls: Controls) -> int:
+        """Renderings that one painting takes."""
+        return len(_ladder(controls.rank)) if controls.channel == "ranks" else 1
+
+    def paint(self, controls: Controls, full: tuple[int, int], scale: float) -> Painting:
+        """The panes at ``scale`` times the full size."""
+        width, height = max(round(full[0] * scale), 8), max(round(full[1] * scale), 8)
+        camera = controls.camera.cameras(width, height)
+        size = tuple(int(s) for s in camera.sizes[0])
+        image = self._render(camera, controls.rank)
+        photograph = self._photograph(controls, size) if controls.on_view else None
+        psnr = None if photograph is None else float(metrics.psnr(image.rgb, photograph))
+        what = f"ranks needed, yellow is {controls.rank}" if controls.channel == "ranks" else controls.channel
+        caption = f"{what}, rank {controls.rank}" + ("" if psnr is None else f", {psnr:.2f} dB")
+        if photograph is not None and controls.compare:
+            panes = [
+                Pane(self._channel(image, camera, controls), caption),
+                Pane(photograph, f"photograph ({controls.split} {controls.view})"),
+                Pane(error_picture(image.rgb, photograph), "error, yellow is 0.2 and more"),
+            ]
+        elif photograph is not None and controls.channel == "error":
+            panes = [Pane(error_picture(image.rgb, photograph), caption + ", yellow is 0.2 and more")]
+        else:
+            panes = [Pane(self._channel(image, camera, controls), caption)]
+        return Painting(panes, psnr, size)
+
+    def _render(self, camera: Cameras, rank: int) -> Image:
+        return self._renderer.render(camera, 0, rank=rank, background=self.background)
+
+    def _channel(self, image: Image, camera: Cameras, controls: Controls) -> np.ndarray:
+        """The picture of one channel; colour also stands in for the error where there is no photograph."""
+        if controls.channel == "depth":
+            return depth_picture(image.depth, image.opacity)
+        if controls.channel == "opacity":
+            return opacity_picture(image.opacity)
+        if controls.channel == "ranks":
+            ranks = _ladder(controls.rank)
+            pictures = [self._render(camera, r).rgb for r in ranks[:-1]] + [image.rgb]
+            return rank_picture(ranks_needed(pictures, ranks, image.opacity, close=CLOSE), controls.rank)
+        return image.rgb
+
+    def _photograph(self, controls: Controls, size: tuple[int, int]) -> np.ndarray:
+        """The photograph of the current data-set view at ``size``; the last few are kept."""
+        key = (controls.split, controls.view, size)
+        if key not in self._photographs:
+            views = self.views[controls.split]
+            full = views.image(controls.view, self.background)
+            factor = min(size[0] / full.shape[1], size[1] / full.shape[0])
+            if len(self._photographs) >= 6:
+                self._photographs.pop(next(iter(self._photographs)))
+            self._photographs[key] = shrink(full, factor, *size)
+        return self._photographs[key]
+
+    def file_bytes(self, rank: int) -> int:
+        """Size of the file that ``rank`` ranks would make, to within a few bytes; measured anew when the grid grows."""
+        occupancy = self.field.occupancy
+        key = (self.field.grid, id(occupancy))
+        if self._sizes is None or self._sizes[0] != key:
+            state = self.field.slim(1).state()
+            block = RankLayout.of(state, "float16").n_bytes + model_file.CHECKSUM.size
+            self._sizes = (key, model_file.size_of(state) - block, block)
+        return self._sizes[1] + rank * self._sizes[2]
+
+
+def _ladder(rank: int) -> list[int]:
+    """Ranks 1, 2, 3, 4, 6, 8, 12, 16, … up to ``rank``: what the rank channel renders."""
+    steps = sorted({1, *(n * 2**k for n in (2, 3) for k in range(8))})
+    return [r for r in steps if r < rank] + [rank]
