@@ -1,14 +1,64 @@
-"""How many threads numpy's BLAS, which the decoder's matrix products run in on the CPU, takes for one product."""
+"""Matrix products on the CPU: numpy's BLAS on tiles of samples, one thread a tile.
+
+BLAS's own threads are the wrong ones for a training step: they spin after each product, which takes a core from the
+Taichi kernel that follows (it runs at half speed), and long thin matrices leave the cache between passes. So a product
+runs on the thread that asks for it, and threads of ours take one tile of samples after another.
+"""
 
 import contextlib
 import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np  # noqa: F401  (its BLAS has to be loaded before it can be found)
+import numpy as np
 import threadpoolctl
 
+from tslim import backend
 
-def single_threaded() -> contextlib.AbstractContextManager:
-    """While open, a matrix product runs on the thread that asks for it, so that threads can each do their own."""
+TILE = 1024
+"""Samples per tile: a few arrays of this many rows of 128 fit in a core's second-level cache."""
+
+
+def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
+    """Calls ``work(start, stop, thread)`` for the tiles of n samples; each thread takes the next when it is free.
+
+    ``thread`` counts from 0 and chooses scratch memory. Results repeat to the bit if ``work`` writes only what belongs
+    to its tile. An exception in ``work`` is raised here.
+    """
+    starts = iter(range(0, n, TILE))
+
+    def run(thread: int) -> None:
+        for start in starts:
+            work(start, min(start + TILE, n), thread)
+
+    threads = backend.current().threads
+    with _single_threaded():
+        others = [_pool(threads).submit(run, thread) for thread in range(1, min(threads, n_tiles(n)))]
+        try:
+            run(0)
+        finally:
+            for other in others:
+                other.result()
+
+
+def n_tiles(n: int) -> int:
+    """Tiles that n samples make."""
+    return -(-n // TILE)
+
+
+def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out (n, q) = a (n, p)·b (p, q), for n samples; all f32, rows contiguous."""
+    for_tiles(len(a), lambda start, stop, _: np.matmul(a[start:stop], b, out=out[start:stop]))
+
+
+def transposed_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """out (p, q) = aᵀ·b for a (n, p), b (n, q), summed over the n samples in a fixed order."""
+    partial = np.zeros((max(n_tiles(len(a)), 1), *out.shape), np.float32)
+    for_tiles(len(a), lambda start, stop, _: np.matmul(a[start:stop].T, b[start:stop], out=partial[start // TILE]))
+    np.add.reduce(partial, axis=0, out=out)
+
+
+def _single_threaded() -> contextlib.AbstractContextManager:
     return _libraries().limit(limits=1)
 
 
@@ -16,3 +66,9 @@ def single_threaded() -> contextlib.AbstractContextManager:
 def _libraries() -> threadpoolctl.ThreadpoolController:
     """The BLAS libraries that are loaded, numpy's among them."""
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that help the caller; they sleep between calls."""
+    return ThreadPoolExecutor(max(threads - 1, 1), "tslim-blas")

@@ -1,8 +1,9 @@
 """The decoder's MLP by the kernels of ``kernels/decode.py``: on GPUs, and on the CPU where tests ask for it."""
 
 from kernels import decode
+from kernels.decode import N_FEATURES
 from tslim import buffers
-from tslim.mlp_blas import HIDDEN, N_FEATURES, padded
+from tslim.mlp_blas import HIDDEN, padded
 
 TILE = 32768
 """Samples that are worked on together; bounds the memory for what is not kept from forward to backward."""
