@@ -2,7 +2,7 @@
 
 A tile's activations stay in the cache of the core that works on it from encoding to colour and, in the backward pass,
 from the colour's gradient to the features'. Matrix products and element-wise passes are numpy's, which runs them
-outside Python's lock with the widest vectors the processor has. Taichi kernels between products on all cores are slower:
+outside Python's lock with the widest vectors the processor has. Taichi kernels between products on all cores lose:
 a launch and its barrier cost as much as the element-wise work of a tile.
 
 Notation and layout are those of ``kernels/decode.py``, whose kernels compute the same on GPUs.
