@@ -134,20 +134,34 @@ def tiny() -> TrainConfig:
 PRESETS = {"quick": quick, "paper": paper, "tiny": tiny}
 
 
+_ABOVE_ZERO = (
+    "steps", "batch_rays", "lr_factors", "lr_network", "lr_affine", "lr_decay", "step_ratio", "report_every",
+    "checkpoint_every", "field.max_rank", "field.distance_scale",
+)  # fmt: skip
+_ZERO_OR_MORE = (
+    "weight_threshold", "stop_transmittance", "l1_start", "l1_rest", "tv_density", "tv_appearance", "seed",
+    "occupancy_threshold", "field.feature_encoding", "field.direction_encoding", "field.init_scale",
+    "schedule.upsilon", "schedule.eta",
+)  # fmt: skip
+
+
 def require_valid(settings: TrainConfig) -> None:
     """Raises ``ConfigError`` in one line for a setting that makes no sense."""
-    positive = ("steps", "batch_rays", "lr_factors", "lr_network", "lr_affine", "lr_decay", "step_ratio")
-    for name in (*positive, "report_every", "checkpoint_every"):
-        if not getattr(settings, name) > 0:
-            raise ConfigError(f"{name} is {getattr(settings, name)}: it must be above 0")
-    names = ("weight_threshold", "stop_transmittance", "l1_start", "l1_rest", "tv_density", "tv_appearance", "seed")
-    for name in (*names, "occupancy_threshold"):
-        if not getattr(settings, name) >= 0:
-            raise ConfigError(f"{name} is {getattr(settings, name)}: it must be 0 or more")
+    for names, least in ((_ABOVE_ZERO, "above 0"), (_ZERO_OR_MORE, "0 or more")):
+        for name in names:
+            value: Any = settings
+            for part in name.split("."):
+                value = getattr(value, part)
+            if not (0 < value < 2**31 or (value == 0 and names is _ZERO_OR_MORE)):  # NaN is neither
+                raise ConfigError(f"{name} is {value}: it must be {least} and below 2^31")
     if not 4 <= settings.grid_start <= settings.grid_end:
         raise ConfigError(
             f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed"
         )
+    for name in ("grow_steps", "occupancy_steps"):
+        steps = getattr(settings, name)
+        if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
+            raise ConfigError(f"{name} {' '.join(map(str, steps))}: step numbers from 1 on must grow")
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
