@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from tslim import cli, config, events, options
-from tslim.console import Console, duration
+from tslim.console import Console, duration, memory_text
 from tslim.errors import ConfigError, RunFolderError
 from tslim.run_folder import RunFolder, free_folder
 
@@ -260,7 +260,6 @@ def test_without_a_terminal_progress_is_a_few_plain_lines():
     assert "\x1b" not in text and "━" not in text
     lines = text.splitlines()
     assert len(lines) < 10
-    assert "factors 120 MB" in text
     assert "step 50: rank 2, loss jumped 47 %" in lines
     assert lines[-2].startswith("step 100/100") and "finished" in lines[-1]
 
@@ -269,11 +268,27 @@ def test_on_a_terminal_the_bar_shows_everything_and_fits_80_columns():
     out = io.StringIO()
     rich = RichConsole(file=out, force_terminal=True, width=80, highlight=False, color_system=None)
     with Console(rich).training(30_000) as view:
+        view.show(progress(12_320))
         view.show(dataclasses.replace(progress(12_345), rays_per_second=123_456.0, seconds_left=5000.0, rank=16))
     for part in ("12345/30000", "loss 0.01000", "20.00 dB", "rank 16", "123k rays/s", "1:23:20 left"):
         assert part in out.getvalue(), part
     plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", out.getvalue())
     assert max(map(len, re.split(r"[\r\n]", plain))) <= 80
+
+
+def test_the_first_estimate_of_the_time_left_is_not_shown_since_it_counts_the_compiler():
+    def feed(console: Console) -> None:
+        with console.training(100) as view:
+            view.show(dataclasses.replace(progress(25), seconds_left=99_999.0))
+
+    assert "left" not in shown(feed, terminal=False)
+
+
+def test_memory_is_told_by_purpose_the_largest_first():
+    assert (
+        memory_text({"photographs": 2_000_000, "factors": 120_000_000})
+        == "about 122 MB: factors 120 MB, photographs 2 MB"
+    )
 
 
 def test_durations_read_as_clocks():

@@ -6,13 +6,13 @@ grew) is logged above it. Into a file or pipe go plain lines now and then, witho
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 from rich.table import Table
 from rich.text import Text
 
@@ -96,24 +96,25 @@ class TrainingView:
         self._console = console
         self._said = -PLAIN_SECONDS
         self._said_step = -1
+        self._estimates = 0
         self._last: events.Progress | None = None
         self._bar: Progress | None = None
         self._task = None
         if console.live:
+            # The rest of the line takes up to 67 columns; a few stay free, so that an echoed ^C does not break it.
             wide = console.rich.width >= 78
             self._bar = Progress(
-                BarColumn(bar_width=None if wide else 8),
+                BarColumn(bar_width=min(console.rich.width - 70, 40) if wide else 8),
                 MofNCompleteColumn(),
                 *([TextColumn("loss {task.fields[loss]}")] if wide else []),
                 TextColumn("[bold]{task.fields[psnr]}[/]"),
                 TextColumn("rank {task.fields[rank]}"),
                 *([TextColumn("{task.fields[rays]} rays/s")] if wide else []),
-                _TimeLeft(),
+                TextColumn("[cyan]{task.fields[left]}[/]"),
                 console=console.rich,
                 refresh_per_second=4,
-                expand=True,
             )
-            self._task = self._bar.add_task("", total=steps, loss="–", psnr="– dB", rank="–", rays="–", left=None)
+            self._task = self._bar.add_task("", total=steps, loss="–", psnr="– dB", rank="–", rays="–", left="")
             self._bar.start()
 
     def show(self, event: events.Event) -> None:
@@ -126,10 +127,8 @@ class TrainingView:
         elif isinstance(event, events.Started):
             if self._bar:
                 self._bar.update(self._task, completed=event.step, total=event.steps)
-            self._above(str(event))
-            if event.memory:
-                largest = sorted(event.memory.items(), key=lambda item: -item[1])
-                self._above("memory   " + ", ".join(f"{name} {_bytes(size)}" for name, size in largest))
+            if event.resumed:
+                self._above(str(event))
         elif isinstance(event, events.Warned):
             self._above(str(event), "yellow")
         elif isinstance(event, events.RankGrew):
@@ -152,6 +151,7 @@ class TrainingView:
 
     def _progress(self, event: events.Progress) -> None:
         self._last = event
+        self._estimates += 1
         if self._bar:
             self._bar.update(
                 self._task,
@@ -160,7 +160,7 @@ class TrainingView:
                 psnr=f"{event.psnr:.2f} dB",
                 rank=event.rank,
                 rays=_count(event.rays_per_second),
-                left=event.seconds_left,
+                left=self._left().removeprefix(", "),
             )
         elif time.monotonic() - self._said >= PLAIN_SECONDS:
             self._say_last()
@@ -170,18 +170,14 @@ class TrainingView:
         if self._bar is None and self._last and self._said_step != self._last.step:
             self._said = time.monotonic()
             self._said_step = self._last.step
-            self._console.line(self._last)
+            self._console.line(f"{_progress_line(self._last)}{self._left()}")
+
+    def _left(self) -> str:
+        """The trainer's own estimate, which knows that later steps are dearer. The first one counts the compiler."""
+        return f", {duration(self._last.seconds_left)} left" if self._estimates > 1 and self._last.seconds_left else ""
 
     def _above(self, text: str, style: str | None = None) -> None:
         self._console.line(f"  {text}" if self._bar else text, style=style)
-
-
-class _TimeLeft(ProgressColumn):
-    """The trainer's own estimate: it knows that later steps are dearer, which a bar does not."""
-
-    def render(self, task: Task) -> Text:
-        left = task.fields["left"]
-        return Text("– left" if left is None else f"{duration(left)} left", style="cyan")
 
 
 def fail(message: object) -> None:
@@ -198,6 +194,24 @@ def duration(seconds: float) -> str:
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
+def _progress_line(event: events.Progress) -> str:
+    return (
+        f"step {event.step}/{event.steps}: loss {event.loss:.5f}, PSNR {event.psnr:.2f} dB, rank {event.rank}, "
+        f"{_count(event.rays_per_second)} rays/s"
+    )
+
+
+def memory_text(memory: Mapping[str, int]) -> str:
+    """Bytes by purpose in one line, the largest first."""
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in sorted(memory.items(), key=lambda item: -item[1]))
+    return f"about {size_text(sum(memory.values()))}: {parts}"
+
+
+def size_text(size: float) -> str:
+    """Bytes in the unit that suits them."""
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
 def _table(*columns: str, title: str | None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in columns:
@@ -212,13 +226,9 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _bytes(size: float) -> str:
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
 def _size(path: Path) -> str:
     if path.is_file():
-        return _bytes(path.stat().st_size)
+        return size_text(path.stat().st_size)
     if path.is_dir():
         count = sum(1 for p in path.rglob("*") if p.is_file())
         return f"{count} files"

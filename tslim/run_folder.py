@@ -63,7 +63,7 @@ class RunFolder:
         """What ``create`` wrote. Raises ``RunFolderError`` if this is no run folder or its config is damaged."""
         try:
             settings = json.loads(self.config.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             what = "holds no run (no config.json)" if self.path.is_dir() else "is not a folder"
             raise RunFolderError(f"{self.path} {what}") from None
         except (OSError, ValueError) as error:

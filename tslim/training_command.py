@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslim import __version__, commands, config, events, options
-from tslim.console import Console
+from tslim import __version__, commands, config, events, memory, options
+from tslim.console import Console, memory_text
 from tslim.errors import ConfigError, RunFolderError, TslimError
 from tslim.run_folder import RunFolder, free_folder
 from tslim.scene import Scene
@@ -45,6 +45,9 @@ def _started(given: options.Train, console: Console) -> tuple["Trainer", RunFold
     run.require_free()
     console.fact("run", run.path)
     settings = given.settings
+    needs = Trainer.predicted_memory(settings, scene)
+    console.fact("memory", memory_text(needs))
+    memory.require(needs, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
     field = Trainer.new_field(scene, settings)
     trainer = Trainer(field, scene, settings, run_dir=run.path)
     run.create(
@@ -80,7 +83,9 @@ def _resumed(given: options.Train, console: Console) -> tuple["Trainer", RunFold
 def saved_settings(run: RunFolder) -> config.TrainConfig:
     """The settings that a run was started with; ``RunFolderError`` if its config does not hold them."""
     try:
-        return config.from_dict(run.settings()["train"])
+        settings = config.from_dict(run.settings()["train"])
+        config.require_valid(settings)
+        return settings
     except (ConfigError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{run.config} is no run's config: {error}") from error
 
