@@ -42,7 +42,8 @@ class Cameras:
             ("lens", np.int32, (n,)),
             ("distortion", np.float32, (n, 8)),
         ):
-            values = np.ascontiguousarray(getattr(self, name), dtype)
+            with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is infinite; validate says so
+                values = np.ascontiguousarray(getattr(self, name), dtype)
             if values.shape != shape:
                 raise SceneError(f"cameras: {name} has shape {values.shape}, expected {shape}")
             object.__setattr__(self, name, values)

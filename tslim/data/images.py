@@ -19,8 +19,8 @@ from tslim.cameras import Cameras
 from tslim.errors import OutOfMemoryError, SceneError
 from tslim.scene import Views
 
-FILE_KINDS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
-"""What is decoded (as Pillow calls it; MPO is the JPEG of some phones); recognised by contents, not by name."""
+FILE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""What is decoded, as Pillow calls it (JPEG includes MPO, which phones write); recognised by contents, not name."""
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
 """Looked for where a data set names images without an extension, in this order."""
@@ -86,7 +86,7 @@ def load_pixels(
         OutOfMemoryError: the pixels would not fit.
     """
     headers = [read_header(path) for path in paths]
-    full_sizes = []
+    full_sizes, turns = [], []
     for i, (path, header) in enumerate(zip(paths, headers, strict=True)):
         wanted, why = (sizes[i] if sizes is not None else None), "as the data set says"
         if same_size and i > 0:
@@ -97,6 +97,7 @@ def load_pixels(
         if min(size) < downscale:
             raise SceneError(f"{path}: {size[0]}x{size[1]} pixels cannot be made {downscale} times smaller")
         full_sizes.append(size)
+        turns.append(header.turn(orient, wanted))
     full = np.array(full_sizes, np.int32).reshape(-1, 2)
     small = full // downscale
     offsets = np.concatenate([[0], np.cumsum(small.astype(np.int64).prod(1))])
@@ -105,7 +106,7 @@ def load_pixels(
     pixels = np.empty(int(offsets[-1]), "<u4")
 
     def decode(i: int) -> None:
-        rgba = load_rgba(paths[i], downscale=downscale, turn=headers[i].turn(tuple(full[i])))
+        rgba = load_rgba(paths[i], downscale=downscale, turn=turns[i])
         if masks is not None and masks[i] is not None:
             rgba[..., 3] = _masked_alpha(rgba[..., 3], masks[i], tuple(full[i]), downscale)
         pixels[offsets[i] : offsets[i + 1]] = np.ascontiguousarray(rgba).view("<u4").ravel()
@@ -129,16 +130,17 @@ class Header:
     orientation: int
     """EXIF orientation, 1 to 8; 1 is upright."""
 
-    def oriented(self, orient: Orient, expected: Size | None = None) -> Size:
-        """(width, height) after turning upright as far as ``orient`` allows."""
-        turned = self.size[::-1] if self.orientation >= 5 else self.size
-        if orient == "always" or (orient == "fit" and self.size != expected and turned == expected):
-            return turned
-        return self.size
+    def turn(self, orient: Orient, expected: Size | None = None) -> int:
+        """The EXIF orientation to undo, 1 for none; ``expected`` is the (width, height) that "fit" tries to meet."""
+        if orient == "always":
+            return self.orientation
+        turned = self.size[::-1]
+        fits = expected is not None and self.size != tuple(expected) and turned == tuple(expected)
+        return self.orientation if orient == "fit" and self.orientation >= 5 and fits else 1
 
-    def turn(self, size: Size) -> int:
-        """The orientation to undo so that the image gets the given size: 1 (none) if it has it already."""
-        return self.orientation if tuple(size) != self.size else 1
+    def oriented(self, orient: Orient, expected: Size | None = None) -> Size:
+        """(width, height) after that turn."""
+        return self.size[::-1] if self.turn(orient, expected) >= 5 else self.size
 
 
 def read_header(path: Path) -> Header:

@@ -9,6 +9,7 @@ Forward-facing captures (``ndc``) are moved and turned, not scaled, so that the 
 and looks along −z, as NDC needs; other captures (``contracted``) keep their world. Every eighth image is held out.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +49,14 @@ def load(folder: Path, options: LoadOptions) -> Scene:
     poses, sizes, focals, bounds = unpack(rows)
     for file, size, focal in zip(files, sizes, focals, strict=True):
         shots.check_camera(f"{path}: {file.name}", tuple(size), _intrinsics(size, focal))
-    forward = geometry.faces_forward(poses)
-    if forward:
-        poses = geometry.recentred(poses)
     found = [
         Shot(str(file.relative_to(folder)), file, pose, (int(size[0]), int(size[1])), _intrinsics(size, focal))
         for file, pose, size, focal in zip(files, poses, sizes, focals, strict=True)
     ]
     shots.check_poses(found, path)
+    forward = geometry.faces_forward(poses)
+    if forward:
+        found = [replace(shot, pose=pose) for shot, pose in zip(found, geometry.recentred(poses), strict=True)]
     near, far = NEAR_PLANE * float(bounds.min()), float(bounds.max())
     all_cameras = shots.cameras_of(found, [s.size for s in found])
     box = geometry.ndc_box(all_cameras, near) if forward else None

@@ -88,7 +88,7 @@ def read_intrinsics(path: Path) -> shots.Intrinsics:
     rows = _numbers(path)
     widths = [len(row) for row in rows]
     if widths[:3] in ([3, 3, 3], [4, 4, 4]):
-        if abs(rows[2][2] - 1) > 1e-6 or abs(rows[1][0]) > 1e-6:
+        if np.abs(np.array(rows[2][:3]) - (0, 0, 1)).max() > 1e-6 or abs(rows[1][0]) > 1e-6:
             raise SceneError(f"{path}: not a camera matrix (its third row is 0 0 1, its second begins with 0)")
         return rows[0][0], rows[1][1], rows[0][2], rows[1][2]
     if widths and widths[0] in (3, 4) and (len(rows) == 1 or widths[1] < 4):
@@ -105,6 +105,8 @@ def read_box(path: Path) -> np.ndarray:
     box = np.array(values[:6]).reshape(2, 3)
     if not (box[0] < box[1]).all():
         raise SceneError(f"{path}: the box {box.tolist()} has no volume; the smallest corner comes first")
+    if np.abs(box).max() > shots.FARTHEST:
+        raise SceneError(f"{path}: the box {box.tolist()} is absurdly large")
     return box
 
 
@@ -118,8 +120,9 @@ def read_pose(path: Path) -> np.ndarray:
 
 def _numbers(path: Path) -> list[list[float]]:
     """The finite numbers of a text file, line by line, empty lines left out."""
+    data = shots.read_bytes(path)
     try:
-        text = shots.read_bytes(path).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
         rows = [[float(word) for word in line.split()] for line in text.splitlines()]
     except ValueError as error:
         raise SceneError(f"{path}: expected numbers only ({str(error)[:80]})") from None

@@ -27,6 +27,9 @@ MIN_SHOTS = 3
 LARGEST_SIDE = 1 << 16
 """Pixels; a larger width or height in a camera file is a mistake."""
 
+FARTHEST = 1e6
+"""World units; beyond, float32 no longer tells a camera's position well (geographic coordinates must be recentred)."""
+
 Intrinsics = tuple[float, float, float, float]
 PINHOLE = (0.0,) * 8
 
@@ -84,12 +87,15 @@ def check_poses(shots: Sequence[Shot], source: Path) -> None:
     """Raises ``SceneError`` for the first impossible pose, before any image is decoded."""
     if shots:
         cameras_of(shots, [s.size for s in shots]).validate([s.name for s in shots], str(source))
+    for shot in shots:
+        if not np.abs(shot.pose[:, 3]).max() < FARTHEST:
+            raise SceneError(f"{source}: the camera of {shot.name} stands at {shot.pose[:, 3].tolist()}, absurdly far")
 
 
 def check_enough(kept: int, listed: int, first_missing: str | None, source: Path, warnings: list[str]) -> None:
     """One warning for all images that are missing; raises ``SceneError`` if too few are left."""
     if listed > kept:
-        first = f" (the first is {first_missing})" if first_missing else ""
+        first = f" (the first is {first_missing[:100]})" if first_missing else ""
         if kept < MIN_SHOTS:
             raise SceneError(
                 f"{source}: {listed - kept} of {listed} images are missing{first}; at least {MIN_SHOTS} are needed"

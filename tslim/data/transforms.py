@@ -213,4 +213,8 @@ def _region(data: dict[str, Any], path: Path, has_alpha: bool) -> tuple[str, np.
     if not scale > 0 or not np.isfinite(offset).all():
         raise SceneError(f"{path}: scale {scale:g} and offset {offset.tolist()}, expected scale > 0 and finite numbers")
     half = 0.5 * aabb_scale
-    return "box", (np.array([[0.5 - half] * 3, [0.5 + half] * 3]) - offset) / scale
+    with np.errstate(all="ignore"):
+        box = (np.array([[0.5 - half] * 3, [0.5 + half] * 3]) - offset) / scale
+    if not np.abs(box).max() < shots.FARTHEST:
+        raise SceneError(f"{path}: scale {scale:g} and offset {offset.tolist()} make the unit cube absurdly large")
+    return "box", box
