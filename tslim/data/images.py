@@ -20,7 +20,7 @@ from tslim.errors import OutOfMemoryError, SceneError
 from tslim.scene import Views
 
 FILE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""What is decoded, as Pillow calls it (JPEG includes MPO, which phones write); recognised by contents, not name."""
+"""What is decoded, by contents, not by name; names are Pillow's (its JPEG includes the MPO that some phones write)."""
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
 """Looked for where a data set names images without an extension, in this order."""
