@@ -105,7 +105,7 @@ def test_a_grid_holds_every_picture_untouched_with_a_caption_below():
     for i, picture in enumerate(pictures):
         x = gap + i * (60 + gap)
         np.testing.assert_array_equal(sheet[gap : gap + 40, x : x + 60], media.to_uint8(picture))
-    below = sheet[gap + 40 :]
+    below = sheet[gap + 41 :]
     inked = [int((below[:, gap + i * 68 : gap + i * 68 + 60] < 128).sum()) for i in range(3)]
     assert inked[0] > 30 and inked[1] > 30 and inked[2] == 0
     assert (below[:, 68 : gap + 68] == 255).all(), "a caption stays within its picture's width"

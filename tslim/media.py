@@ -25,6 +25,7 @@ What = Literal["rgb", "depth", "opacity"]
 _GAP = 8
 _PAPER = 255
 _INK = 30
+_FRAME = 224
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -140,8 +141,8 @@ def grid(
 ) -> np.ndarray:
     """Pictures side by side, each with its caption below, as one picture (h, w, 3) uint8.
 
-    Pictures may differ in size: each is centred in its cell, cells are as large as the largest. All stand in one row
-    unless ``columns`` says otherwise.
+    Pictures may differ in size: each is centred in its cell; cells are as large as the largest, and thinly framed.
+    All stand in one row unless ``columns`` says otherwise.
     """
     if not images or (captions is not None and len(captions) != len(images)):
         raise ConfigError(f"{len(images)} pictures, {len(captions or ())} captions")
@@ -149,7 +150,7 @@ def grid(
     columns = min(columns or len(pictures), len(pictures))
     high, wide = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
     labels = [_label(text, wide) for text in captions] if captions is not None else []
-    label_high = max((label.shape[0] for label in labels), default=0)
+    label_high = max((label.shape[0] + 1 for label in labels), default=0)
     rows = -(-len(pictures) // columns)
     step_y, step_x = high + label_high + _GAP, wide + _GAP
     sheet = np.full((rows * step_y + _GAP, columns * step_x + _GAP, 3), _PAPER, np.uint8)
@@ -157,8 +158,10 @@ def grid(
         y, x = _GAP + i // columns * step_y, _GAP + i % columns * step_x
         top, left = y + (high - shown.shape[0]) // 2, x + (wide - shown.shape[1]) // 2
         sheet[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+        sheet[y - 1 : y + high + 1, [x - 1, x + wide]] = _FRAME
+        sheet[[y - 1, y + high], x : x + wide] = _FRAME
         if labels:
-            sheet[y + high : y + high + labels[i].shape[0], x : x + wide] = labels[i]
+            sheet[y + high + 1 : y + high + 1 + labels[i].shape[0], x : x + wide] = labels[i]
     return sheet
 
 
