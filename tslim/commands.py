@@ -97,6 +97,12 @@ def scene_of_model(
     return open_scene(where, given, metadata.get("scene_options"))
 
 
+def warn_about(scene: Scene, console: Console) -> None:
+    """Shows what the loader skipped or guessed."""
+    for warning in scene.warnings:
+        console.warn(warning)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height from words like 800x600."""
     match = re.fullmatch(r"(\d+)[x×](\d+)", text)
@@ -169,8 +175,20 @@ def render(given: options.Render, console: Console) -> None:
 
 
 def view(given: options.View, console: Console) -> None:
-    """Shows a model in a window."""
-    raise NotImplementedError
+    """Shows a model in a window until it is closed."""
+    source, folder = find_model(given.model)
+    start(given.arch, console)
+    from tslim import preview
+    from tslim.field import Field
+
+    field = Field.from_state(model_file.read(source))
+    scene = None
+    if folder is not None or field.metadata.get("built_in"):
+        # Photographs to compare with are welcome but not needed.
+        with contextlib.suppress(TslimError):
+            scene = scene_of_model(field.metadata, folder, None, options.SceneOptions())
+    for line in preview.view(field, scene=scene, folder=folder.path if folder else source.parent):
+        console.line(line)
 
 
 def info(given: options.Info, console: Console) -> None:
@@ -285,8 +303,7 @@ def _scene_info(scene: Scene, console: Console) -> None:
         ],
         title=str(scene.source),
     )
-    for warning in scene.warnings:
-        console.warn(warning)
+    warn_about(scene, console)
 
 
 def camera_paths(scene: Scene) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,13 @@ grew) is logged above it. Into a file or pipe go plain lines now and then, witho
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -74,10 +74,20 @@ class Console:
 
     def track(self, items: Iterable, what: str, total: int) -> Iterator:
         """Passes items through, with a bar on a terminal that goes away at the end."""
+        with self.counter(what, total) as count:
+            for item in items:
+                yield item
+                count()
+
+    @contextmanager
+    def counter(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Yields a function to call ``total`` times; a bar on a terminal shows how far it is, and goes away."""
         if not self.live:
-            yield from items
+            yield lambda: None
             return
-        yield from track(items, what, total=total, console=self.rich, transient=True)
+        with Progress(TextColumn(what), BarColumn(40), MofNCompleteColumn(), console=self.rich, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda: bar.advance(task)
 
     @contextmanager
     def training(self, steps: int) -> Iterator["TrainingView"]:
@@ -209,7 +219,10 @@ def memory_text(memory: Mapping[str, int]) -> str:
 
 def size_text(size: float) -> str:
     """Bytes in the unit that suits them."""
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    for limit, unit in ((1e6, "MB"), (1e3, "kB")):
+        if size >= limit:
+            return f"{size / limit:.0f} {unit}"
+    return f"{size:.0f} bytes"
 
 
 def _table(*columns: str, title: str | None) -> Table:

@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -102,54 +102,84 @@ def _differences(mine: dict[str, Any], other: dict[str, Any], prefix: str = "") 
 
 
 def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console) -> int:  # noqa: F821
-    """Shows and logs a run to its end. Returns the number of the signal that stopped it, saved, before; else 0."""
+    """Shows a run to its end. Returns the number of the signal that stopped it before, its state saved; else 0."""
     begun = False
     with contextlib.ExitStack() as stack:
-        window = stack.enter_context(_preview(console)) if preview else None
+        stop = stack.enter_context(StopRequests())
+        window = stack.enter_context(_open_preview()) if preview else None
         view = stack.enter_context(console.training(trainer.config.steps))
-        stop = stack.enter_context(_stop_requests(view.note))
+        stop.note = view.note
         try:
             for event in trainer.run():
                 begun = begun or isinstance(event, events.Stepped)
                 view.show(event)
                 if window is not None:
-                    window.show(event)
+                    with stop.at_once():
+                        window.show(event)
+                    _say_notices(window, view.note)
                 between_steps = isinstance(event, events.Stepped | events.Started)
-                if stop and between_steps and trainer.step < trainer.config.steps:
+                if stop.signal and between_steps and trainer.step < trainer.config.steps:
                     trainer.save_checkpoint()
-                    return stop[0]
+                    return stop.signal
         except TslimError:
             if not begun and not run.history():
                 run.discard()
             raise
+        if window is not None and window.is_open:
+            view.note("training is finished: close the window to go on")
+            stack.enter_context(stop.at_once())
     return 0
 
 
-@contextlib.contextmanager
-def _stop_requests(note) -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM, so that training ends between two steps; a second Ctrl-C ends it at once."""
-    asked: list[int] = []
+class StopRequests:
+    """While entered: Ctrl-C and SIGTERM are noted in ``signal``, so that training ends between two steps.
 
-    def handle(number: int, _frame) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        note("stopping after this step (Ctrl-C again: at once, without saving)")
+    A second Ctrl-C ends it at once, by ``KeyboardInterrupt``.
+    """
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self.signal = 0
+        self.note = lambda text: None
+        self._waiting = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequests":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For a block that may wait for the user between two steps: a request ends it, and is kept."""
+        self._waiting = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._waiting = False
 
-@contextlib.contextmanager
-def _preview(console: Console):
+    def _handle(self, number: int, _frame: object) -> None:
+        again, self.signal = self.signal, number
+        if again or self._waiting:
+            raise KeyboardInterrupt
+        self.note("stopping after this step (Ctrl-C again: at once, without saving)")
+
+
+def _open_preview() -> "Preview":  # noqa: F821
     from tslim.preview import Preview
 
-    with Preview.open_if_possible() as window:
-        yield window
+    return Preview.open_if_possible()
+
+
+def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:  # noqa: F821
+    for line in window.notices:
+        say(line)
+    window.notices.clear()
 
 
 def _finish(trainer: "Trainer", run: RunFolder, console: Console) -> None:  # noqa: F821
@@ -177,8 +207,7 @@ def _say_scene(scene: Scene, console: Console) -> None:
     console.fact(
         "scene", f"{scene.name} ({scene.format}), {len(scene.train)} + {len(scene.test)} views of {width}×{height}"
     )
-    for warning in scene.warnings:
-        console.warn(warning)
+    commands.warn_about(scene, console)
 
 
 def _resume_command(run: RunFolder) -> str:

@@ -1,0 +1,96 @@
+"""``eval``, and what ``train`` ends with: a table of sizes and qualities, pictures, plots and a film."""
+
+from pathlib import Path
+
+from tslim import commands, media, model_file, options, plots
+from tslim import evaluate as measure
+from tslim.console import Console
+from tslim.data import parse_colour
+from tslim.errors import ConfigError
+from tslim.run_folder import RunFolder
+from tslim.scene import Scene, Views
+
+TRAINED_VIEWS = 10
+"""After training at most so many test views are measured; ``eval`` measures all."""
+FILM_FRAMES = 60
+FILM_FPS = 20
+
+
+def evaluate(given: options.Eval, console: Console) -> None:
+    """Measures a model on all test photographs."""
+    source, folder = commands.find_model(given.model)
+    out = given.out or (folder.path if folder else source.with_name(f"{source.stem}-eval"))
+    if out.is_file():
+        raise ConfigError(f"--out {out} is a file: name a folder")
+    commands.start(given.arch, console)
+    from tslim.field import Field
+
+    field = Field.from_state(model_file.read(source))
+    scene = commands.scene_of_model(field.metadata, folder, given.scene, given.options)
+    commands.warn_about(scene, console)
+    if given.options.background is not None:
+        field.background = parse_colour(given.options.background)
+    result = RunFolder(out)
+    pictures = result.images if given.save_images else None
+    console.wrote(_measure(field, scene, result, console, ranks=given.ranks, pictures=pictures))
+
+
+def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:  # noqa: F821
+    """What ``train`` ends with: measures, pictures and films a trained field, into its run folder."""
+    wrote = [run.model, *_measure(field, scene, run, console, most_views=TRAINED_VIEWS)]
+    history = run.history()
+    if history:
+        wrote.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
+    path = scene.default_path()
+    cameras = path.cameras(FILM_FRAMES)
+    frames = console.track(media.render_frames(field, cameras), "film", len(cameras))
+    wrote.append(media.write_video(run.images / f"{path.to_dict()['path']}.mp4", frames, fps=FILM_FPS))
+    console.wrote(wrote)
+
+
+def _measure(
+    field: "Field",  # noqa: F821
+    scene: Scene,
+    result: RunFolder,
+    console: Console,
+    *,
+    ranks: tuple[int, ...] | None = None,
+    most_views: int | None = None,
+    pictures: Path | None = None,
+) -> list[Path]:
+    """Shows the table of ranks; writes ``eval.json``, the comparison and the plot of sizes. Returns what it wrote."""
+    views, what = _views_to_measure(scene, most_views)
+    from tslim.renderer import Renderer
+
+    renderer = Renderer(field)
+    background = field.background
+    with console.counter("measuring", len(views) * len(ranks or measure.halves(field.rank))) as count:
+        rows = list(
+            measure.rank_sweep(
+                field,
+                views,
+                ranks,
+                background=background,
+                renderer=renderer,
+                image_dir=pictures,
+                on_view=lambda rank, index: count(),
+            )
+        )
+    console.sweep_table(rows, title=f"mean of {what}")
+    wrote = [measure.write_eval_json(result.evaluation, rows, len(views))]
+    shown = measure.comparison(field, views, ranks, background=background, renderer=renderer)
+    wrote.append(media.write_png(result.images / "comparison.png", shown))
+    title = f"{scene.name}: {what}"
+    wrote.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
+    if pictures is not None:
+        wrote += [pictures / f"rank-{row.rank:02}" for row in rows]
+    return wrote
+
+
+def _views_to_measure(scene: Scene, most: int | None) -> tuple[Views, str]:
+    """The test views, or some of the training views where a scene has none; and what they are, in words."""
+    views, kind = (scene.test, "test views") if len(scene.test) else (scene.train, "training views, for want of others")
+    total = len(views)
+    if most is not None and total > most:
+        return views.subset([round(i * (total - 1) / (most - 1)) for i in range(most)]), f"{most} of {total} {kind}"
+    return views, f"{total} {kind}"
