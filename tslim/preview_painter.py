@@ -60,7 +60,7 @@ class Painter:
         views = self.views
         if views:
             return OrbitCamera.like(next(iter(views.values())).cameras, self.field.box)
-        orbit = self.field.metadata.get("orbit")
+        orbit = self.field.metadata.get("path")
         if orbit:
             from tslim.paths import path_from_dict
 
