@@ -59,18 +59,24 @@ def read(buffer) -> np.ndarray:
 
 
 class _Pool:
-    """Arenas that were given back, for the next one who asks."""
+    """Arenas that were given back, for the next one who asks.
+
+    Equal arenas are handed out in the order in which they were made, so that whoever takes the same arenas as somebody
+    before gets them in the same roles, for which kernels are compiled already.
+    """
 
     def __init__(self) -> None:
         self.free: list = []
+        self.made: list = []
 
     def take(self, n: int):
         fitting = [a for a in self.free if a.shape[0] >= n]
         if fitting:
-            best = min(fitting, key=lambda a: a.shape[0])
+            best = min(fitting, key=lambda a: (a.shape[0], next(i for i, b in enumerate(self.made) if b is a)))
             self.free = [a for a in self.free if a is not best]
             return best
-        return ti.Vector.field(CHUNK, ti.f32, shape=max(n, 1))
+        self.made.append(ti.Vector.field(CHUNK, ti.f32, shape=max(n, 1)))
+        return self.made[-1]
 
     def give(self, arena) -> None:
         self.free.append(arena)

@@ -1,5 +1,6 @@
 """Adam over everything a field learns, in one pass over the active ranks."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Optimizer:
         }
         self.count = 0
         """Steps since the moments were zeroed."""
+        self.release = weakref.finalize(self, _release, self.gradients, self.moments)
+        """Gives the arenas back; an optimizer that nobody refers to any more does it by itself."""
 
     def _factors(self, name: str) -> Factors:
         return getattr(self.field, name)
@@ -130,12 +133,12 @@ class Optimizer:
             for part, into in zip("pmv", (array, *self.flat_moments[name]), strict=True):
                 buffers.write(into, arrays[f"{name}.{part}"])
 
-    def release(self) -> None:
-        """Gives the arenas back; the optimizer must not be used afterwards."""
-        self.gradients.release()
-        for pair in self.moments.values():
-            for factors in pair:
-                factors.release()
+
+def _release(gradients: Gradients, moments: dict[str, tuple[Factors, Factors]]) -> None:
+    gradients.release()
+    for pair in moments.values():
+        for factors in pair:
+            factors.release()
 
 
 _FACTORS = {"density": 1, "appearance": 3}
