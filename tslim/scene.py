@@ -84,7 +84,7 @@ class Scene:
     test: Views
     """Held out from training; may be empty."""
     box: np.ndarray
-    """(2, 3) float32: smallest and largest corner in world units."""
+    """(2, 3) float32: smallest and largest corner, in world units except in ndc; ``tslim.data.geometry`` says more."""
     near: float
     """Rays start here, world units."""
     far: float
