@@ -59,4 +59,6 @@ def require(needs: dict[str, int], lower: str) -> None:
     total = sum(needs.values())
     if have is not None and total > have:
         parts = ", ".join(f"{name} {n / 1e6:.0f} MB" for name, n in needs.items())
-        raise OutOfMemoryError(f"this needs {total / 1e6:.0f} MB ({parts}) but {have / 1e6:.0f} MB are free: try {lower}")
+        raise OutOfMemoryError(
+            f"this needs {total / 1e6:.0f} MB ({parts}) but {have / 1e6:.0f} MB are free: try {lower}"
+        )
