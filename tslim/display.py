@@ -16,7 +16,7 @@ import os
 os.chdir({folder!r})  # imgui.ini is written to the current folder
 import taichi as ti
 ti.init(arch=ti.cpu, log_level=ti.ERROR)
-window = ti.ui.Window("tslim", (64, 64), vsync=False)
+window = ti.ui.Window("can a window open?", (64, 64), vsync=False)
 window.get_canvas().set_background_color((0, 0, 0))
 window.show()
 print("window:open")
