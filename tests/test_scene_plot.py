@@ -44,6 +44,24 @@ def test_pyramids_open_towards_what_the_camera_sees_with_the_tick_above():
         assert tick @ cameras.poses[i, :, 1] > 0.5 * np.abs(tick).max()
 
 
+def test_info_draws_a_data_set_and_refuses_what_it_cannot_draw(root, tmp_path):
+    def info(*words):
+        command = [sys.executable, "-m", "tslim", "info", *map(str, words)]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+    captures.write_colmap(tmp_path / "scene")
+    done = info(tmp_path / "scene", "--plot", tmp_path / "new" / "cameras.png")
+    assert done.returncode == 0, done.stderr
+    assert "pinhole" in done.stdout and "200" in done.stdout and "contracted" in done.stdout
+    assert share(tmp_path / "new" / "cameras.png", plots_scene.BOX_COLOUR) > 1e-4
+    wrong = info(tmp_path / "scene", "--plot", tmp_path / "cameras.xyz")
+    assert wrong.returncode == 2 and ".svg" in wrong.stderr and len(wrong.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "cameras.xyz").exists()
+    (tmp_path / "model.slim").write_bytes(b"?")
+    model = info(tmp_path / "model.slim", "--plot", tmp_path / "cameras.png")
+    assert model.returncode == 2 and "--plot" in model.stderr
+
+
 def test_matplotlib_is_imported_only_to_draw(root):
     program = "import sys, tslim.plots_scene, tslim.data; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == 0

@@ -11,11 +11,13 @@ from tslim import model_file, options, paths
 from tslim.cameras import Cameras
 from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError, SceneError, TslimError
+from tslim.files import replacing
 from tslim.run_folder import RunFolder
 from tslim.scene import Scene
 
 DEFAULT_FRAMES = 120
 BUILT_IN = "built-in"
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def run(given: Any) -> int:
@@ -193,12 +195,24 @@ def view(given: options.View, console: Console) -> None:
 
 def info(given: options.Info, console: Console) -> None:
     """Says what a path holds."""
+    is_scene = not given.path.is_file() and not (given.path / "config.json").is_file()
+    if given.plot is not None and not is_scene:
+        raise ConfigError(f"--plot draws a data set's cameras, and {given.path} is a model or a run")
+    if given.plot is not None and given.plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise ConfigError(f"--plot {given.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
     if given.path.is_file():
         _model_info(given.path, console)
     elif (given.path / "config.json").is_file():
         _run_info(RunFolder(given.path), console)
     else:
-        _scene_info(open_scene(given.path, given.options), console)
+        scene = open_scene(given.path, given.options)
+        _scene_info(scene, console)
+        if given.plot is not None:
+            from tslim.plots_scene import plot_scene
+
+            with replacing(given.plot) as path:
+                plot_scene(scene, path)
+            console.line(f"cameras, box and points are drawn in {given.plot}")
 
 
 def doctor(given: options.Doctor, console: Console) -> int:
@@ -299,6 +313,8 @@ def _scene_info(scene: Scene, console: Console) -> None:
             ("size", ", ".join(sorted(sizes)[:4]) + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else "")),
             ("box", f"{_corner(scene.box[0])} to {_corner(scene.box[1])}, space {scene.space}"),
             ("ray limits", f"{scene.near:g} to {scene.far:g}"),
+            ("lenses", _lenses(scene)),
+            ("points", "none" if scene.points is None else f"{len(scene.points)}"),
             ("background", "none" if scene.background is None else _corner(scene.background)),
         ],
         title=str(scene.source),
@@ -313,6 +329,11 @@ def camera_paths(scene: Scene) -> dict[str, dict[str, Any]]:
         with contextlib.suppress(TslimError):
             found[name] = make().to_dict()
     return found
+
+
+def _lenses(scene: Scene) -> str:
+    names = ("pinhole", "radial-tangential", "fisheye")
+    return ", ".join(names[kind] for kind in sorted(set(scene.train.cameras.lens.tolist())))
 
 
 def _corner(values) -> str:

@@ -139,6 +139,8 @@ class Info:
 
     path: Positional[Annotated[Path, arg(metavar="FILE|RUN|SCENE")]]
     """model file, run folder or folder of posed photographs"""
+    plot: Path | None = None
+    """draw the data set's cameras, box and points to this picture (.png, .pdf or .svg)"""
     options: _SceneFlags = field(default_factory=SceneOptions)
 
 

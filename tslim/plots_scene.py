@@ -26,7 +26,7 @@ TRAIN_COLOUR, TEST_COLOUR, BOX_COLOUR = "#1f6fb4", "#e07b1a", "#2c8c3c"
 def plot_scene(scene: Scene, path: str | Path, *, size: tuple[float, float] = (14.0, 7.0)) -> Path:
     """Draws the scene to an image file (the format by its suffix); ``size`` in inches. Needs matplotlib.
 
-    Raises ``OSError`` if the file cannot be written, ``ValueError`` for a suffix that matplotlib doesn't know.
+    Raises ``OSError`` if the file cannot be written, ``ValueError`` for a suffix that matplotlib does not know.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
