@@ -1,4 +1,5 @@
 import json
+import struct
 
 import captures
 import numpy as np
@@ -268,6 +269,30 @@ def test_a_contracted_box_is_a_cube_around_what_the_cameras_look_at(tmp_path):
     assert np.abs(scene.box.mean(0)).max() < 0.3
     assert side[0] == pytest.approx(3.1, rel=0.15)  # the cameras stand 3.1 from the middle
     assert 0 < scene.near < 2 and scene.far > 10 * side[0]
+
+
+def ply_header(form: str, count: int) -> str:
+    return (
+        f"ply\nformat {form} 1.0\ncomment by hand\nelement vertex {count}\nproperty float x\nproperty double y\n"
+        "property uchar red\nproperty float z\nelement face 0\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_points_of_a_ply_file_set_the_ray_limits(form, tmp_path):
+    points = np.random.default_rng(0).normal(0, 0.2, (50, 3)).astype(np.float32)
+    if form == "ascii":
+        body = "".join(f"{x} {y} 7 {z}\n" for x, y, z in points.tolist()).encode()
+    else:
+        order = "<" if "little" in form else ">"
+        body = b"".join(struct.pack(order + "fdBf", x, y, 7, z) for x, y, z in points.tolist())
+    captures.write_transforms(tmp_path, ply_file_path="sparse_pc.ply")
+    assert "sparse_pc.ply are missing" in load_scene(tmp_path).warnings[0]
+    (tmp_path / "sparse_pc.ply").write_bytes(ply_header(form, 50).encode() + body)
+    scene = load_scene(tmp_path)
+    np.testing.assert_array_equal(scene.points, points)
+    (tmp_path / "sparse_pc.ply").unlink()
+    assert scene.near > 1.5 * load_scene(tmp_path).near  # the points are 2 to 4 away; without them: a cautious guess
 
 
 def test_contraction_by_hand():

@@ -166,6 +166,33 @@ def write(name: str, content: str | bytes):
     return change
 
 
+PLY = b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "not a PLY"),
+        (b"ply\nend_header", "not a PLY"),
+        (PLY.replace(b"ascii", b"secret") + b"1 2 3\n4 5 6\n", "format"),
+        (PLY.replace(b"float z", b"float w") + b"1 2 3\n4 5 6\n", "lack x, y or z"),
+        (PLY.replace(b"float z", b"list uchar int z") + b"1 2 3\n4 5 6\n", "property"),
+        (PLY.replace(b"vertex", b"face") + b"1 2 3\n4 5 6\n", "expected vertex"),
+        (PLY.replace(b"vertex 2", b"vertex " + b"9" * 5000), "number of vertices"),
+        (PLY + b"1 2 3\n", "truncated"),
+        (PLY + b"1 2\n3 4\n", "line of numbers"),
+        (
+            PLY.replace(b"ascii", b"binary_little_endian").replace(b"vertex 2", b"vertex 99999999999") + b"123",
+            "truncated",
+        ),
+    ],
+)
+def test_bad_ply(content, word, tmp_path):
+    captures.write_transforms(tmp_path, ply_file_path="points.ply")
+    (tmp_path / "points.ply").write_bytes(content)
+    refuse(tmp_path, "points.ply", word)
+
+
 C, P, X = (f"sparse/0/{name}.bin" for name in ("cameras", "images", "points3D"))
 NAN = float("nan")
 # cameras.bin: count (8), then id (4), model (4), width (8), height (8), fx fy cx cy

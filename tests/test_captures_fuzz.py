@@ -27,7 +27,7 @@ fuzz = settings(
 )
 
 FILES = {
-    "transforms": ["transforms.json", "images/0001.png"],
+    "transforms": ["transforms.json", "points.ply", "images/0001.png"],
     "colmap": ["sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin", "images/0001.jpg"],
     "colmap text": ["sparse/0/cameras.txt", "sparse/0/images.txt", "sparse/0/points3D.txt"],
     "llff": ["poses_bounds.npy", "images/001.png"],
@@ -42,6 +42,12 @@ def scenes(tmp_path_factory):
     for name in FILES:
         if name == "colmap text":
             captures.write_colmap(base / name, text=True)
+        elif name == "transforms":
+            captures.write_transforms(base / name, ply_file_path="points.ply")
+            header = "ply\nformat binary_little_endian 1.0\nelement vertex 40\n"
+            header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+            points = np.random.default_rng(0).normal(0, 0.3, (40, 3)).astype("<f4")
+            (base / name / "points.ply").write_bytes(header.encode() + points.tobytes())
         else:
             captures.WRITERS[name](base / name)
     yield base

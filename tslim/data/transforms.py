@@ -4,6 +4,7 @@
 The lens is given for all frames at the top, or in a frame, which then overrides it: ``fl_x``, ``fl_y``, ``cx``, ``cy``,
 ``w``, ``h`` in pixels (or ``camera_angle_x``, ``camera_angle_y``, radians), ``camera_model`` or ``is_fisheye``, and the
 coefficients ``k1 k2 k3 p1 p2`` (radial-tangential) or ``k1 k2 k3 k4`` (fisheye). ``mask_path`` names a mask.
+At the top, ``ply_file_path`` names a cloud of sparse points.
 
 Poses are used as they stand. nerfstudio's ``applied_transform`` tells how the world was turned when the file was
 written; the poses already contain it, so it changes nothing here.
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tslim import lenses
-from tslim.data import LoadOptions, geometry, images, reading, shots
+from tslim.data import LoadOptions, geometry, images, ply, reading, shots
 from tslim.data.shots import Shot
 from tslim.errors import SceneError
 from tslim.scene import Scene
@@ -51,11 +52,12 @@ def load(folder: Path, options: LoadOptions) -> Scene:
     has_masks = any(shot.mask is not None for shot in train_shots)
     has_alpha = not has_masks and train.has_alpha()
     space, box = _region(data, path, has_alpha)
+    points = _points(folder, path, data, warnings)
     if space == "box":
         box = geometry.object_box(train.cameras) if box is None else box
         near, far = geometry.limits_of_box(train.cameras, box)
     else:
-        box, near, far = geometry.surroundings(train.cameras, None)
+        box, near, far = geometry.surroundings(train.cameras, points)
     return Scene(
         name=folder.resolve().name,
         source=str(folder),
@@ -67,6 +69,7 @@ def load(folder: Path, options: LoadOptions) -> Scene:
         far=far,
         background=options.background if has_alpha else None,
         space=space,
+        points=None if points is None else points.astype(np.float32),
         warnings=tuple(warnings),
     )
 
@@ -194,6 +197,22 @@ def _split(found: list[Shot], path: Path, data: dict[str, Any], options: LoadOpt
     if not train:
         raise SceneError(f"{path}: no training images: train_filenames names none that is there")
     return reading.evenly(train, options.max_images), reading.evenly(test, options.max_images)
+
+
+def _points(folder: Path, path: Path, data: dict[str, Any], warnings: list[str]) -> np.ndarray | None:
+    """The sparse points (p, 3), if the json names a cloud of them."""
+    name = data.get("ply_file_path")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise SceneError(f"{path}: ply_file_path is not a file name")
+    file = _inside(folder, name, path)
+    if file is None:
+        warnings.append(f"the points {name[:100]} are missing: box and ray limits are guessed from the cameras alone")
+        return None
+    points = ply.read_ply(file)
+    points = points[np.abs(points).max(1, initial=0) < shots.FARTHEST]
+    return points if len(points) else None
 
 
 def _region(data: dict[str, Any], path: Path, has_alpha: bool) -> tuple[str, np.ndarray | None]:
