@@ -97,15 +97,17 @@ def test_only_console_and_command_line_print():
     for path in python_files("tslim"):
         if path.name in allowed:
             continue
+        # The window's process has a main of its own, which ends when the trainer's does.
+        exits = () if path.name == "preview_window.py" else ("os._exit",)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
                 "print",
                 "exit",
                 "quit",
                 "sys.exit",
-                "os._exit",
                 "sys.stdout.write",
                 "sys.stderr.write",
+                *exits,
             ):
                 guilty.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}")
     assert not guilty

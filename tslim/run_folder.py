@@ -64,8 +64,7 @@ class RunFolder:
         try:
             settings = json.loads(self.config.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            what = "holds no run (no config.json)" if self.path.is_dir() else "is not a folder"
-            raise RunFolderError(f"{self.path} {what}") from None
+            raise RunFolderError(f"{self.path} holds no run: there is no {self.config}") from None
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(settings, dict) or not all(isinstance(settings.get(k), dict) for k in ("scene", "train")):

@@ -77,8 +77,9 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     The built-in scene where the path is missing or None; everything else may be missing or None, too. Raises
     ``SceneError`` as ``load_scene`` does.
     """
-    downscale, background = settings.get("downscale") or 1, settings.get("background") or "white"
-    format, most = settings.get("format"), settings.get("max_images")
+    given = {name: value for name, value in settings.items() if value is not None}
+    downscale, background = given.get("downscale", 1), given.get("background", "white")
+    format, most = given.get("format"), given.get("max_images")
     if settings.get("path") is not None:
         return load_scene(settings["path"], format=format, downscale=downscale, background=background, max_images=most)
     if format is not None:
@@ -87,9 +88,10 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
         raise SceneError(f"downscale {downscale}: expected 1 to {builtin.SIZE // 8} for the built-in scene")
     if most is not None and most < 1:
         raise SceneError(f"max images {most}: expected 1 or more")
+    colour = parse_colour(background)
     train, test = (n if most is None else min(n, most) for n in (builtin.TRAIN, builtin.TEST))
     scene = builtin.builtin_scene(size=builtin.SIZE // downscale, train=train, test=test)
-    return replace(scene, background=parse_colour(background))
+    return replace(scene, background=colour)
 
 
 def sniff_format(folder: str | Path) -> str:

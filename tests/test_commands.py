@@ -1,0 +1,355 @@
+"""The commands from end to end, on the built-in scene: what they leave behind, and what they refuse."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tslim import cli, evaluate, model_file
+from tslim.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--arch", "cpu", "--preset", "tiny", "--downscale", "5", "--max-images", "8"]
+
+
+def tslim(*words: object) -> tuple[int, str, str]:
+    """Runs a command in this process: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+def refused(*words: object) -> str:
+    """Runs a command that must be refused; returns its one line."""
+    code, _, err = tslim(*words)
+    assert code == 2, err
+    assert len(err.splitlines()) == 1 and err.startswith("tslim: "), err
+    return err
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(cpu, tmp_path_factory) -> tuple[Path, str]:
+    """A finished run at all four ranks, and what its training said."""
+    run = tmp_path_factory.mktemp("runs") / "deep" / "run"
+    code, out, err = tslim("train", *SMALL, "--schedule.policy", "fixed", "--out", run)
+    assert (code, err) == (0, "")
+    return run, out
+
+
+def test_training_leaves_everything_it_lists(trained):
+    run, out = trained
+    listed = [Path(line.split("  ")[1]) for line in out[out.index("wrote") :].splitlines()[1:]]
+    assert {path.relative_to(run).as_posix() for path in listed} == {
+        "model.slim",
+        "eval.json",
+        "images/comparison.png",
+        "images/size-quality.png",
+        "images/training.png",
+        "images/orbit.mp4",
+    }
+    assert all(path.stat().st_size > 0 for path in listed)
+
+
+def test_training_ends_with_a_table_of_ranks(trained):
+    run, out = trained
+    rows, views = evaluate.read_eval_json(run / "eval.json")
+    assert [row.rank for row in rows] == [4, 2, 1] and views == 8
+    for row in rows:
+        assert f"{row.bytes / 1e6:.2f}" in out and f"{row.psnr:.2f}" in out
+
+
+def test_the_log_holds_steps_in_order_with_all_their_figures(trained):
+    run, _ = trained
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60]
+    assert all(set(row) >= {"step", "rank", "loss", "psnr", "seconds"} for row in rows)
+
+
+def test_sizes_in_eval_json_are_those_of_files_as_written(trained, tmp_path):
+    run, _ = trained
+    for row in evaluate.read_eval_json(run / "eval.json")[0]:
+        out = tmp_path / f"{row.rank}.slim"
+        assert tslim("slim", run, "--rank", row.rank, "-o", out)[0] == 0
+        assert out.stat().st_size == row.bytes
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_changes_nothing(trained):
+    run, _ = trained
+    before = contents(run)
+    assert "holds another run" in refused("train", *SMALL, "--out", run)
+    assert contents(run) == before
+
+
+def test_resuming_a_finished_run_measures_it_again_and_trains_no_further(trained):
+    run, _ = trained
+    before = model_file.read(run / "model.slim")
+    code, out, _ = tslim("train", "--arch", "cpu", "--out", run, "--resume")
+    assert code == 0 and "wrote" in out
+    after = model_file.read(run / "model.slim")
+    assert all(map(np.array_equal, before.density_planes, after.density_planes))
+    assert after.metadata["steps"] == 60
+
+
+@pytest.mark.parametrize("words", [["--steps", "90"], ["--field.decoder", "sh"], ["--downscale", "2"]])
+def test_a_resumed_run_keeps_its_settings(trained, words):
+    run, _ = trained
+    assert f"{words[0]} cannot be changed on --resume" in refused("train", "--out", run, "--resume", *words)
+
+
+def test_options_that_repeat_the_runs_own_do_not_keep_it_from_resuming(trained):
+    run, _ = trained
+    options = cli.parse(["train", *SMALL, "--out", str(run), "--resume", "--schedule.policy", "fixed"])
+    assert options.resume and options.settings == cli.config.from_dict(RunFolder(run).settings()["train"])
+
+
+def test_eval_measures_the_ranks_it_is_told_on_all_test_views(trained, tmp_path):
+    run, _ = trained
+    code, out, _ = tslim("eval", run, "--ranks", 1, 3, "--arch", "cpu", "--out", tmp_path, "--save-images")
+    assert code == 0
+    table = json.loads((tmp_path / "eval.json").read_text())
+    assert table["views"] == 8
+    assert [row["rank"] for row in table["rows"]] == [3, 1]
+    assert [set(row) for row in table["rows"]] == [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}] * 2
+    assert len(list((tmp_path / "images" / "rank-03").glob("*.png"))) == 8
+    assert "mean of 8 test views" in out
+
+
+def test_a_lone_file_of_the_built_in_scene_can_be_measured(trained, tmp_path):
+    run, _ = trained
+    small = tmp_path / "two.slim"
+    assert tslim("slim", run / "model.slim", "--rank", 2, "-o", small)[0] == 0
+    assert tslim("eval", small, "--ranks", 2, "--arch", "cpu")[0] == 0
+    full, cut = (evaluate.read_eval_json(path)[0] for path in (run / "eval.json", tmp_path / "two-eval" / "eval.json"))
+    assert [row.psnr for row in cut] == pytest.approx([row.psnr for row in full if row.rank == 2], abs=0.05)
+
+
+def test_slim_by_size_keeps_what_fits(trained, tmp_path):
+    run, _ = trained
+    sizes = {row.rank: row.bytes for row in evaluate.read_eval_json(run / "eval.json")[0]}
+    out = tmp_path / "s.slim"
+    assert tslim("slim", run, "--max-mb", (sizes[2] + 10) / 1e6, "-o", out)[0] == 0
+    assert out.stat().st_size == sizes[2]
+
+
+@pytest.mark.parametrize("what", ["rgb", "depth", "opacity"])
+def test_render_takes_one_picture(trained, tmp_path, what):
+    run, _ = trained
+    out = tmp_path / "p.png"
+    code, said, _ = tslim("render", run, "-o", out, "--size", "40x30", "--what", what, "--rank", 2, "--arch", "cpu")
+    assert code == 0 and str(out) in said
+    assert picture(out).shape == (30, 40, 3)
+
+
+def test_render_makes_a_film_and_a_folder_of_pictures(trained, tmp_path):
+    run, _ = trained
+    for out in ("film.mp4", "film.gif", "pictures"):
+        words = ["-o", tmp_path / out, "--frames", 3, "--size", "32x24", "--arch", "cpu", "--fps", 5]
+        assert tslim("render", run / "model.slim", *words)[0] == 0
+    assert (tmp_path / "film.mp4").stat().st_size > 500
+    assert (tmp_path / "film.gif").read_bytes()[:6] == b"GIF89a"
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+
+
+def test_render_along_the_test_views_has_their_number_and_size(trained, tmp_path):
+    run, _ = trained
+    assert tslim("render", run, "-o", tmp_path / "t", "--path", "test", "--arch", "cpu")[0] == 0
+    found = sorted((tmp_path / "t").iterdir())
+    assert len(found) == 8 and picture(found[0]).shape == (40, 40, 3)
+
+
+def test_render_puts_another_background_behind_the_model(trained, tmp_path):
+    run, _ = trained
+    corners = []
+    for colour in ("black", "#ff0000"):
+        out = tmp_path / f"{colour[1:]}.png"
+        words = ["--background", colour, "--size", "64x64", "--arch", "cpu"]
+        assert tslim("render", run, "-o", out, *words)[0] == 0
+        corners.append(picture(out).astype(int))
+    assert (corners[0] <= corners[1] + 1).all() and (corners[1][..., 0] > corners[0][..., 0] + 100).any()
+
+
+def picture(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def test_info_describes_a_file_a_run_and_a_scene(trained):
+    run, _ = trained
+    code, out, _ = tslim("info", run / "model.slim")
+    assert code == 0 and "float16" in out and "60 steps" in out and "orbit" in out
+    code, out, _ = tslim("info", run)
+    assert code == 0 and "step 60 of 60" in out and "rank   4" in out
+
+
+def test_info_describes_a_data_set(cpu, shared_data):
+    code, out, _ = tslim("info", shared_data("blender/chair"), "--max-images", 3)
+    assert code == 0 and "blender" in out and "3 to train" in out and "400×400" in out
+
+
+def test_doctor_reports_on_this_machine():
+    code, out, _ = tslim("doctor")
+    assert code == 0 and "cpu" in out and "Python" in out
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["eval", "{run}", "--ranks", "5"], "ranks 1 to 4"),
+        (["eval", "{run}", "--ranks"], "no ranks"),
+        (["eval", "{run}", "--out", "{run}/model.slim"], "is a file"),
+        (["eval", "{tmp}/none"], "no such run folder or model file"),
+        (["eval", "{tmp}"], "holds no run"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim"], "either --rank or --max-mb"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "0"], "ranks 1 to 4"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "5"], "ranks 1 to 4"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--max-mb", "0.001"], "rank 1 takes"),
+        (["slim", "{run}", "-o", "{run}/model.slim", "--rank", "2"], "is the model itself"),
+        (["slim", "{run}/config.json", "-o", "{tmp}/s.slim", "--rank", "2"], "not a tslim model"),
+        (["render", "{run}", "-o", "{tmp}/a.jpg"], ".mp4, .gif or .png"),
+        (["render", "{run}", "-o", "{tmp}/a.png", "--frames", "3"], "one picture"),
+        (["render", "{run}", "-o", "{tmp}/a", "--frames", "0"], "--frames 0"),
+        (["render", "{run}", "-o", "{tmp}/a.png", "--size", "800"], "WIDTHxHEIGHT"),
+        (["render", "{run}", "-o", "{tmp}/a.png", "--rank", "9"], "1 to 4"),
+        (["render", "{run}", "-o", "{tmp}/a.png", "--background", "beige"], "#rrggbb"),
+        (["render", "{run}", "-o", "{tmp}/a", "--downscale", "2"], "--downscale has no effect"),
+        (["render", "{run}", "-o", "{tmp}/a", "--path", "test", "--frames", "3"], "--frames has no effect"),
+        (["render", "{run}", "-o", "{run}/config.json/a.mp4"], "is a file"),
+        (["train", "{tmp}/none"], "no such folder"),
+        (["train", "{tmp}"], "unknown format"),
+        (["train", "--downscale", "0"], "downscale 0"),
+        (["train", "--max-images", "0"], "max images 0"),
+        (["train", "--format", "blender"], "the built-in scene has none"),
+        (["train", "--background", "beige"], "#rrggbb"),
+        (["train", "--out", "{run}/model.slim"], "is a file"),
+        (["train", "--resume"], "--out RUN"),
+        (["train", "--resume", "--out", "{tmp}/none"], "no run"),
+        (["train", "--arch", "cuda"], "cuda"),
+        (["train", "--steps", "0"], "steps is 0"),
+        (["train", "--schedule.upsilon", "nan"], "schedule.upsilon is nan"),
+        (["train", "--grid-start", "64", "--grid-end", "32"], "grid_end 32"),
+        (["train", "--grow-steps", "30", "20"], "must grow"),
+        (["train", "--field.max-rank", "0"], "field.max_rank is 0"),
+        (["train", "--grid-end", "20000", "--downscale", "5", "--max-images", "2"], "MB are free"),
+        (["info", "{tmp}"], "unknown format"),
+        (["info", "{tmp}/none"], "none"),
+    ],
+)
+def test_nonsense_is_one_clear_line_and_leaves_nothing(trained, tmp_path, monkeypatch, words, expected):
+    run, _ = trained
+    monkeypatch.chdir(tmp_path)
+    before = contents(run)
+    assert expected in refused(*(word.format(run=run, tmp=tmp_path) for word in words))
+    assert contents(run) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other version", "garbage", "gone"])
+def test_a_damaged_checkpoint_is_one_clear_line(trained, tmp_path, damage):
+    run, _ = trained
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "config.json").write_bytes((run / "config.json").read_bytes())
+    data = (run / "checkpoint.npz").read_bytes()
+    if damage != "gone":
+        altered = {
+            "truncated": data[: len(data) // 2],
+            "other version": data.replace(b'"version": 1', b'"version": 9'),
+            "garbage": b"not a checkpoint",
+        }[damage]
+        assert altered != data
+        (copy / "checkpoint.npz").write_bytes(altered)
+    assert "checkpoint" in refused("train", "--resume", "--out", copy, "--arch", "cpu")
+
+
+def test_a_damaged_model_is_one_clear_line(trained, tmp_path):
+    run, _ = trained
+    bad = tmp_path / "bad.slim"
+    bad.write_bytes((run / "model.slim").read_bytes()[:100])
+    for words in (["info", bad], ["render", bad, "-o", tmp_path / "x.png"], ["eval", bad]):
+        assert "bad.slim" in refused(*words)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(cpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "no permission" in refused("train", *SMALL, "--out", tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(cpu, tmp_path, monkeypatch):
+    from tslim.errors import OutOfMemoryError
+    from tslim.trainer import Trainer
+
+    def fails(self):
+        raise OutOfMemoryError("too little memory:\nlower something")
+        yield
+
+    monkeypatch.setattr(Trainer, "run", fails)
+    assert "too little memory: lower something" in refused("train", *SMALL, "--out", tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+# Stopping and going on, in a process of its own
+
+
+def start(*words: object, cwd: Path) -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tslim", *map(str, words)],
+        cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_says_how_to_go_on_and_going_on_gives_the_same_bits(tmp_path):
+    words = ["train", *SMALL, "--steps", "400", "--report-every", "5", "--schedule.policy", "fixed"]
+    whole = start(*words, "--out", "whole", cwd=tmp_path)
+    assert whole.wait(timeout=300) == 0, whole.stderr.read()
+
+    parts = start(*words, "--out", "parts", cwd=tmp_path)
+    log = tmp_path / "parts" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    parts.send_signal(signal.SIGINT)
+    out, err = parts.communicate(timeout=120)
+    assert (parts.returncode, err) == (130, ""), out
+    saved = [line for line in out.splitlines() if line.startswith("saved at step")]
+    assert saved and "Traceback" not in out
+    command = out.splitlines()[-1].split()
+    assert command[-1] == "--resume"
+    assert not (tmp_path / "parts" / "model.slim").exists()
+
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    a, b = (model_file.read(tmp_path / name / "model.slim") for name in ("whole", "parts"))
+    for one, other in zip(a.density_planes + a.appearance_lines, b.density_planes + b.appearance_lines, strict=True):
+        assert np.array_equal(one, other)
+    assert all(np.array_equal(a.decoder[name], b.decoder[name]) for name in a.decoder)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == sorted(set(steps)) and steps[-1] == 400
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m tslim train --help | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
