@@ -7,11 +7,12 @@ Whatever the user got wrong comes out as one line on standard error and exit cod
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Union
 
 import tyro
@@ -25,22 +26,32 @@ from tslim.run_folder import RunFolder
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 after the user's mistake, 130 after Ctrl-C."""
+    return guarded(_command, list(sys.argv[1:] if argv is None else argv))
+
+
+def app(action: Callable[..., None]) -> int:
+    """Calls a script's function with the words of its command line, with errors as those of the commands."""
+
+    def call() -> None:
+        words = sys.argv[1:]
+        try:
+            inspect.signature(action).bind(*words)
+        except TypeError:
+            usage = (inspect.getmodule(action).__doc__ or "").strip().split("\n")[0]
+            raise ConfigError(f"{len(words)} arguments given. {usage}") from None
+        action(*words)
+
+    return guarded(call)
+
+
+def guarded(action: Callable[..., int | None], *args: Any) -> int:
+    """Calls ``action``; whatever the user can do something about becomes one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")
-    argv = sys.argv[1:] if argv is None else argv
     try:
-        options = parse(argv)
-        if options is None:
-            return 0
         require_own_kernels()
-        from tslim import commands, training_command
-
-        if isinstance(options, Train) and options.resume and options.out:
-            # Options that are not given then have the run's own values.
-            settings = training_command.saved_settings(RunFolder(options.out))
-            options = parse(argv, settings=settings)
-        return commands.run(options)
+        return action(*args) or 0
     except BrokenPipeError:
         # Whoever read our output has gone: say nothing more, and keep Python from trying at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,6 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.fail("interrupted")
         return 130
     return 2
+
+
+def _command(argv: list[str]) -> int:
+    options = parse(argv)
+    if options is None:
+        return 0
+    from tslim import commands, training_command
+
+    if isinstance(options, Train) and options.resume and options.out:
+        # Options that are not given then have the run's own values.
+        options = parse(argv, settings=training_command.saved_settings(RunFolder(options.out)))
+    return commands.run(options)
 
 
 def parse(argv: Sequence[str], **defaults: Any) -> Any:

@@ -1,0 +1,27 @@
+"""What each rank of a model is worth: ``python apps/rank_sweep.py MODEL.slim [FOLDER OF PHOTOGRAPHS]``.
+
+One line a rank, and ``rank-sweep.png``: quality against size.
+"""
+
+import sys
+
+import _checkout  # noqa: F401
+
+import tslim
+from tslim import cli, plots
+
+
+def main(model: str, photographs: str | None = None) -> None:
+    """Measures every rank of ``model`` on the test views of ``photographs``, or of the built-in scene."""
+    tslim.init()
+    field = tslim.load(model)
+    scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
+    rows = []
+    for row in tslim.rank_sweep(field, scene.test, ranks=range(1, field.rank + 1)):
+        print(row)
+        rows.append(row)
+    print(plots.size_quality("rank-sweep.png", {scene.name: rows}))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.app(main))

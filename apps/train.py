@@ -1,0 +1,35 @@
+"""Trains a field and films it, in the library's own words: ``python apps/train.py [FOLDER OF PHOTOGRAPHS]``.
+
+``python -m tslim train`` does the same with every option; this shows how little it takes.
+"""
+
+import sys
+
+import _checkout  # noqa: F401
+
+import tslim
+from tslim import cli
+
+
+def main(photographs: str | None = None) -> None:
+    """Trains on ``photographs``, or on the built-in scene; prints a table of sizes; writes a small model and a film."""
+    print(tslim.init())
+    scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
+    settings = tslim.presets.quick()
+    field = tslim.Trainer.new_field(scene, settings)
+    trainer = tslim.Trainer(field, scene, settings)
+
+    with tslim.Preview.open_if_possible() as preview:
+        for event in trainer.run():
+            preview.show(event)
+            if isinstance(event, tslim.RankGrew | tslim.Progress):
+                print(event)
+
+    for row in tslim.rank_sweep(field, scene.test):
+        print(row)
+    field.slim(field.rank // 2 or 1).save(f"{scene.name}.slim")
+    tslim.render_video(field, scene.orbit(frames=60), f"{scene.name}.mp4")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.app(main))
