@@ -34,14 +34,14 @@ def vertex_alpha(
     max_chunks: ti.i32,
     density_shift: ti.f32,
     use_softplus: ti.i32,
-    delta_scaled: ti.f32,
+    delta: ti.f32,
     old_cells: ivec3,
     old_low: vec3,
     old_per_unit: vec3,
     old_occupied: u32_1d,
     alpha: f32_1d,
 ):
-    """alpha (x fastest) at each lattice vertex: the largest over the given ranks.
+    """alpha = 1 - exp(-delta sigma) (x fastest) at each lattice vertex: the largest over the given ranks.
 
     0 outside the field's box and where an older grid (old_cells = (0, 0, 0): none) is empty.
     """
@@ -61,7 +61,7 @@ def vertex_alpha(
                 f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
                 a = (rank - 1) * AFFINE_WIDTH
                 sigma = ti.max(sigma, activate(f, affine[a], affine[a + 1] + density_shift, use_softplus))
-        alpha[i] = 1.0 - ti.exp(-delta_scaled * sigma)
+        alpha[i] = 1.0 - ti.exp(-delta * sigma)
 
 
 @ti.kernel

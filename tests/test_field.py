@@ -129,7 +129,7 @@ def test_occupied_cells_are_those_of_the_twin(cpu, state, ranks):
     points = torch.tensor(np.stack([x, y, z], -1).reshape(-1, 3))
     twin = reference.ReferenceField.from_state(state)
     sigma = torch.stack([reference.density(twin, points, torch.full((len(points),), r)) for r in ranks]).amax(0)
-    alpha = (1 - torch.exp(-sigma * delta * twin.distance_scale)).numpy().reshape(GRID[::-1])
+    alpha = (1 - torch.exp(-sigma * delta)).numpy().reshape(GRID[::-1])
     largest = np.sort(alpha.ravel())[-6:]
     threshold = (largest[0] + largest[1]) / 2
     share = field.refresh_occupancy(list(ranks), delta, threshold)

@@ -374,7 +374,8 @@ class Field:
 
         Args:
             ranks: a cell counts as occupied if it is at any of these ranks.
-            delta: length of the step whose alpha is compared, in world units.
+            delta: length of the step whose alpha 1 - exp(-sigma delta) is compared, in world units. As in the public
+                code there is no distance scale in it.
             threshold: alpha above which a lattice vertex is live.
             within: what was empty before stays empty.
         """
@@ -391,7 +392,7 @@ class Field:
         occupancy_kernels.vertex_alpha(
             list(size), self.box[0].tolist(), spacing.tolist(), len(ranks), buffers.upload(np.array(ranks, np.int32)),
             self.density.planes, self.density.lines, self.affine, *self.geometry(self.density),
-            self.config.density_shift, self.use_softplus, delta * self.config.distance_scale, *older, alpha,
+            self.config.density_shift, self.use_softplus, delta, *older, alpha,
         )  # fmt: skip
         live = buffers.array((n + 31) // 32, np.uint32)
         occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
