@@ -32,10 +32,13 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def cpu():
-    """The CPU backend, initialised once for the whole session."""
+    """The backend, initialised once for the whole session: the CPU, unless ``TSLIM_TEST_ARCH`` says otherwise.
+
+    That is how tests/test_vulkan.py and tests/test_cuda.py run the same tests on another arch, in a subprocess.
+    """
     import tslim
 
-    return tslim.init("cpu")
+    return tslim.init(os.environ.get("TSLIM_TEST_ARCH", "cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,29 @@ def unpack(packed: np.ndarray, like: list[np.ndarray], max_chunks: int) -> list[
     return out
 
 
+def by_atomics() -> bool:
+    """Whether gradients are scattered by atomics on the device in use: the last argument of the adjoint kernels."""
+    from tslim import backend
+
+    return not backend.current().is_cpu
+
+
+class _OnHost:
+    def __init__(self, owner) -> None:
+        self._owner = owner
+
+    def __getattr__(self, name: str):
+        from tslim import buffers
+
+        value = getattr(self._owner, name)
+        return buffers.read(value) if hasattr(value, "to_numpy") else value
+
+
+def on_host(owner):
+    """The same object, except that device arrays among its attributes are copied to the host whenever they are read."""
+    return _OnHost(owner)
+
+
 class Arenas:
     """The arenas of one field: factors and their gradients, of both kinds."""
 

@@ -120,7 +120,7 @@ def run_density_backward(field, samples, used, upstream, n_bands, n_chunks=1):
     vm.density_backward(
         len(used), n_chunks, n_bands, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
         samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
-        a.grad_density_lines, *field.where, field.density_chunks, False,
+        a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
     vm.appearance_backward(
         n, n_chunks, n_bands, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
         samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
-        arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where, field.appearance_chunks, False,
+        arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where, field.appearance_chunks, device_field.by_atomics(),
     )  # fmt: skip
     twin = field.reference()
     x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))
