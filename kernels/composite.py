@@ -16,7 +16,7 @@ import taichi as ti
 
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
-from kernels.vm import AFFINE_WIDTH, activate, activate_slope, density_feature
+from kernels.vm import AFFINE_WIDTH, activate, activate_slope, density_feature, exp_minus
 
 
 @ti.kernel
@@ -68,7 +68,7 @@ def trace_density(
         while s < end:
             t = sample_t[s]
             f = density_feature(planes, lines, o + d * t, rank, box_min, texels_per_unit, grid, max_chunks)
-            through = ti.exp(-delta_scaled * activate(f, scale, shift, use_softplus))
+            through = exp_minus(delta_scaled * activate(f, scale, shift, use_softplus))
             weight = light * (1.0 - through)
             light *= through
             sample_feature[s] = f
@@ -214,7 +214,7 @@ def composite_backward(
         for s in range(first, end):
             f = sample_feature[s]
             w = sample_weight[s]
-            light *= ti.exp(-delta_scaled * activate(f, scale, shift, use_softplus))
+            light *= exp_minus(delta_scaled * activate(f, scale, shift, use_softplus))
             gw = sample_grad[s]
             behind -= w * gw
             gz = delta_scaled * (light * gw - behind) * activate_slope(f, scale, shift, use_softplus)

@@ -150,12 +150,33 @@ def density_feature(
 
 
 @ti.func
+def softplus(z: ti.f32) -> ti.f32:
+    """log(1 + exp(z)) to f32 accuracy; the series spares a logarithm where density is next to nothing, as mostly."""
+    sigma = z
+    if z < -8.0:
+        e = ti.exp(z)
+        sigma = e * (1.0 - 0.5 * e)
+    elif z < 16.0:
+        sigma = ti.max(z, 0.0) + ti.log(1.0 + ti.exp(-ti.abs(z)))
+    return sigma
+
+
+@ti.func
+def exp_minus(x: ti.f32) -> ti.f32:
+    """exp(-x) for x >= 0 to f32 accuracy; the series spares a call where x is small, as it is in thin air."""
+    y = 1.0 - x * (1.0 - x * (0.5 - x * (1.0 / 6.0)))
+    if x > 0.01:
+        y = ti.exp(-x)
+    return y
+
+
+@ti.func
 def activate(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
     """Density from the density feature: softplus or relu of scale f + shift."""
     z = scale * feature + shift
     sigma = ti.max(z, 0.0)
     if use_softplus == 1:
-        sigma += ti.log(1.0 + ti.exp(-ti.abs(z)))
+        sigma = softplus(z)
     return sigma
 
 

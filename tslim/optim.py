@@ -83,7 +83,7 @@ class Optimizer:
         """One Adam step over ranks ``first_rank + 1 .. rank``; the others are neither read nor written.
 
         Gradients are zeroed where they were used. ``l1_density`` weighs the L1 norm of the density factors: the sum
-        over modes of the mean of |plane| and of |line| over the active components.
+        over modes of the mean of |plane| and of |line|, over all components that there is room for.
         """
         self.count += 1
         rates = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
@@ -93,8 +93,8 @@ class Optimizer:
             l1_planes = l1_lines = [0.0, 0.0, 0.0]
             if name == "density" and l1_density:
                 texels = factors.texels()
-                l1_planes = [l1_density / (rank * plane) for plane, _ in texels]
-                l1_lines = [l1_density / (rank * line) for _, line in texels]
+                l1_planes = [l1_density / (self.field.max_rank * plane) for plane, _ in texels]
+                l1_lines = [l1_density / (self.field.max_rank * line) for _, line in texels]
             adam.adam_arena(
                 factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
                 list(factors.grid), factors.chunks, per_rank * first_rank, per_rank * rank, l1_planes, l1_lines,

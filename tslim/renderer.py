@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels import composite, march, rays, vm
-from tslim import backend, buffers
+from tslim import backend, blas, buffers
 from tslim.cameras import Cameras
 from tslim.errors import ConfigError
 from tslim.field import Factors, Field
@@ -194,7 +194,7 @@ class Pipeline:
         raw = self.raw if field.config.rank_affine else self.features
         if self._on_cpu:
             products, basis = self._matrices(width)
-            np.matmul(products, basis, out=raw[: n * N_FEATURES].reshape(n, N_FEATURES))
+            blas.product(products, basis, raw[: n * N_FEATURES].reshape(n, N_FEATURES))
         else:
             vm.basis_features(n, width, self.products, field.basis, raw)
         if field.config.rank_affine:
@@ -254,8 +254,8 @@ class Pipeline:
             products, basis = self._matrices(width)
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
             gradients.basis[width * N_FEATURES :] = 0
-            np.matmul(products.T, grad, out=gradients.basis[: width * N_FEATURES].reshape(width, N_FEATURES))
-            np.matmul(grad, basis.T, out=products)
+            blas.transposed_product(products, grad, gradients.basis[: width * N_FEATURES].reshape(width, N_FEATURES))
+            blas.product(grad, basis.T, products)
         else:
             gradients.basis.fill(0)
             vm.basis_gradient(n, width, self.products, self.grad_features, gradients.basis)

@@ -34,6 +34,8 @@ from tslim.scene import Scene
 from tslim.schedules import make_schedule
 
 WHITE = (1.0, 1.0, 1.0)
+STARTED_KEPT = 8
+"""Samples per ray that must be worth a colour for a field to count as no longer empty."""
 
 
 class Trainer:
@@ -80,6 +82,9 @@ class Trainer:
         self.lr_steps = 0
         """Steps since the learning rates last started afresh."""
         self.l1 = settings.l1_start
+        self.started = False
+        """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
+        outweighs that of the photographs, and the field would stay empty for ever."""
         field.rank = self.schedule.rank
         field.metadata["march"] = dataclasses.asdict(self.march_config)
 
@@ -145,6 +150,7 @@ class Trainer:
         ranks = schedule.ray_ranks(step, n, np.random.default_rng([settings.seed, 2, step]))
         buffers.write(pipeline.ray_rank, ranks)
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
+        self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
         composite.squared_error(
             n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
         )
@@ -154,7 +160,7 @@ class Trainer:
         fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         self.optimizer.step(
             rank, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
-            lr_affine=fall * settings.lr_affine, l1_density=self.l1,
+            lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
         )  # fmt: skip
         self.lr_steps += 1
         self.step += 1
@@ -282,6 +288,7 @@ class Trainer:
             "lr_steps": self.lr_steps,
             "adam_count": optimizer.count,
             "l1": self.l1,
+            "started": self.started,
             "grid": list(field.grid),
             "occupancy_cells": list(field.occupancy.cells) if field.occupancy else None,
             "schedule": self.schedule.state(),
@@ -315,7 +322,7 @@ class Trainer:
         field.metadata = plain["metadata"]
         field.rank = self.rank
         self.step, self.seconds = plain["step"], plain["seconds"]
-        self.lr_steps, self.l1 = plain["lr_steps"], plain["l1"]
+        self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
 
     @classmethod
     def resume(cls, run_dir: str | Path, scene: Scene) -> "Trainer":
