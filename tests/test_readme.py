@@ -1,0 +1,59 @@
+"""What README.md tells people to type and click exists."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tslim
+from tslim import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [
+    line.partition("#")[0].partition(" tslim " if " -m tslim " in line else "tslim ")[2].strip()
+    for block in blocks("bash")
+    for line in block.splitlines()
+    if line.startswith("tslim ") or " -m tslim " in line
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command):
+    assert cli.parse(shlex.split(command)) is not None
+
+
+def test_there_are_commands_for_everything():
+    assert {command.split()[0] for command in COMMANDS} == set(cli.COMMANDS)
+
+
+def test_the_first_command_stands_on_its_own_in_one_line():
+    first, second = (block.strip() for block in blocks("bash")[:2])
+    assert "\n" not in first and "\n" not in second
+    assert "-r requirements.txt" in first and first.endswith("-m tslim train")
+    assert "-r tests/requirements.txt" in second and second.endswith("-m pytest")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_library_is_used_by_names_that_it_has(code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "tslim":
+            assert hasattr(tslim, node.attr), node.attr
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
+def test_every_link_and_picture_is_there(target):
+    assert (ROOT / target).exists()
+
+
+def test_every_app_that_is_named_is_there():
+    for name in re.findall(r"apps/\w+\.py", README):
+        assert (ROOT / name).is_file(), name
