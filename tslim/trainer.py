@@ -124,7 +124,7 @@ class Trainer:
             self.step, settings.steps, self.memory, self.step > 0, self.field, self.scene,
             self.folder.path if self.folder else None,
         )  # fmt: skip
-        window = _Window()
+        window = _Window(self.seconds, self.step)
         while self.step < settings.steps:
             began = time.perf_counter()
             self._train_one(window)
@@ -134,7 +134,7 @@ class Trainer:
             yield from events
             if self.step % settings.report_every == 0 or self.step == settings.steps:
                 progress = self._progress(window)
-                window = _Window(self.seconds)
+                window = _Window(self.seconds, self.step)
                 if self.folder:
                     self.folder.log(progress)
                 yield progress
@@ -231,18 +231,18 @@ class Trainer:
     def _progress(self, window: "_Window") -> Progress:
         settings = self.config
         seconds = max(self.seconds - window.began, 1e-9)
-        steps = max(window.steps, 1)
+        passed = max(self.step - window.first, 1)
         loss = window.loss / max(window.losses, 1)
-        n = settings.batch_rays * steps
+        n = settings.batch_rays * max(window.batches, 1)
         return Progress(
             step=self.step,
             steps=settings.steps,
             rank=self.rank,
             loss=loss,
             psnr=-10 * math.log10(max(loss, 1e-12)),
-            rays_per_second=settings.batch_rays * window.steps / seconds,
+            rays_per_second=settings.batch_rays * passed / seconds,
             seconds=self.seconds,
-            seconds_left=(settings.steps - self.step) * seconds / steps,
+            seconds_left=(settings.steps - self.step) * seconds / passed,
             samples_per_ray=window.samples / n,
             kept_per_ray=window.kept / n,
         )
@@ -349,16 +349,16 @@ class Trainer:
 
 
 class _Window:
-    """Sums between two progress reports."""
+    """Sums between two progress reports, over the batches that were looked at (on a GPU not all of them)."""
 
-    def __init__(self, began: float = 0.0) -> None:
-        self.began = began
-        self.steps = self.losses = self.samples = self.kept = 0
+    def __init__(self, began: float, first: int) -> None:
+        self.began, self.first = began, first
+        self.batches = self.losses = self.samples = self.kept = 0
         self.loss = 0.0
 
     def add(self, loss: float | None, pipeline: Pipeline) -> None:
         """One batch."""
-        self.steps += 1
+        self.batches += 1
         self.samples += pipeline.n_samples
         self.kept += pipeline.n_kept
         if loss is not None:
