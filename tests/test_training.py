@@ -16,7 +16,7 @@ SETTINGS = TrainConfig(
     grid_end=22,
     grow_steps=(20, 32),
     occupancy_steps=(20, 26),
-    occupancy_threshold=0.1,
+    occupancy_threshold=0.0042,
     report_every=10,
 )
 

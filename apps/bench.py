@@ -1,0 +1,83 @@
+"""How fast tslim is, stage by stage, beside a torch twin that works as the public implementation does.
+
+python apps/bench.py                                  # everything, about ten minutes on two cores
+python apps/bench.py --only step twin --json out.json
+python apps/bench.py --scene ../shared/data/blender/lego --model runs/lego/model.slim
+"""
+
+# isort: off
+import _checkout  # noqa: F401  finds tslim in the checkout
+import tslim  # before numpy and torch: it chooses the kernels of BLAS
+
+# isort: on
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+from benchmarks import machine, parts, processes, workload
+from benchmarks.report import Report
+
+Part = Literal["step", "twin", "render", "growth", "startup", "stalls", "memory"]
+EVERY_PART: tuple[Part, ...] = ("step", "twin", "render", "growth", "startup", "stalls", "memory")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure tslim and the torch twin, in turn, on the same weights, rays, occupancy and ranks."""
+
+    only: tuple[Part, ...] = EVERY_PART
+    """parts to run"""
+    scene: str | None = None
+    """a data set to take rays from; the built-in scene if not given"""
+    model: Path | None = None
+    """a model file of that scene to start from; if not given, a field is trained for a minute"""
+    grids: tuple[int, ...] = (128, 300)
+    """grid sides of the parts step and twin"""
+    steps: int = 20
+    """steps timed for each median"""
+    rounds: int = 5
+    """turns of ours and the twin's"""
+    warm_steps: int = 400
+    """steps that the field is trained for when there is no model"""
+    plot: Path | None = None
+    """where to put the picture of the part growth"""
+    json: Path | None = None
+    """where to write every figure that is printed"""
+
+
+def main(options: Options) -> None:
+    """Runs the parts that were asked for."""
+    backend = tslim.init("cpu")
+    torch.set_num_threads(backend.threads)
+    report = Report()
+    ceiling = machine.measure()
+    report.table("machine", str(backend), [{
+        "GEMM GFLOP/s": ceiling.gemm_gflops, "memory GB/s": ceiling.bandwidth_gbs, "threads": backend.threads,
+    }])  # fmt: skip
+    if {"step", "twin", "render", "growth"} & set(options.only):
+        load, seconds = workload.prepare(
+            options.scene, options.model, warm_steps=options.warm_steps, max_grid=max(300, *options.grids)
+        )
+        report.say(
+            f"field ready after {seconds:.0f} s, {100 * load.field.occupancy.share():.1f} % of its box occupied\n"
+        )
+        if "step" in options.only:
+            parts.step(load, ceiling, report, list(options.grids), options.steps)
+        if "twin" in options.only:
+            parts.twin(load, report, list(options.grids), options.rounds)
+        if "render" in options.only:
+            parts.render(load, report, options.rounds)
+        if "growth" in options.only:
+            parts.growth(load, report, options.steps, options.plot)
+    for name in ("startup", "stalls", "memory"):
+        if name in options.only:
+            getattr(processes, name)(report)
+    if options.json is not None:
+        report.write(options.json)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,197 @@
+"""The parts of the benchmark: each measures one thing and hands its figures to the report."""
+
+import itertools
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import workload as workloads
+from benchmarks.machine import Machine
+from benchmarks.report import Report
+from benchmarks.stages import Counts, minimal_work, timed_stages
+from benchmarks.workload import Workload
+
+Row = dict[str, Any]
+
+
+def _warm(trainer: Any, n: int = 3):
+    """The trainer's steps, after a few that compile kernels and make room."""
+    run = workloads.steps(trainer)
+    for _ in range(n):
+        next(run)
+    return run
+
+
+def _counts(trainer: Any) -> Counts:
+    """Of the last step."""
+    p = trainer.pipeline
+    used = int(np.sum(p.ray_used[: p.n_rays]))
+    return Counts(p.n_rays, p.n_samples, used, p.n_kept, trainer.rank, trainer.field.grid)
+
+
+def step(load: Workload, machine: Machine, report: Report, sides: list[int], n_steps: int) -> None:
+    """A training step, stage by stage, against what each stage needs at least; and rank 4 against rank 16."""
+    for side in sides:
+        total = {}
+        for rank in (16, 4):
+            trainer = load.at(side, min(rank, load.field.max_rank))
+            run = _warm(trainer)
+            untimed = [next(run) for _ in range(n_steps)]
+            total[rank] = 1e3 * statistics.median(untimed)
+            with timed_stages(trainer) as watch:
+                for seconds in itertools.islice(run, n_steps):
+                    watch.end_step(seconds)
+            took, counts = watch.medians_ms(), _counts(trainer)
+            floor = _stage_table(report, machine, took, counts, side)
+            if rank == 16:
+                report.ratio(
+                    f"step_over_roofline_{side}", f"rank 16, {side}³: a step over its roofline",
+                    total[rank] / floor, 2.5, least=False,
+                )  # fmt: skip
+            del trainer, run
+        report.ratio(f"rank16_over_rank4_{side}", f"{side}³: rank 16 over rank 4", total[16] / total[4], 2.0)
+        report.say("")
+
+
+def _stage_table(report: Report, machine: Machine, took: dict[str, float], c: Counts, side: int) -> float:
+    rows: list[Row] = []
+    for name, work in minimal_work(c).items():
+        least = machine.roofline_ms(work.flops, work.n_bytes)
+        rows.append(_stage_row(name, took.get(name, 0.0), work.n_bytes, work.flops, least))
+    rows.append(_stage_row("other (host)", took["other"], 0.0, 0.0, 0.0))
+    floor = sum(row["at least ms"] for row in rows)
+    sums = [sum(row[k] for row in rows) for k in ("ms", "MB", "MFLOP")]
+    rows.append(_stage_row("whole step", sums[0], sums[1] * 1e6, sums[2] * 1e6, floor))
+    title = (
+        f"Training step, rank {c.rank}, grid {'x'.join(map(str, c.grid))}, {c.rays} rays: {c.samples / c.rays:.1f} "
+        f"samples a ray, {c.used / c.rays:.1f} looked at, {c.kept / c.rays:.1f} given a colour"
+    )
+    report.table(f"step_{side}_rank{c.rank}", title, rows)
+    report.figures[f"counts_{side}_rank{c.rank}"] = vars(c) | {"grid": list(c.grid)}
+    return floor
+
+
+def _stage_row(name: str, ms: float, n_bytes: float, flops: float, least: float) -> Row:
+    return {
+        "stage": name,
+        "ms": ms,
+        "MB": n_bytes / 1e6,
+        "MFLOP": flops / 1e6,
+        "GFLOP/s": flops / max(ms, 1e-9) / 1e6,
+        "at least ms": least,
+        "share of roofline": f"{100 * least / max(ms, 1e-9):.0f} %" if least else "",
+    }
+
+
+def twin(load: Workload, report: Report, sides: list[int], rounds: int) -> None:
+    """Our step and the twin's on the same weights, rays, occupancy and rank, in turn; medians."""
+    rows: list[Row] = []
+    for side, rank in itertools.product(sides, (16, 4)):
+        trainer = load.at(side, min(rank, load.field.max_rank))
+        run = _warm(trainer)
+        other, batch = workloads.twin_of(trainer)
+        other.train_step(*batch, l1_weight=trainer.l1)
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours += [next(run) for _ in range(4)]
+            began = time.perf_counter()
+            other.train_step(*batch, l1_weight=trainer.l1)
+            theirs.append(time.perf_counter() - began)
+        mine, its = (1e3 * statistics.median(t) for t in (ours, theirs))
+        rows.append({"grid": f"{side}³", "rank": rank, "ours ms": mine, "twin ms": its, "ratio": its / mine})
+        del trainer, run, other, batch
+    report.table("twin", "Training step, 4096 rays: ours and the torch twin in turn", rows)
+    goals = {(128, 16): 20.0, (300, 16): 12.0}
+    for side, rank in itertools.product(sides, (16, 4)):
+        row = next(r for r in rows if r["grid"] == f"{side}³" and r["rank"] == rank)
+        goal = goals.get((side, rank))
+        report.ratio(f"twin_over_ours_{side}_rank{rank}", f"{side}³, rank {rank}: the twin's step over ours",
+                     row["ratio"], goal)  # fmt: skip
+    report.say("")
+
+
+def render(load: Workload, report: Report, rounds: int, every: int = 8) -> None:
+    """An 800 × 800 view against the twin, and how many frames a second a small moving view gets at rank 4."""
+    trainer = load.at(300 if load.field.max_rank >= 16 else 128)
+    _warm(trainer, 1)
+    other, _ = workloads.twin_of(trainer)
+    renderer, cameras = workloads.renderer(load), load.cameras(800)
+    background = torch.tensor(load.field.background or (1.0, 1.0, 1.0))
+    chunks = workloads.image_rays(cameras, 4096, every)
+    n_rays = int(np.prod(cameras.sizes[0]))
+    timed = sum(len(o) for o, _ in chunks)
+    renderer.render(cameras)
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours += [renderer.render(cameras).seconds for _ in range(2)]
+        began = time.perf_counter()
+        for origins, directions in chunks:
+            other.render(origins, directions, background)
+        theirs.append((time.perf_counter() - began) * n_rays / timed)
+    mine, its = statistics.median(ours), statistics.median(theirs)
+    width, height = (int(s) for s in cameras.sizes[0])
+    grid = "x".join(map(str, load.field.grid))
+    rows = [{"view": f"{width}x{height}, {grid}, rank {load.field.max_rank}", "ours ms": 1e3 * mine,
+             "twin ms": 1e3 * its, "ratio": its / mine}]  # fmt: skip
+    report.table("render", f"Rendering (twin: every {every}th chunk of 4096 rays, times {every})", rows)
+    report.ratio("twin_over_ours_render_800", "the twin's 800x800 view over ours", its / mine, 20.0)
+    small, rank = load.scene.orbit(24, size=(400, 400)), min(4, load.field.max_rank)
+    frames = [renderer.render(small, i, rank=rank).seconds for i in range(24)][4:]
+    report.table("preview", "Moving view, 400x400", [
+        {"rank": rank, "median ms": 1e3 * statistics.median(frames), "frames/s": 1 / statistics.median(frames)}
+    ])  # fmt: skip
+
+
+def growth(load: Workload, report: Report, n_steps: int, plot: Path | None) -> None:
+    """How the cost of a step grows with rank, grid and rays, and that of a view with its size; one at a time."""
+    axes: dict[str, list[Row]] = {"rank": [], "grid": [], "rays": [], "image": []}
+    top = load.field.max_rank
+    cases = [("grid", s, (s, top, 4096)) for s in (64, 96, 128, 192, 300)]
+    cases += [("rays", n, (128, top, n)) for n in (1024, 2048, 4096, 8192)]
+    cases += [("rank", r, (128, r, 4096)) for r in (1, 2, 4, 8, 12, 16) if r <= top]
+    for name, value, (side, rank, rays) in cases:
+        trainer = load.at(side, rank, rays)
+        run = _warm(trainer)
+        ms = 1e3 * statistics.median(itertools.islice(run, n_steps))
+        c = _counts(trainer)
+        axes[name].append({name: value, "ms": ms, "looked at": c.used, "given a colour": c.kept})
+        del trainer, run
+    renderer = workloads.renderer(load)
+    for size in (100, 200, 400, 800):
+        cameras = load.cameras(size)
+        renderer.render(cameras)
+        seconds = statistics.median(renderer.render(cameras).seconds for _ in range(3))
+        axes["image"].append({"image": size, "ms": 1e3 * seconds})
+    titles = {
+        "rank": "A step by rank (128³, 4096 rays)",
+        "grid": f"A step by grid side (rank {top}, 4096 rays)",
+        "rays": f"A step by rays (rank {top}, 128³)",
+        "image": f"A view by its side (rank {top}, 128³)",
+    }
+    for name, rows in axes.items():
+        report.table(f"growth_{name}", titles[name], rows)
+    if plot is not None:
+        _plot(axes, titles, plot)
+        report.say(f"wrote {plot}")
+
+
+def _plot(axes: dict[str, list[Row]], titles: dict[str, str], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 4, figsize=(13, 3.2), constrained_layout=True)
+    for panel, (name, rows) in zip(panels, axes.items(), strict=True):
+        panel.plot([r[name] for r in rows], [r["ms"] for r in rows], "o-", color="#1f6f8b")
+        panel.set(title=titles[name], xlabel=name, xlim=(0, None), ylim=(0, None))
+        panel.title.set_fontsize(9)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("ms")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,117 @@
+"""What has to be measured in processes of their own: start-up, stalls, and peak memory."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Report
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_START = """
+import time
+began = time.perf_counter()
+import tslim
+after_import = time.perf_counter()
+tslim.init("cpu")
+after_init = time.perf_counter()
+import numpy as np
+from tslim.scene import Views
+eyes = 4 * np.random.default_rng(0).normal(size=(4, 3)) / 1.7
+cameras = tslim.Cameras.look_at(eyes, (0, 0, 0), (0, 0, 1), 40, (64, 64))
+pixels = np.full(4 * 64 * 64, 0xFF808080, np.uint32)
+views = Views(cameras, pixels, np.arange(5) * 64 * 64, tuple("abcd"))
+scene = tslim.Scene("grey", "none", "none", views, Views.none(), np.array([[-1.5] * 3, [1.5] * 3]), 0.1, 9.0, (1, 1, 1))
+settings = tslim.presets.quick()
+made = time.perf_counter()
+for event in tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings).run():
+    if isinstance(event, tslim.Stepped):
+        break
+done = time.perf_counter()
+result = {"import": after_import - began, "init": after_init - after_import, "first step": done - made,
+          "all": done - began}
+"""
+
+_STALLS = """
+import dataclasses, statistics, time
+import tslim
+tslim.init("cpu")
+scene = tslim.builtin_scene(size=100, train=30, test=0)
+policy = tslim.ScheduleConfig(policy="train", upsilon=0.2)
+settings = dataclasses.replace(tslim.presets.quick(), steps=%(steps)d, grow_steps=%(grow)s,
+                               occupancy_steps=%(occupancy)s, schedule=policy)
+trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+last, kinds, events = time.perf_counter(), [], []
+for event in trainer.run():
+    now = time.perf_counter()
+    if isinstance(event, tslim.Stepped):
+        kinds.append([now - last, set()])
+        last = now
+    elif kinds:
+        kinds[-1][1].add(type(event).__name__)
+        last = now
+plain = statistics.median(t for t, names in kinds[10:] if not names)
+result = {"a step": plain}
+for name in ("RankGrew", "GridGrew", "OccupancyRefreshed"):
+    # The step of the change, and the first one after it, which may have to make room.
+    at = [i for i, (_, names) in enumerate(kinds) if name in names and i > 10]
+    times = [kinds[j][0] for i in at for j in (i, i + 1) if j < len(kinds)]
+    result[name] = max(times) - plain if times else 0.0
+"""
+
+_MEMORY = """
+import dataclasses
+import tslim
+tslim.init("cpu")
+scene = tslim.builtin_scene(size=%(size)d, train=%(train)d, test=0)
+settings = dataclasses.replace(tslim.presets.%(preset)s(), steps=6, grow_steps=(4,), occupancy_steps=(),
+                               schedule=tslim.ScheduleConfig(policy="fixed"))
+trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+predicted = sum(trainer.memory.values())
+for _ in trainer.run():
+    pass
+import resource
+result = {"predicted MB": predicted / 1e6, "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
+"""
+
+
+def _run(code: str, **environment: str) -> dict[str, Any]:
+    """Runs code that leaves a dictionary in ``result``."""
+    script = code + "\nimport json\nprint('RESULT' + json.dumps(result))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"a measuring process failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.rpartition("RESULT")[2])
+
+
+def startup(report: Report) -> None:
+    """Import, init and first training step, with Taichi's offline cache empty and then filled."""
+    with tempfile.TemporaryDirectory() as cache:
+        runs = [_run(_START, TI_OFFLINE_CACHE_FILE_PATH=cache) for _ in range(4)]
+    warm = min(runs[1:], key=lambda run: run["all"])
+    rows = [
+        {"start": name} | {f"{k} s": v for k, v in run.items()} for name, run in (("cold", runs[0]), ("warm", warm))
+    ]
+    report.table("startup", "Start-up to the end of the first step (goal: 10 s cold, 3 s warm)", rows)
+
+
+def stalls(report: Report) -> None:
+    """How much longer than an ordinary step the steps take at which rank, grid or occupancy change."""
+    code = _STALLS % {"steps": 160, "grow": (60, 90, 120, 140), "occupancy": (60, 100)}
+    result = _run(code)
+    report.table("stalls", "Longest stall (goal: at most 0.5 s)", [{"cause": k, "s": v} for k, v in result.items()])
+
+
+def memory(report: Report) -> None:
+    """Peak memory of a process that trains at the final grid of a preset, at full rank."""
+    rows = []
+    for preset, size, train in (("quick", 400, 100), ("paper", 400, 100)):
+        result = _run(_MEMORY % {"preset": preset, "size": size, "train": train})
+        rows.append({"preset": preset, "photographs": f"{train} of {size}x{size}"} | result)
+    report.table("memory", "Memory while training at the final grid (goal: 2000 MB)", rows)

@@ -1,0 +1,155 @@
+"""Where a training step's time goes: a stopwatch around its stages, and the work that each stage cannot do without.
+
+The work is counted for the algorithm, not for the code: every multiplication and addition that the equations of
+``kernels/`` ask for, and every byte that has to pass between memory and processor once, namely the arrays that a stage
+reads and writes and the texels that it touches (each counted once, as if the caches were perfect).
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+FEATURES, HIDDEN, INPUTS = 27, 128, 150
+CHUNK = 16
+INTERPOLATE = 7 + 3
+"""Operations of one component's bilinear and linear interpolation, once the weights are known."""
+SCATTER = 2 * INTERPOLATE + 4 * 2 + 2 * 2 + 2
+"""The same for its adjoint: both values again, two products, four plane texels and two line texels."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one step worked on."""
+
+    rays: int
+    samples: int
+    """in occupied space"""
+    used: int
+    """looked at before their rays ended"""
+    kept: int
+    """given a colour"""
+    rank: int
+    grid: tuple[int, int, int]
+
+    @property
+    def texels(self) -> int:
+        """Texels of one component: three planes and three lines."""
+        x, y, z = self.grid
+        return x * y + x * z + y * z + x + y + z
+
+
+@dataclass(frozen=True)
+class Work:
+    """Arithmetic operations and bytes of memory traffic."""
+
+    flops: float
+    n_bytes: float
+
+
+def minimal_work(c: Counts) -> dict[str, Work]:
+    """Stage → work of a training step with the MLP decoder."""
+    density, appearance = 3 * c.rank, 9 * c.rank
+
+    def factors(components: int, samples: int) -> float:
+        """Bytes of the texels that so many samples touch: those of all, or of six texels for each sample if fewer."""
+        return 4 * components / 3 * min(c.texels, 18 * samples)
+
+    mlp = 2 * (INPUTS * HIDDEN + HIDDEN * HIDDEN + HIDDEN * 3)
+    # The first layer's gradient by its inputs is wanted for the 135 that depend on features.
+    mlp_backward = mlp + 2 * (135 * HIDDEN + HIDDEN * HIDDEN + HIDDEN * 3)
+    parameters = (density + appearance) / 3 * c.texels + appearance * FEATURES + mlp / 2
+    row = 4 * FEATURES
+    return {
+        "rays": Work(60 * c.rays, 4 * 10 * c.rays),
+        "march": Work(20 * c.samples, 4 * (8 * c.rays + c.samples)),
+        "density": Work(c.used * (density * (INTERPOLATE + 2) + 40), factors(density, c.used) + 4 * 3 * c.used),
+        "appearance": Work(
+            c.kept * (appearance * (INTERPOLATE + 1) + 2 * appearance * FEATURES + 30),
+            factors(appearance, c.kept) + c.kept * (12 + row),
+        ),
+        "decode": Work(c.kept * (mlp + 30 * 12), c.kept * (row + 12)),
+        "composite": Work(c.kept * 8 + c.rays * 20, 4 * (4 * c.kept + 9 * c.rays)),
+        "composite adjoint": Work(c.used * 40 + c.kept * 12, 4 * (4 * c.used + 7 * c.kept + 6 * c.rays)),
+        "decode adjoint": Work(c.kept * (mlp_backward + 30 * 12), c.kept * (2 * row + 24)),
+        "appearance adjoint": Work(
+            c.kept * (appearance * SCATTER + 4 * appearance * FEATURES), 3 * factors(appearance, c.kept) + c.kept * row
+        ),
+        "density adjoint": Work(c.used * density * SCATTER, 3 * factors(density, c.used) + 4 * 2 * c.used),
+        "update": Work(14 * parameters, 4 * 8 * parameters),
+    }
+
+
+@dataclass
+class Stopwatch:
+    """Time by stage; a stage inside another is not counted twice."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    _step: dict[str, float] = field(default_factory=dict)
+    _inside: list[float] = field(default_factory=list)
+
+    def around(self, stage: str, function: Callable) -> Callable:
+        """The function, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._inside.append(0.0)
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - began
+                self._step[stage] = self._step.get(stage, 0.0) + took - self._inside.pop()
+                if self._inside:
+                    self._inside[-1] += took
+
+        return timed
+
+    def end_step(self, total: float) -> None:
+        """Files the step's times; what no stage accounts for is "other"."""
+        self._step["other"] = total - sum(self._step.values())
+        for stage, seconds in self._step.items():
+            self.seconds.setdefault(stage, []).append(seconds)
+        self._step = {}
+
+    def medians_ms(self) -> dict[str, float]:
+        """Stage → milliseconds."""
+        return {stage: 1e3 * statistics.median(values) for stage, values in self.seconds.items()}
+
+
+@contextmanager
+def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
+    """While open, every stage of the trainer's steps is timed."""
+    from kernels import composite, march, vm
+
+    pipeline, watch = trainer.pipeline, Stopwatch()
+    targets = [
+        (trainer.sampler, "fill", "rays"),
+        (pipeline, "march", "march"),
+        (march, "expand", "march"),
+        (composite, "trace_density", "density"),
+        (composite, "collect_kept", "density"),
+        (pipeline, "_appearance", "appearance"),
+        (trainer.field.decoder, "forward", "decode"),
+        (composite, "composite", "composite"),
+        (composite, "squared_error", "composite"),
+        (composite, "composite_backward", "composite adjoint"),
+        (vm, "density_backward", "density adjoint"),
+        (trainer.field.decoder, "backward", "decode adjoint"),
+        (pipeline, "_basis_backward", "appearance adjoint"),
+        (vm, "appearance_backward", "appearance adjoint"),
+        (trainer.optimizer, "step", "update"),
+    ]
+    kept = []
+    for owner, name, stage in targets:
+        kept.append((owner, name, name in vars(owner), getattr(owner, name)))
+        setattr(owner, name, watch.around(stage, getattr(owner, name)))
+    try:
+        yield watch
+    finally:
+        for owner, name, own, function in reversed(kept):
+            if own:
+                setattr(owner, name, function)
+            else:
+                delattr(owner, name)

@@ -1,0 +1,118 @@
+"""A field in the state that most of a training run is spent in: after empty space was found, with real rays."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import tslim
+from benchmarks.twin import TorchTwin
+from tslim.renderer import Renderer
+
+TINY_RATE = 1e-12
+"""Learning rate while timing: all the work of a step, and the same state after it."""
+
+
+@dataclasses.dataclass
+class Workload:
+    """A trained field, its scene, and the settings of the steps to be timed."""
+
+    scene: Any
+    field: Any
+    settings: Any
+
+    def at(self, side: int, rank: int | None = None, rays: int = 4096) -> Any:
+        """A trainer on a grid of about side³, whose steps change nothing but do all the work."""
+        field = self.field
+        if round(np.prod(field.grid) ** (1 / 3)) != side:
+            field.grow(side)
+        settings = dataclasses.replace(self.settings, batch_rays=rays)
+        trainer = tslim.Trainer(field, self.scene, settings)
+        trainer.schedule.rank = rank or field.max_rank
+        trainer.l1 = settings.l1_rest
+        return trainer
+
+    def cameras(self, size: int) -> Any:
+        """A test camera (of the orbit if there is none) at size × size or as near as its shape allows."""
+        cameras = self.scene.test.cameras if len(self.scene.test) else self.scene.orbit(8)
+        return cameras.scaled(size / int(cameras.sizes[0, 0]))
+
+
+def prepare(
+    scene: str | None, model: Path | None, *, warm_steps: int, max_grid: int, seed: int = 0
+) -> tuple[Workload, float]:
+    """A workload, and the seconds that it took to make.
+
+    The field is read from a model file, or trained for ``warm_steps`` steps at full rank on a small grid, with its box
+    shrunk and its empty space found as in any run.
+    """
+    began = time.perf_counter()
+    loaded = tslim.load_scene(scene) if scene else tslim.builtin_scene(size=200, train=60, test=2, seed=seed)
+    still = dataclasses.replace(
+        tslim.presets.paper(),
+        schedule=tslim.ScheduleConfig(policy="train", upsilon=1e9),
+        steps=1_000_000,
+        lr_factors=TINY_RATE,
+        lr_network=TINY_RATE,
+        lr_affine=TINY_RATE,
+        grow_steps=(),
+        occupancy_steps=(),
+        report_every=1_000_000,
+        checkpoint_every=1_000_000,
+        seed=seed,
+    )
+    if model is not None:
+        from tslim import model_file
+
+        field = tslim.Field.from_state(model_file.read(model), max_grid=max_grid)
+    else:
+        settings = dataclasses.replace(
+            tslim.presets.quick(),
+            schedule=tslim.ScheduleConfig(policy="fixed"),
+            steps=warm_steps,
+            grid_start=64,
+            grid_end=max_grid,
+            grow_steps=(),
+            occupancy_steps=(warm_steps // 2, warm_steps * 3 // 4),
+            seed=seed,
+        )
+        field = tslim.Trainer.new_field(loaded, settings)
+        for _ in tslim.Trainer(field, loaded, settings).run():
+            pass
+    still = dataclasses.replace(still, field=field.config)
+    return Workload(loaded, field, still), time.perf_counter() - began
+
+
+def steps(trainer: Any) -> Iterator[float]:
+    """Seconds of one step after another, events and all."""
+    began = time.perf_counter()
+    for event in trainer.run():
+        if isinstance(event, tslim.Stepped):
+            yield time.perf_counter() - began
+            began = time.perf_counter()
+
+
+def twin_of(trainer: Any) -> tuple[TorchTwin, tuple[torch.Tensor, ...]]:
+    """The torch twin with the trainer's weights, occupancy and rank, and the batch of rays of its last step."""
+    field, pipeline, n = trainer.field, trainer.pipeline, trainer.config.batch_rays
+    field.rank = field.max_rank
+    twin = TorchTwin(field.state(), pipeline.step, lr_factors=TINY_RATE, lr_network=TINY_RATE)
+    twin.rank = trainer.rank
+    rays = [torch.tensor(np.array(a[: 3 * n]).reshape(n, 3)) for a in (pipeline.ray_o, pipeline.ray_d, trainer.target)]
+    jitter = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    return twin, (*rays, torch.tensor(trainer.background, dtype=torch.float32), jitter)
+
+
+def image_rays(cameras: Any, chunk: int, every: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Every ``every``-th chunk of an image's rays, in the order of its pixels."""
+    origins, directions = (torch.tensor(np.ascontiguousarray(a, np.float32)) for a in cameras.rays(0))
+    return list(zip(origins.split(chunk), directions.split(chunk), strict=True))[::every]
+
+
+def renderer(workload: Workload) -> Renderer:
+    """For many images of the workload's field."""
+    return Renderer(workload.field)
