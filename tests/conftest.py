@@ -34,7 +34,7 @@ def root() -> Path:
 def cpu():
     """The backend, initialised once for the whole session: the CPU, unless ``TSLIM_TEST_ARCH`` says otherwise.
 
-    That is how tests/test_vulkan.py and tests/test_cuda.py run the same tests on another arch, in a subprocess.
+    That is how tests/test_gpu.py runs the same tests on another arch, in a subprocess.
     """
     import tslim
 

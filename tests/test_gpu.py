@@ -1,0 +1,66 @@
+"""The same kernels on other archs, each in a process of its own: Vulkan (Mesa's lavapipe counts) and CUDA.
+
+Skips an arch that this machine has no device for.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tslim import hardware
+
+KERNEL_TESTS = ("march", "composite", "adam", "field", "gradients_field", "gradients_pipeline")
+
+
+@pytest.fixture(params=["vulkan", "cuda"])
+def gpu(request) -> str:
+    """An arch of which this machine has a device."""
+    try:
+        devices = hardware.ask(f"{request.param}_devices")
+    except RuntimeError as error:
+        pytest.skip(f"needs {request.param}: {error}")
+    if not devices:
+        pytest.skip(f"needs {request.param}: the driver knows no device")
+    return request.param
+
+
+def run(words: list[str], root, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), **env},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_every_kernel_and_gradient_test_passes_on_a_gpu_too(gpu, root):
+    files = [f"tests/test_{name}.py" for name in KERNEL_TESTS]
+    said = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *files], root, TSLIM_TEST_ARCH=gpu)
+    passed = int(said.strip().splitlines()[-1].split(" passed")[0].split()[-1])
+    assert passed >= 60, said[-500:]
+
+
+@pytest.mark.slow
+def test_a_gpu_trains_as_well_as_the_cpu(gpu, root):
+    script = str(root / "tests" / "gpu_training.py")
+    cpu, other = (np.array(json.loads(run([script, arch], root).splitlines()[-1])) for arch in ("cpu", gpu))
+    assert cpu.mean() > 17, "the training has learned something"
+    assert abs(cpu.mean() - other.mean()) < 0.1
+
+
+def test_a_gpu_starts_with_right_gradients_and_says_what_it_is(gpu, root):
+    said = run(["-c", f"import tslim\nb = tslim.init({gpu!r})\nb.require_gradients()\nprint(b)"], root)
+    name = hardware.ask(f"{gpu}_devices")[0]["name"]
+    assert said.startswith(f"{gpu}: ")
+    assert name in said or len(hardware.ask(f"{gpu}_devices")) > 1
+    if "llvmpipe" in said:
+        assert "a software device" in said
