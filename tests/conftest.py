@@ -3,12 +3,32 @@
 One process, one ``ti.init``: tests that compute ask for ``cpu``; tests of another arch run in a subprocess.
 """
 
+import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+NEEDS_TORCH = re.compile(
+    r"^(import torch|from torch|from tests import .*\b(reference|device_field)|from tests\.reference|from benchmarks)", re.M
+)
+collect_ignore = (
+    []
+    if importlib.util.find_spec("torch")
+    else [path.name for path in Path(__file__).parent.glob("test_*.py") if NEEDS_TORCH.search(path.read_text())]
+)
+
+
+def pytest_report_header() -> list[str]:
+    """Says what is left out for want of torch."""
+    if not collect_ignore:
+        return []
+    left_out = ", ".join(sorted(collect_ignore))
+    return [f"torch is missing, so these are left out: {left_out} (python -m pip install -r tests/requirements.txt)"]
 
 
 def pytest_addoption(parser):
