@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 NEEDS_TORCH = re.compile(
-    r"^(import torch|from torch|from tests import .*\b(reference|device_field)|from tests\.reference|from benchmarks)", re.M
+    r"^(import torch|from torch|from tests import .*\b(reference|device_field)|from tests\.reference|from benchmarks)",
+    re.M,
 )
 collect_ignore = (
     []
