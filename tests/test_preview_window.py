@@ -148,7 +148,8 @@ def test_the_end_of_the_x_server_does_not_take_the_training_with_it(stage):
     screen.stop()
     gone = driver.until(lambda now: not now["open"])
     driver.until(lambda now: now["step"] > gone["step"] + 3)
-    assert any("training goes on without its preview" in n for n in driver.now["notices"])
+    assert any("training goes on, and preview.png is written" in n for n in driver.now["notices"])
+    until_files(folder, ["preview.png"])
 
 
 def test_the_end_of_training_leaves_the_window_open_until_the_user_closes_it(root, tmp_path):

@@ -9,27 +9,29 @@ Pausing is not coming back from ``show``. Where no window can open, ``preview.pn
 instead. What the user should be told is in ``notices``; nothing is printed.
 """
 
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 
-from tslim import display, events
+from tslim import display, events, hardware
 from tslim.errors import BackendError, RunFolderError
 from tslim.preview_budget import Budget, Progression
 from tslim.preview_controls import Controls, panel_rows
 from tslim.preview_frame import History, compose, to_uint8
 from tslim.preview_link import WindowLink
 from tslim.preview_painter import Painter, Painting
+from tslim.preview_status import free_path, shown_lines, training_lines, write_png
 
 SIZE = (1280, 800)
 COLUMN = 290
 """Width of the panel, in pixels."""
 PNG_SECONDS = 20.0
 """between two ``preview.png``, at least"""
-STALE_SECONDS = 0.5
+STALE_SECONDS = 0.4
 """a picture of a field that goes on learning should cost no more than this"""
+RESERVE_SECONDS = 0.4
+"""saved up for what the user may do next, so that it is seen at once"""
 PANEL_SECONDS = 0.3
 """between two updates of the panel while no picture is drawn"""
 STILL_SECONDS = 0.4
@@ -42,11 +44,13 @@ class Preview:
     Attributes:
         notices: lines for the user, oldest first; whoever shows them clears the list.
         writes_png: whether ``preview.png`` takes the place of a window.
+        failure: why the window is gone, empty while it is there or if the user closed it.
     """
 
     def __init__(self, link: WindowLink | None, *, share: float = 0.10, folder: Path | None = None) -> None:
         self.notices: list[str] = []
         self.writes_png = link is None
+        self.failure = ""
         self.painting: Painting | None = None
         self._link = link
         self._folder = folder
@@ -61,6 +65,7 @@ class Preview:
         self._drawn_step = -1
         self._last_move = self._last_panel = self._last_png = self._painted_at = float("-inf")
         self._said = ""
+        self._size = link.size if link is not None else SIZE
 
     @classmethod
     def open_if_possible(cls, *, share: float = 0.10, size: tuple[int, int] = SIZE) -> "Preview":
@@ -105,10 +110,11 @@ class Preview:
         elif self.writes_png and self._png_is_due(last):
             self._write_png()
         self._budget.charge(time.perf_counter() - began)
+        paused = self._controls.paused
         while self._controls.paused and self.is_open:
             self._turn(free=True)
             time.sleep(0.005)
-        self._budget.tick(time.perf_counter(), free=self._controls.paused)
+        self._budget.tick(time.perf_counter(), free=paused)
 
     def wait(self) -> None:
         """Keeps the window in use until the user closes it (or presses Ctrl-C in the terminal)."""
@@ -133,8 +139,9 @@ class Preview:
         self._painter = Painter(field, scene)
         views = {name: len(v) for name, v in self._painter.views.items()}
         self._controls = Controls(
-            self._painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains
-        )
+            self._painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains,
+            percent=round(100 * self._budget.share),
+        )  # fmt: skip
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -165,16 +172,18 @@ class Preview:
         """One look at the window: take over what the user did, draw if it is time to."""
         link, controls = self._link, self._controls
         for report in link.receive():
-            self._budget.charge(report["cpu"] / (os.cpu_count() or 1))
+            if not free:
+                self._budget.charge(report["cpu"] / hardware.cpu_count())
             controls.apply(report, COLUMN)
         if link.closed:
-            if link.reason:
-                self.notices.append(f"{link.reason}; training goes on without its preview")
-            controls.paused = False
+            self._lose_window(link.reason)
             return
         for action in controls.actions:
             self._act(action)
         controls.actions.clear()
+        self._budget.share = controls.percent / 100
+        if link.size != self._size:
+            self._size, controls.changed = link.size, True
         now = time.perf_counter()
         if controls.moved or controls.changed:
             self._progression.moved(self._pixels())
@@ -182,7 +191,7 @@ class Preview:
             controls.moved = controls.changed = False
         if not link.ready:
             return
-        if self._wants_picture(now) and (free or self._budget.allows(self._progression.cost(self._scaled_pixels()))):
+        if self._wants_picture(now) and (free or self._may_paint()):
             self._paint()
             link.send(self._compose(link.size, lines=[]), self._panel(), free=free)
             self._last_panel = now
@@ -190,16 +199,32 @@ class Preview:
             link.send(None, self._panel(), free=free)
             self._last_panel = now
 
+    def _lose_window(self, reason: str) -> None:
+        """The window is gone: closed by the user (no reason), or against his will, and then pictures take its place."""
+        self._link, self.failure = None, reason
+        self._controls.paused = False
+        if reason and self._steps:
+            self.writes_png = True
+            self.notices.append(f"{reason}; training goes on, and preview.png is written in the run folder instead")
+
     def _wants_picture(self, now: float) -> bool:
         """Whether a better or newer picture could be drawn; decides its resolution."""
         progression = self._progression
-        if self._drawn_step != self._step and now - self._last_move > STILL_SECONDS:
+        still = now - self._last_move > STILL_SECONDS
+        if still and self._drawn_step != self._step:
             if progression.done or progression.cost(self._scaled_pixels()) > STALE_SECONDS:
                 progression.moved(self._pixels(), within=STALE_SECONDS)
-        if progression.done:
-            return False
-        coarsest = self.painting is None or self._last_move > self._painted_at
-        return coarsest or now - self._last_move > STILL_SECONDS
+        return not progression.done and (still or self._asked)
+
+    def _may_paint(self) -> bool:
+        """Whether the time budget has room: down to nothing for what the user asked for, else down to a reserve."""
+        cost = self._progression.cost(self._scaled_pixels())
+        return self._budget.allows(cost if self._asked else cost + RESERVE_SECONDS)
+
+    @property
+    def _asked(self) -> bool:
+        """Whether the user has moved or chosen something that has not been drawn yet."""
+        return self.painting is None or self._last_move > self._painted_at
 
     def _pixels(self) -> int:
         """Pixels to render for the finest picture."""
@@ -236,23 +261,12 @@ class Preview:
         return views[controls.split].names[controls.view] if views and controls.on_view else "none, camera moved"
 
     def _lines(self) -> list[str]:
-        """The state in words, for the panel and for ``preview.png``; always as many lines, so that nothing jumps."""
-        controls, painting, progress = self._controls, self.painting, self._progress
-        width, height = painting.size if painting else (0, 0)
-        lines = [
-            f"shown: rank {controls.rank} of {controls.max_rank}, "
-            f"{self._painter.file_bytes(controls.rank) / 1e6:.2f} MB as file",
-            f"picture: {width} x {height}"
-            + (f", PSNR {painting.psnr:.2f} dB" if painting and painting.psnr is not None else ""),
-        ]
+        """The state in words, for the panel and for ``preview.png``."""
+        lines = shown_lines(self._controls, self.painting, self._painter.file_bytes(self._controls.rank))
         if self._steps:
-            state = "finished" if self._finished else "paused" if controls.paused else "training"
-            lines += [
-                f"{state}: step {self._step} of {self._steps}",
-                f"loss {progress.loss:.5f}, PSNR {progress.psnr:.2f} dB" if progress else " ",
-                f"{progress.rays_per_second:,.0f} rays/s, {progress.seconds_left:.0f} s left" if progress else " ",
-                f"preview: {100 * self._budget.used:.1f} % of time (max {100 * self._budget.share:.0f} %)",
-            ]
+            state = "finished" if self._finished else "paused" if self._controls.paused else "training"
+            lines.append(f"{state}: step {self._step} of {self._steps}")
+            lines += training_lines(self._progress, self._budget)
         return [*lines, self._said[:40] or " "]
 
     # -- what the user asks for once ---------------------------------------------------------------------------------
@@ -265,12 +279,13 @@ class Preview:
             controls.moved = True
             return
         stem = f"step{self._step:06}-rank{controls.rank}" if self._steps else f"rank{controls.rank}"
+        folder = self._folder or Path()
         try:
             if action == "save":
-                path = self._free_path(f"{stem}.slim")
+                path = free_path(folder, f"{stem}.slim")
                 self._painter.field.slim(controls.rank).save(path)
             else:
-                path = self._free_path(f"snapshot-{stem}.png")
+                path = free_path(folder, f"snapshot-{stem}.png")
                 self._write_snapshot(path)
         except (OSError, RunFolderError) as error:
             self._said = f"not saved: {error}"
@@ -278,20 +293,11 @@ class Preview:
             self._said = f"saved {path.name}"
             self.notices.append(f"saved {path}")
 
-    def _free_path(self, name: str) -> Path:
-        """A file in the folder that does not exist yet."""
-        base = (self._folder or Path()) / name
-        for count in range(1, 1000):
-            path = base if count == 1 else base.with_stem(f"{base.stem}-{count}")
-            if not path.exists():
-                return path
-        raise RunFolderError(f"{base.parent} holds 999 files named like {name}: remove some")
-
     def _write_snapshot(self, path: Path) -> None:
         """The current view, without captions, at its finest."""
         full = self._painter.full_size(self._controls, self._area())
         panes = self._painter.paint(self._controls, full, 1.0).panes
-        _write_png(path, np.concatenate([to_uint8(p.picture) for p in panes], axis=1))
+        write_png(path, np.concatenate([to_uint8(p.picture) for p in panes], axis=1))
 
     # -- without a window --------------------------------------------------------------------------------------------
 
@@ -309,7 +315,7 @@ class Preview:
         self._paint()
         path = (self._folder or Path()) / "preview.png"
         try:
-            _write_png(path, self._compose(SIZE, lines=self._lines()))
+            write_png(path, self._compose(SIZE, lines=self._lines()))
         except OSError as error:
             self.writes_png = False
             self.notices.append(f"no preview.png: {error}")
@@ -327,20 +333,11 @@ def view(field, *, scene=None, folder: Path | None = None, size: tuple[int, int]
     with Preview(_open(size, 1.0), share=1.0) as preview:
         preview.look_at(field, scene, folder=folder)
         preview.wait()
-        if preview._link.reason:
-            raise BackendError(preview._link.reason)
+        if preview.failure:
+            raise BackendError(preview.failure)
     return preview.notices
 
 
 def _open(size: tuple[int, int], share: float) -> WindowLink:
     # Half of the time is for the window process, which draws the panel; the rest is for rendering.
     return WindowLink(*size, title="tslim", panel_width=COLUMN, share=share / 2)
-
-
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture ((h, w, 3) uint8) so that a reader never sees half of it."""
-    from PIL import Image
-
-    temporary = path.with_name(f".{path.name}.new")
-    Image.fromarray(picture).save(temporary, format="PNG")
-    os.replace(temporary, path)

@@ -14,14 +14,16 @@ CHANNELS = ("colour", "depth", "opacity", "ranks", "error")
 HELP = (
     "drag: orbit   Shift or right: pan",
     "Ctrl + drag, Up, Down: zoom",
-    "WASD Space C: fly    R: first view",
-    "Left Right: data-set view   N: set",
-    "G: side by side      O: error map",
+    "WASD Space C: fly   R: first view",
     "M: colour, depth, opacity, ranks",
-    "J K: rank - +        F: follow",
-    "T: pause   V: save   X: snapshot",
-    "Tab: this menu       Esc: close",
+    "J K: rank - +   V: save   X: snapshot",
+    "Tab: this menu   Esc: close",
 )
+VIEWS_HELP = (
+    "Left Right: data-set view   N: set",
+    "G: side by side   O: error map",
+)
+TRAINING_HELP = ("T: pause   F: follow training's rank",)
 ZOOM_DRAG = 3.0
 """Halvings of the distance for a drag over the window's height."""
 ZOOM_KEY = 1.5
@@ -47,6 +49,8 @@ class Controls:
     """show the rank that training uses"""
     trains: bool = False
     """there is a training to follow, pause and resume"""
+    percent: int = 10
+    """of wall time that the preview may cost while training runs"""
     channel: str = "colour"
     compare: bool = False
     """side by side with the photograph and the error"""
@@ -99,6 +103,8 @@ class Controls:
                 self._set_rank(value)
             elif name == "follow":
                 self.follow = bool(value)
+            elif name == "percent":
+                self.percent = int(value)
             elif name == "view":
                 self.show_view(value)
             elif name == "set":
@@ -235,4 +241,7 @@ def panel_rows(controls: Controls, lines: list[str], view_name: str) -> list[lis
     rows.append(["button", "reset", "first view (R)"])
     rows.append(["button", "save", f"save rank {c.rank} (V)"])
     rows.append(["button", "snapshot", "snapshot (X)"])
-    return rows + [["text", line] for line in HELP]
+    if c.trains:
+        rows.append(["slider", "percent", "% of time", c.percent, 1, 100])
+    lines = HELP + (VIEWS_HELP if c.views else ()) + (TRAINING_HELP if c.trains else ())
+    return rows + [["text", line] for line in lines]

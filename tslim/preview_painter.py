@@ -8,6 +8,7 @@ from tslim import metrics, model_file
 from tslim.cameras import Cameras
 from tslim.field import Field
 from tslim.field_state import RankLayout
+from tslim.paths import path_from_dict
 from tslim.preview_camera import OrbitCamera
 from tslim.preview_controls import Controls
 from tslim.preview_frame import (
@@ -60,11 +61,11 @@ class Painter:
         views = self.views
         if views:
             return OrbitCamera.like(next(iter(views.values())).cameras, self.field.box)
-        orbit = self.field.metadata.get("path")
-        if orbit:
-            from tslim.paths import path_from_dict
-
-            return OrbitCamera.like(path_from_dict(orbit).cameras(8), self.field.box)
+        path = self.field.metadata.get("path")
+        if path:
+            camera = OrbitCamera.like(path_from_dict(path).cameras(8), self.field.box)
+            camera.exact = None  # there is no photograph to compare with
+            return camera
         return OrbitCamera(self.field.box)
 
     def full_size(self, controls: Controls, area: tuple[int, int]) -> tuple[int, int]:

@@ -1,0 +1,253 @@
+"""The preview as a consumer of events: time budget, pausing, files; with a real field and a pretended window."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+import tslim
+from tslim import events, preview
+from tslim.preview import Preview
+from tslim.preview_budget import Budget
+
+
+class PretendedWindow:
+    """Takes everything and reports what the test wants to have done."""
+
+    def __init__(self) -> None:
+        self.size, self.closed, self.reason, self.ready = (640, 480), False, "", True
+        self.todo: list[dict] = []
+        self.frames: list[np.ndarray] = []
+        self.panels: list[list] = []
+
+    def does(self, **report) -> None:
+        blank = {"size": [640, 480], "cursor": [0.7, 0.5], "buttons": [], "held": [], "pressed": [], "panel": {}}
+        self.todo.append({**blank, "cpu": 0.0, "dt": 0.02, **report})
+
+    def receive(self) -> list[dict]:
+        todo, self.todo = self.todo, []
+        return todo
+
+    def send(self, picture, panel, *, free) -> None:
+        self.panels.append(panel)
+        if picture is not None:
+            self.frames.append(picture)
+
+    def close(self, reason: str = "") -> None:
+        self.closed, self.reason = True, reason
+
+
+@pytest.fixture(scope="module")
+def scene(cpu):
+    return tslim.builtin_scene(size=32, train=4, test=3)
+
+
+@pytest.fixture
+def field(cpu, scene):
+    return tslim.Field(scene.box, max_rank=4, grid=16, near=scene.near, far=scene.far)
+
+
+def started(field, scene, folder=None, steps: int = 100) -> events.Started:
+    return events.Started(0, steps, {}, field=field, scene=scene, run_dir=folder)
+
+
+def progress(step: int, rank: int) -> events.Progress:
+    return events.Progress(step, 100, rank, 0.01, 20.0, 1000.0, 1.0, 9.0, 3.0, 1.0)
+
+
+def make(window, field, scene, folder, share: float = 1.0) -> Preview:
+    made = Preview(window, share=share)
+    made.show(started(field, scene, folder))
+    return made
+
+
+def test_the_first_picture_is_a_held_out_view_with_its_psnr_and_the_size_as_a_file(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    assert window.frames[-1].shape == (480, 640, 3)
+    text = "\n".join(row[1] for row in window.panels[-1] if row[0] == "text")
+    assert "test view: test/0" in text and "PSNR" in text
+    field.save(tmp_path / "all.slim")
+    assert f"{(tmp_path / 'all.slim').stat().st_size / 1e6:.2f} MB" in text
+    for rank in (1, 3):
+        size = field.slim(rank).save(tmp_path / f"{rank}.slim").stat().st_size
+        assert abs(shown._painter.file_bytes(rank) - size) < 10
+
+
+def test_at_full_size_the_psnr_is_that_of_the_evaluation(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    deadline = time.perf_counter() + 10
+    while shown.painting.size != (32, 32):
+        assert time.perf_counter() < deadline
+        shown._turn(free=True)
+    picture = tslim.render(field, scene.test.cameras, 0).rgb
+    assert shown.painting.psnr == pytest.approx(tslim.psnr(picture, scene.test.image(0)), abs=1e-4)
+
+
+def test_moving_the_rank_slider_changes_picture_and_size_in_the_same_turn(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    before = window.frames[-1]
+    window.does(panel={"rank": 1})
+    shown.show(events.Stepped(1, 4))
+    assert "rank 1 of 4" in window.panels[-1][0][1]
+    assert not np.array_equal(before, window.frames[-1])
+
+
+def test_the_preview_keeps_its_share_of_the_time_while_the_user_keeps_moving(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    shown.show(events.Stepped(1, 4))
+    shown._budget = Budget(0.10)
+    shown._controls.percent = 10
+    began, inside, step = time.perf_counter(), 0.0, 0
+    while time.perf_counter() - began < 3.0:
+        step += 1
+        time.sleep(0.01)  # a training step
+        window.does(cursor=[0.7 + 0.001 * step, 0.5], buttons=["LMB"])
+        entered = time.perf_counter()
+        shown.show(events.Stepped(step, 4))
+        inside += time.perf_counter() - entered
+    assert inside / (time.perf_counter() - began) < 0.16, "10 %, a picture, and one saving of a second at most"
+    assert len(window.frames) >= 4, "and it does draw"
+
+
+def test_pausing_holds_the_training_until_it_is_resumed_and_costs_nothing(field, scene, tmp_path, monkeypatch):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path, share=0.5)
+    window.does(pressed=["t"])
+    turns = []
+    turn = shown._turn
+
+    def resume_later(*, free: bool) -> None:
+        turns.append(free)
+        if len(turns) == 20:
+            window.does(pressed=["t"])
+        turn(free=free)
+
+    monkeypatch.setattr(shown, "_turn", resume_later)
+    elapsed = shown._budget.elapsed
+    shown.show(events.Stepped(1, 4))
+    assert len(turns) >= 20 and all(turns[1:])
+    assert shown._budget.elapsed - elapsed < 0.1
+
+
+def test_a_window_that_goes_away_while_paused_lets_the_training_go_on(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    window.does(pressed=["t"])
+    turn = shown._turn
+
+    def close(*, free: bool) -> None:
+        turn(free=free)
+        window.close("the display is gone")
+
+    shown._turn = close
+    shown.show(events.Stepped(1, 4))
+    shown._turn = turn
+    shown.show(events.Stepped(2, 4))
+    said = "the display is gone; training goes on, and preview.png is written in the run folder instead"
+    assert shown.notices == [said] and not shown.is_open
+    shown.show(progress(3, 4))
+    shown.show(events.Finished(3, 1.0))
+    assert shown.notices == [said] and (tmp_path / "preview.png").exists()
+
+
+def test_a_window_that_the_user_closes_is_not_spoken_of_and_not_replaced(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    window.close()
+    shown.show(progress(1, 4))
+    shown.show(events.Finished(2, 1.0))
+    assert shown.notices == [] and not list(tmp_path.iterdir())
+
+
+def test_saving_and_snapshots_never_overwrite_and_a_folder_that_is_gone_is_no_error(field, scene, tmp_path):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    for step in (7, 7):
+        window.does(panel={"rank": 2}, pressed=["v", "x"])
+        shown.show(events.Stepped(step, 4))
+    names = ["snapshot-step000007-rank2", "step000007-rank2"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [f"{names[0]}.png", f"{names[0]}-2.png", f"{names[1]}.slim", f"{names[1]}-2.slim"]
+    )
+    assert tslim.load(tmp_path / "step000007-rank2.slim").max_rank == 2
+    shown._folder = next(tmp_path.iterdir()) / "not a folder"
+    window.does(pressed=["v", "x"])
+    shown.show(events.Stepped(8, 4))
+    assert any("not saved" in row[1] for row in shown._panel() if row[0] == "text")
+
+
+@pytest.mark.parametrize("channel", ["colour", "depth", "opacity", "ranks", "error"])
+@pytest.mark.parametrize("compare", [False, True])
+def test_every_channel_is_drawn_beside_the_photograph_and_alone(field, scene, tmp_path, channel, compare):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    window.does(panel={channel: True}, pressed=["g"] if compare else [])
+    shown.show(events.Stepped(1, 4))
+    assert len(shown.painting.panes) == (3 if compare else 1)
+    assert all(np.isfinite(pane.picture).all() for pane in shown.painting.panes)
+
+
+def test_without_a_window_preview_png_is_written_now_and_then_and_at_the_end(field, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "PNG_SECONDS", 0.0)
+    shown = Preview(None, share=1.0)
+    shown.show(started(field, scene, tmp_path))
+    path = tmp_path / "preview.png"
+    assert not path.exists(), "nothing is learned yet"
+    for step in range(1, 4):
+        shown.show(events.Stepped(step, 4))
+        shown.show(progress(step, 4))
+    first = path.read_bytes()
+    field.basis[:] *= 2
+    shown.show(events.Stepped(4, 4))
+    assert path.read_bytes() != first
+    path.unlink()
+    shown.show(events.Finished(4, 1.0))
+    assert path.exists() and [p.name for p in tmp_path.iterdir()] == ["preview.png"]
+
+
+def test_a_folder_that_cannot_be_written_ends_preview_png_with_one_notice(field, scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "PNG_SECONDS", 0.0)
+    shown = Preview(None, share=1.0)
+    shown.show(started(field, scene, tmp_path / "gone"))
+    for step in range(1, 4):
+        shown.show(progress(step, 4))
+    assert len(shown.notices) == 1 and shown.notices[0].startswith("no preview.png")
+    assert not shown.writes_png
+
+
+def test_a_training_whose_rank_and_grid_grow_under_the_preview_is_shown(cpu, scene, tmp_path):
+    settings = dataclasses.replace(
+        tslim.presets.tiny(), steps=12, batch_rays=64, grow_steps=(4, 8), occupancy_steps=(6,), report_every=4
+    )
+    trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+    window = PretendedWindow()
+    with Preview(window, share=1.0) as shown:
+        for event in trainer.run():
+            shown.show(event)
+            if isinstance(event, events.Finished):
+                window.close()
+    assert len(window.frames) >= 12 and shown._history.steps == [4, 8, 12]
+    assert "finished: step 12 of 12" in "\n".join(row[1] for row in window.panels[-1] if row[0] == "text")
+
+
+def test_a_lone_model_is_shown_without_data_set(field, tmp_path):
+    window = PretendedWindow()
+    shown = Preview(window, share=1.0)
+    shown.look_at(tslim.load(field.save(tmp_path / "m.slim")), folder=tmp_path)
+    shown._turn(free=True)
+    assert shown.painting.psnr is None and len(window.frames) == 1
+    window.does(panel={"rank": 2}, held=["w"])
+    shown._turn(free=True)
+    assert "rank 2 of 4" in window.panels[-1][0][1] and len(window.frames) == 2
+
+
+def test_events_before_the_field_is_known_are_only_noted(cpu):
+    shown = Preview(PretendedWindow(), share=1.0)
+    shown.show(events.Stepped(1, 2))
+    shown.show(progress(1, 2))
+    assert shown.painting is None
