@@ -185,7 +185,7 @@ def composite_backward(
     """Adjoint of ``composite`` and of the weights, down to the density feature.
 
     In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays). Out: grad_colours (n_kept, 3); sample_grad = dL/df of
-    each used sample; ray_grad_affine (n_rays, 2): each ray's part of the gradient of its rank's density scale and shift.
+    each used sample; ray_grad_affine (n_rays, 2): each ray's part of the gradient of its rank's scale and shift.
     """
     for ray in range(n_rays):
         g = load3(grad_pixel, ray)

@@ -25,7 +25,7 @@ def tv_backward(
     components: ti.i32,
     weight: ti.f32,
 ):
-    """Adds weight * dTV/dP to the gradient arena for the first ``components`` components: each texel its own stencil."""
+    """Adds weight * dTV/dP to the gradient arena for the first ``components`` components, texel by texel."""
     per_chunk = grid[0] * grid[1] + grid[0] * grid[2] + grid[1] * grid[2]
     n_chunks = (components + CHUNK - 1) // CHUNK
     for i in range(n_chunks * per_chunk):

@@ -495,6 +495,116 @@ def appearance_backward(
                     )  # fmt: skip
 
 
+@ti.func
+def product_slope(
+    planes: ti.template(),
+    lines: ti.template(),
+    q: vec16,
+    m: ti.i32,
+    chunk: ti.i32,
+    low: ivec3,
+    frac: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+) -> vec3:
+    """Gradient in world space of sum_lane q (P L) for one chunk of one mode."""
+    plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
+    u, v, w, fu, fv, fw = mode_axes(m, low, frac)
+    at = plane_base + chunk * area + v * g_u + u
+    lt = line_base + chunk * g_w + w
+    ql = q * line_value(lines, lt, fw)
+    by_u = (ql * ((planes[at + 1] - planes[at]) * (1.0 - fv) + (planes[at + g_u + 1] - planes[at + g_u]) * fv)).sum()
+    by_v = (ql * ((planes[at + g_u] - planes[at]) * (1.0 - fu) + (planes[at + g_u + 1] - planes[at + 1]) * fu)).sum()
+    by_w = (q * plane_value(planes, at, g_u, fu, fv) * (lines[lt + 1] - lines[lt])).sum()
+    slope = vec3(by_u, by_v, by_w)
+    if m == 1:
+        slope = vec3(by_u, by_w, by_v)
+    elif m == 2:
+        slope = vec3(by_w, by_u, by_v)
+    return slope * texels_per_unit
+
+
+@ti.kernel
+def density_ray_gradient(
+    n_rays: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_grad: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    grad_o: f32_1d,
+    grad_d: f32_1d,
+):
+    """grad_o, grad_d (n_rays, 3): the density's part of dL/do and dL/dd, with samples x = o + t d at fixed t."""
+    for ray in range(n_rays):
+        o = load3(ray_o, ray)
+        d = load3(ray_d, ray)
+        by_o = vec3(0.0)
+        by_d = vec3(0.0)
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
+            by_x = vec3(0.0)
+            for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
+                q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]
+                for m in range(3):
+                    by_x += product_slope(planes, lines, q, m, chunk, low, frac, texels_per_unit, grid, max_chunks)
+            by_o += by_x
+            by_d += by_x * sample_t[s]
+        for a in ti.static(range(3)):
+            grad_o[3 * ray + a] = by_o[a]
+            grad_d[3 * ray + a] = by_d[a]
+
+
+@ti.kernel
+def appearance_ray_gradient(
+    n_rays: ti.i32,
+    n_chunks: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    ray_kept_start: i32_1d,
+    kept_t: f32_1d,
+    grad_products: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    grad_o: f32_1d,
+    grad_d: f32_1d,
+):
+    """Adds the appearance's part to grad_o and grad_d (n_rays, 3). The decoder's use of d is not differentiated."""
+    width = n_chunks * 3 * CHUNK
+    for ray in range(n_rays):
+        o = load3(ray_o, ray)
+        d = load3(ray_d, ray)
+        by_o = vec3(0.0)
+        by_d = vec3(0.0)
+        for j in range(ray_kept_start[ray], ray_kept_start[ray + 1]):
+            low, frac = grid_position(o + d * kept_t[j], box_min, texels_per_unit, grid)
+            by_x = vec3(0.0)
+            for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
+                q = load16(grad_products, j * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)
+                by_x += product_slope(
+                    planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
+                )
+            by_o += by_x
+            by_d += by_x * kept_t[j]
+        for a in ti.static(range(3)):
+            grad_o[3 * ray + a] = grad_o[3 * ray + a] + by_o[a]
+            grad_d[3 * ray + a] = grad_d[3 * ray + a] + by_d[a]
+
+
 @ti.kernel
 def basis_features(n_kept: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1d, features: f32_1d):
     """features (n, 27) = products (n, width) times the first rows of the basis. Adjoint: the two kernels below.

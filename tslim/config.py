@@ -38,12 +38,20 @@ class FieldConfig:
 class ScheduleConfig:
     """The policy that sets the active rank while training."""
 
-    policy: Literal["train", "fixed"] = "train"
-    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF)"""
+    policy: Literal["train", "fixed", "staged"] = "train"
+    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF); staged: growth in stages with prefix rays"""
     upsilon: float = 0.4
     """train: relative change of a batch's loss that raises the rank (the paper's υ)"""
     eta: int = 0
     """train: steps that must pass between two increases (the paper's η)"""
+    stage_ranks: tuple[int, ...] = (2, 4, 8, 16)
+    """staged: active rank of each stage; the last goes to the field's full rank"""
+    stage_starts: tuple[float, ...] = (0.0, 0.15, 0.35, 0.6)
+    """staged: share of the run at which each stage begins"""
+    prefix_share: float = 0.4
+    """staged: share of the rays that are rendered at a prefix"""
+    anchors: tuple[int, ...] = (1, 2, 4, 8, 12)
+    """staged: ranks that prefix rays are drawn from, where below the active rank"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,10 @@ class TrainConfig:
     steps: int = 30_000
     """optimiser steps"""
     batch_rays: int = 4096
-    """rays per step"""
+    """rays per step, at most"""
+    batch_decoded: int = 0
+    """if above 0, a step takes only as many rays as come to about this many decoded samples: while the field is still
+    diffuse, a ray costs several times what it does later"""
     lr_factors: float = 0.02
     """learning rate of planes and lines"""
     lr_network: float = 1e-3
@@ -106,6 +117,8 @@ def paper() -> TrainConfig:
 def quick() -> TrainConfig:
     """The default: a good model in minutes on two CPU cores."""
     return TrainConfig(
+        field=FieldConfig(rank_affine=True),
+        schedule=ScheduleConfig(policy="staged"),
         steps=3000,
         batch_rays=2048,
         grid_start=64,

@@ -13,7 +13,7 @@ from tslim import backend, blas, buffers
 from tslim.cameras import Cameras
 from tslim.errors import ConfigError
 from tslim.field import Factors, Field
-from tslim.field_state import AFFINE_WIDTH, N_FEATURES
+from tslim.field_state import N_FEATURES
 
 CHUNK_RAYS = 16384
 """Rays that are rendered together: enough to amortise launches, few enough to stay near the cache."""
@@ -211,7 +211,7 @@ class Pipeline:
         """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
-        of the last ``forward``. No gradient for rays.
+        of the last ``forward``; ``ray_gradients`` may follow.
         """
         field, n, config = self.field, self.n_kept, self.config
         atomic = not self._on_cpu
@@ -246,6 +246,24 @@ class Pipeline:
             self.ray_o, self.ray_d, self.ray_rank, self.products, field.appearance.planes, field.appearance.lines,
             gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), atomic,
         )  # fmt: skip
+
+    def ray_gradients(self, grad_o, grad_d) -> None:
+        """Overwrites grad_o, grad_d (n_rays, 3) with dL/do and dL/dd of the rays, after ``backward``.
+
+        Samples stay at their distances along the ray (the march is not differentiated), and the colour's dependence on
+        the viewing direction is left out.
+        """
+        field = self.field
+        vm.density_ray_gradient(
+            self.n_rays, self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
+            self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density), grad_o, grad_d,
+        )  # fmt: skip
+        if self.n_kept:
+            vm.appearance_ray_gradient(
+                self.n_rays, self.chunks, self.ray_o, self.ray_d, self.ray_rank, self.ray_kept_start, self.kept_t,
+                self.products, field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
+                grad_o, grad_d,
+            )  # fmt: skip
 
     def _basis_backward(self, gradients: Gradients) -> None:
         """Gradient of the basis; then that of the products, in their place."""

@@ -85,9 +85,11 @@ class Train(Schedule):
         self.last_increase = -1
 
     def first_rank(self) -> int:
+        """Rank 1."""
         return 1
 
     def update(self, step: int, loss: float | None) -> str | None:
+        """Grows by one where the loss jumped."""
         before, self.last_loss = self.last_loss, loss
         if before is None or loss is None or loss <= 0 or step - self.last_increase <= self.config.eta:
             return None
@@ -98,10 +100,44 @@ class Train(Schedule):
         return None
 
     def state(self) -> dict[str, Any]:
+        """Plain data to continue from."""
         return {"rank": self.rank, "last_loss": self.last_loss, "last_increase": self.last_increase}
 
 
-POLICIES: dict[str, type[Schedule]] = {"fixed": Schedule, "train": Train}
+class Staged(Schedule):
+    """Growth in stages, with prefix rays that keep what earlier stages reached.
+
+    The rank starts at ``stage_ranks[0]`` and becomes ``stage_ranks[i]`` at share ``stage_starts[i]`` of the run (the
+    last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes drawn from
+    ``anchors``, so that smaller models stay good while later ranks arrive.
+    """
+
+    def first_rank(self) -> int:
+        """The first stage's rank."""
+        return self._planned(0)
+
+    def _planned(self, step: int) -> int:
+        config = self.config
+        reached = [
+            r for r, start in zip(config.stage_ranks, config.stage_starts, strict=True) if step >= start * self.steps
+        ]
+        last = len(reached) == len(config.stage_ranks)
+        return self.max_rank if last or not reached else min(reached[-1], self.max_rank)
+
+    def update(self, step: int, loss: float | None) -> str | None:
+        """Grows when the next stage begins."""
+        planned = self._planned(step + 1)
+        if planned <= self.rank:
+            return None
+        self.rank = planned
+        return f"stage begins at {100 * (step + 1) / self.steps:.0f} % of training"
+
+    def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
+        """The configured share, over the anchors below the active rank."""
+        return self.config.prefix_share, tuple(r for r in self.config.anchors if r < self.rank)
+
+
+POLICIES: dict[str, type[Schedule]] = {"fixed": Schedule, "train": Train, "staged": Staged}
 
 
 def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule:
@@ -110,4 +146,11 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
         raise ConfigError(f"unknown schedule {config.policy!r}; known: {', '.join(POLICIES)}")
     if config.upsilon < 0 or config.eta < 0:
         raise ConfigError(f"upsilon {config.upsilon} and eta {config.eta}: both must be 0 or more")
+    starts = config.stage_starts
+    if len(config.stage_ranks) != len(starts) or not starts or starts[0] != 0 or list(starts) != sorted(starts):
+        raise ConfigError(
+            f"stage_ranks {config.stage_ranks} and stage_starts {starts}: as many of each, the starts rising from 0"
+        )
+    if not 0 <= config.prefix_share < 1 or any(r < 1 for r in (*config.anchors, *config.stage_ranks)):
+        raise ConfigError("prefix_share must be 0 to 1, anchors and stage_ranks 1 or more")
     return POLICIES[config.policy](config, max_rank, steps)

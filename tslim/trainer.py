@@ -34,6 +34,8 @@ from tslim.scene import Scene
 from tslim.schedules import make_schedule
 
 WHITE = (1.0, 1.0, 1.0)
+MIN_RAYS = 256
+"""Rays that a step takes at least."""
 STARTED_KEPT = 8
 """Samples per ray that must be worth a colour for a field to count as no longer empty."""
 
@@ -81,6 +83,8 @@ class Trainer:
         self.ray_loss = buffers.array(settings.batch_rays)
         self.lr_steps = 0
         """Steps since the learning rates last started afresh."""
+        self.batch = settings.batch_rays
+        """Rays of the next step."""
         self.l1 = settings.l1_start
         self.started = False
         """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
@@ -144,11 +148,11 @@ class Trainer:
         yield Finished(self.step, self.seconds)
 
     def _train_one(self, window: "_Window") -> None:
-        settings, pipeline, n, step = self.config, self.pipeline, self.config.batch_rays, self.step
+        settings, pipeline, n, step = self.config, self.pipeline, self.batch, self.step
         schedule, rank = self.schedule, self.schedule.rank
         self.sampler.fill(pipeline, n, self.target)
         ranks = schedule.ray_ranks(step, n, np.random.default_rng([settings.seed, 2, step]))
-        buffers.write(pipeline.ray_rank, ranks)
+        buffers.write(pipeline.ray_rank, np.pad(ranks, (0, pipeline.max_rays - n)))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
         composite.squared_error(
@@ -162,14 +166,17 @@ class Trainer:
             rank, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
             lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
         )  # fmt: skip
+        if settings.batch_decoded:
+            fitting = settings.batch_decoded * n // max(pipeline.n_kept, 1)
+            self.batch = min(max(fitting, n // 2, MIN_RAYS), 2 * n, settings.batch_rays)
         self.lr_steps += 1
         self.step += 1
         loss = None
         due = self.step % settings.report_every == 0 or self.step == settings.steps
         if schedule.needs_loss or backend.current().is_cpu or due:
             full = ranks == rank
-            loss = float(buffers.read(self.ray_loss)[full].mean(dtype=np.float64)) if full.any() else None
-            window.add(loss, pipeline)
+            loss = float(buffers.read(self.ray_loss)[:n][full].mean(dtype=np.float64)) if full.any() else None
+        window.add(loss, n, pipeline)
         self.cause = schedule.update(step, loss)
 
     def _total_variation(self, gradients, rank: int) -> None:
@@ -233,18 +240,18 @@ class Trainer:
         seconds = max(self.seconds - window.began, 1e-9)
         passed = max(self.step - window.first, 1)
         loss = window.loss / max(window.losses, 1)
-        n = settings.batch_rays * max(window.batches, 1)
+        rays = max(window.rays, 1)
         return Progress(
             step=self.step,
             steps=settings.steps,
             rank=self.rank,
             loss=loss,
             psnr=-10 * math.log10(max(loss, 1e-12)),
-            rays_per_second=settings.batch_rays * passed / seconds,
+            rays_per_second=window.rays / seconds,
             seconds=self.seconds,
             seconds_left=(settings.steps - self.step) * seconds / passed,
-            samples_per_ray=window.samples / n,
-            kept_per_ray=window.kept / n,
+            samples_per_ray=window.samples / rays,
+            kept_per_ray=window.kept / rays,
         )
 
     # -- to continue exactly -----------------------------------------------------------------------------------------
@@ -289,6 +296,7 @@ class Trainer:
             "adam_count": optimizer.count,
             "l1": self.l1,
             "started": self.started,
+            "batch": self.batch,
             "grid": list(field.grid),
             "occupancy_cells": list(field.occupancy.cells) if field.occupancy else None,
             "schedule": self.schedule.state(),
@@ -323,6 +331,7 @@ class Trainer:
         field.rank = self.rank
         self.step, self.seconds = plain["step"], plain["seconds"]
         self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
+        self.batch = plain["batch"]
 
     @classmethod
     def resume(cls, run_dir: str | Path, scene: Scene) -> "Trainer":
@@ -349,16 +358,16 @@ class Trainer:
 
 
 class _Window:
-    """Sums between two progress reports, over the batches that were looked at (on a GPU not all of them)."""
+    """Sums between two progress reports."""
 
     def __init__(self, began: float, first: int) -> None:
         self.began, self.first = began, first
-        self.batches = self.losses = self.samples = self.kept = 0
+        self.rays = self.losses = self.samples = self.kept = 0
         self.loss = 0.0
 
-    def add(self, loss: float | None, pipeline: Pipeline) -> None:
-        """One batch."""
-        self.batches += 1
+    def add(self, loss: float | None, n_rays: int, pipeline: Pipeline) -> None:
+        """One batch; a loss of None was not looked at (on a GPU most are not)."""
+        self.rays += n_rays
         self.samples += pipeline.n_samples
         self.kept += pipeline.n_kept
         if loss is not None:
