@@ -90,8 +90,9 @@ class Painter:
         image = self._render(camera, controls.rank)
         photograph = self._photograph(controls, size) if controls.on_view else None
         psnr = None if photograph is None else float(metrics.psnr(image.rgb, photograph))
-        what = f"ranks needed, yellow is {controls.rank}" if controls.channel == "ranks" else controls.channel
-        caption = f"{what}, rank {controls.rank}" + ("" if psnr is None else f", {psnr:.2f} dB")
+        channel = "colour" if controls.channel == "error" and photograph is None else controls.channel
+        what = f"ranks needed, yellow is {controls.rank}" if channel == "ranks" else f"{channel}, rank {controls.rank}"
+        caption = what + (f", {psnr:.2f} dB" if psnr is not None and channel in ("colour", "error") else "")
         if photograph is not None and controls.compare:
             panes = [
                 Pane(self._channel(image, camera, controls), caption),
