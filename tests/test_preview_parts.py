@@ -160,10 +160,18 @@ def test_savings_are_capped_and_pauses_earn_nothing():
     assert budget.saved == pytest.approx(1.0)
 
 
+def learned(cost, **options) -> Progression:
+    """A progression that has drawn a picture of every size, ``cost(pixels)`` seconds each."""
+    made = Progression(**options)
+    for k in range(3, 11):
+        made.learn(4**k, cost(4**k))
+    return made
+
+
 def test_pictures_start_coarse_after_a_move_and_become_finer_until_full_size():
-    progression = Progression(seconds_per_pixel=1e-6, moving_seconds=0.05)
-    progression.moved(pixels=640_000)
-    assert progression.scale == 0.25, "0.64 s at full size: a sixteenth of the pixels costs 0.04 s"
+    progression = learned(lambda pixels: 1e-6 * pixels, moving_seconds=0.07)
+    progression.moved(pixels=4**10)
+    assert progression.scale == 0.25, "1.05 s at full size: a sixteenth of the pixels costs 0.066 s"
     seen = []
     while not progression.done:
         seen.append(progression.scale)
@@ -172,14 +180,36 @@ def test_pictures_start_coarse_after_a_move_and_become_finer_until_full_size():
 
 
 def test_on_a_slow_machine_movement_uses_the_coarsest_picture_and_on_a_fast_one_the_full_one():
-    slow, fast = Progression(seconds_per_pixel=1.0), Progression(seconds_per_pixel=1e-9)
+    slow, fast = learned(lambda pixels: 1.0 * pixels), learned(lambda pixels: 1e-9 * pixels)
     slow.moved(640_000)
     fast.moved(640_000)
     assert (slow.scale, fast.scale) == (SCALES[-1], 1.0)
 
 
+def test_a_fixed_cost_per_picture_does_not_make_fine_pictures_look_dear_for_long():
+    # 30 ms whatever the size, as on a device whose kernel launches dominate: from the coarsest to full size within
+    # as many pictures as there are sizes.
+    progression, scales = Progression(), []
+    for _ in range(6):
+        progression.moved(40_000, within=0.4)
+        scales.append(progression.scale)
+        progression.learn(round(40_000 * progression.scale**2), 0.03)
+    assert scales[-1] == 1.0 and scales == sorted(scales)
+
+
+def test_one_slow_picture_is_forgotten_as_soon_as_a_coarser_one_was_quick():
+    progression = Progression()
+    progression.learn(4**8, 5.0)
+    assert progression.cost(4**8) == 5.0
+    progression.learn(4**7, 0.01)
+    assert progression.cost(4**8) == pytest.approx(0.04)
+
+
 def test_the_cost_estimate_follows_what_pictures_really_cost():
-    progression = Progression(seconds_per_pixel=1e-9)
+    progression = Progression()
     for _ in range(20):
         progression.learn(1000, 0.01)
-    assert progression.cost(1000) == pytest.approx(0.01, rel=0.01)
+    assert progression.cost(1000) == pytest.approx(0.01)
+    for _ in range(20):
+        progression.learn(1000, 0.05)
+    assert progression.cost(1000) == pytest.approx(0.05, rel=0.01)

@@ -1,5 +1,6 @@
 """How much the preview may cost, and how large a picture that allows. Pure bookkeeping: time is passed in."""
 
+import math
 from dataclasses import dataclass, field
 
 SCALES = (1.0, 0.5, 0.25, 0.125, 0.0625)
@@ -54,25 +55,29 @@ class Budget:
 
 @dataclass
 class Progression:
-    """Which resolution to draw next: coarse while something moves, finer by steps when it is still.
+    """Which resolution to draw next: coarse while something moves, finer by steps when it is still."""
 
-    The cost of a picture is taken to grow with its pixels; the estimate follows what pictures really cost.
-    """
-
-    seconds_per_pixel: float = 2e-6
-    """estimate of a picture's cost"""
     moving_seconds: float = 0.05
     """a picture while moving should cost no more than this"""
+    _known: dict[int, float] = field(default_factory=dict, repr=False)
+    """running mean of the seconds that pictures of about 4^k pixels have cost, by k"""
     _next: int = field(default=0, repr=False)
 
     def learn(self, pixels: int, seconds: float) -> None:
         """Notes what a picture has cost."""
-        if pixels > 0:
-            self.seconds_per_pixel += 0.3 * (seconds / pixels - self.seconds_per_pixel)
+        k = _size_class(pixels)
+        self._known[k] = seconds if k not in self._known else 0.5 * (self._known[k] + seconds)
 
     def cost(self, pixels: int) -> float:
-        """Expected seconds."""
-        return self.seconds_per_pixel * pixels
+        """Expected seconds of a picture, at most.
+
+        A picture costs something however small it is, and beyond that grows with its pixels. So a finer one costs no
+        more than its pixels' share, a coarser one no more than the finer one did; the tightest of these bounds also
+        corrects a size whose last picture was slow for another reason (kernels being compiled).
+        """
+        k = _size_class(pixels)
+        bounds = (seconds * 4.0 ** max(k - known, 0) for known, seconds in self._known.items())
+        return min(bounds, default=2e-6 * pixels)
 
     def moved(self, pixels: int, *, within: float | None = None) -> None:
         """The picture has to start anew, at the finest scale that costs no more than ``within`` seconds (by default
@@ -94,3 +99,8 @@ class Progression:
     def drawn(self) -> None:
         """The picture at ``scale`` is drawn; the next will be finer."""
         self._next -= 1
+
+
+def _size_class(pixels: int) -> int:
+    """k for about 4^k pixels."""
+    return round(math.log(max(pixels, 1), 4))
