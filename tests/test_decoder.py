@@ -119,6 +119,7 @@ CONFIGS = {
     "mlp without encodings": FieldConfig(feature_encoding=0, direction_encoding=0),
     "mlp, features encoded": FieldConfig(feature_encoding=2, direction_encoding=0),
     "mlp, odd frequencies": FieldConfig(feature_encoding=3, direction_encoding=1),
+    "mlp, narrow": FieldConfig(decoder_width=48),
     "sh": FieldConfig(decoder="sh"),
 }
 

@@ -18,6 +18,8 @@ class FieldConfig:
     """ranks that the field has room for; one rank is 1 density and 3 appearance components in each of 3 modes"""
     decoder: Literal["mlp", "sh"] = "mlp"
     """how features become colour: the paper's MLP, or spherical harmonics of degree 2 (much cheaper)"""
+    decoder_width: int = 128
+    """units in each of the MLP's two hidden layers, a multiple of 16"""
     density_activation: Literal["softplus", "relu"] = "softplus"
     """softplus for objects in a box, relu for forward-facing scenes"""
     density_shift: float = -10.0

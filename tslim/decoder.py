@@ -13,7 +13,7 @@ from kernels import decode
 from tslim import backend, buffers
 from tslim.config import FieldConfig
 from tslim.errors import ConfigError, ModelFileError
-from tslim.mlp_blas import HIDDEN, BlasMlp
+from tslim.mlp_blas import BlasMlp
 from tslim.mlp_taichi import TaichiMlp
 
 N_FEATURES = decode.N_FEATURES
@@ -29,7 +29,7 @@ class Decoder:
         blas: matrix products in BLAS on host arrays (CPU arch only) or in Taichi; by default BLAS where it can be.
 
     Raises:
-        ConfigError: an unknown kind, or frequencies outside 0..10.
+        ConfigError: an unknown kind, frequencies outside 0..10, or a width that is no multiple of 16.
     """
 
     def __init__(self, config: FieldConfig, rng: np.random.Generator, *, blas: bool | None = None) -> None:
@@ -38,6 +38,8 @@ class Decoder:
         for name in ("feature_encoding", "direction_encoding"):
             if not 0 <= getattr(config, name) <= 10:
                 raise ConfigError(f"{name} must be 0 to 10 frequencies, not {getattr(config, name)}")
+        if config.decoder_width < 16 or config.decoder_width % 16:
+            raise ConfigError(f"decoder_width {config.decoder_width}: a multiple of 16 is needed")
         self.kind = config.decoder
         self.k_features, self.k_dirs = config.feature_encoding, config.direction_encoding
         self.n_inputs = N_FEATURES + 3 + 2 * N_FEATURES * self.k_features + 6 * self.k_dirs
@@ -47,7 +49,7 @@ class Decoder:
         self.size = 0
         """Number of parameters; 0 for spherical harmonics, whose ``params`` is one unused number."""
         if self.kind == "mlp":
-            self._lay_out()
+            self._lay_out(config.decoder_width)
         self.params = buffers.array(max(self.size, 1))
         self.grads = buffers.array(max(self.size, 1))
         if self.kind == "mlp":
@@ -55,8 +57,8 @@ class Decoder:
             kind = BlasMlp if (backend.current().is_cpu if blas is None else blas) else TaichiMlp
             self._mlp = kind(self.params, self.grads, self.layout, self.k_features, self.k_dirs)
 
-    def _lay_out(self) -> None:
-        widths = (self.n_inputs, HIDDEN, HIDDEN, 3)
+    def _lay_out(self, width: int) -> None:
+        widths = (self.n_inputs, width, width, 3)
         for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False), 1):
             for name, shape in ((f"w{i}", (n_in, n_out)), (f"b{i}", (n_out,))):
                 self.layout[name] = (self.size, shape)
@@ -115,7 +117,7 @@ class Decoder:
             self._mlp.backward(n, colours, grad_colours, grad_features)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Host copies of the parameters by name, f32: w1 (inputs, 128), b1, w2 (128, 128), b2, w3 (128, 3), b3."""
+        """Host copies of the parameters by name, f32: w1 (inputs, width), b1, w2, b2, w3 (width, 3), b3."""
         values = buffers.read(self.params)
         return {
             name: values[offset : offset + int(np.prod(shape))].reshape(shape).copy()

@@ -14,9 +14,6 @@ from kernels.decode import N_FEATURES
 from tslim import backend, blas
 from tslim.blas import TILE
 
-HIDDEN = 128
-"""Width of both hidden layers."""
-
 
 def padded(width: int) -> int:
     """A row length of whole cache lines."""
@@ -26,15 +23,15 @@ def padded(width: int) -> int:
 class _Scratch:
     """What one thread needs for a tile besides the activations that are kept."""
 
-    def __init__(self, n_inputs: int, k: int, table_width: int) -> None:
+    def __init__(self, n_inputs: int, k: int, table_width: int, hidden: int) -> None:
         self.sines = np.empty((TILE, N_FEATURES), np.float32)
         self.cosines = np.empty((TILE, N_FEATURES), np.float32)
         self.other = np.empty((TILE, N_FEATURES), np.float32)
         self.directions = np.empty((TILE, table_width), np.float32)
         self.grad_output = np.empty((TILE, 3), np.float32)
-        self.active = np.empty((TILE, HIDDEN), bool)
-        self.grad_hidden1 = np.empty((TILE, HIDDEN), np.float32)
-        self.grad_hidden2 = np.empty((TILE, HIDDEN), np.float32)
+        self.active = np.empty((TILE, hidden), bool)
+        self.grad_hidden1 = np.empty((TILE, hidden), np.float32)
+        self.grad_hidden2 = np.empty((TILE, hidden), np.float32)
         self.grad_inputs = np.empty((TILE, n_inputs), np.float32)
         self.grad_sines = np.empty((TILE, N_FEATURES * k), np.float32)
         self.grad_cosines = np.empty((TILE, N_FEATURES * k), np.float32)
@@ -47,7 +44,7 @@ class BlasMlp:
         self, params: np.ndarray, grads: np.ndarray, layout: dict[str, tuple], k_features: int, k_dirs: int
     ) -> None:
         self.k_features, self.k_dirs = k_features, k_dirs
-        self.n_inputs = layout["w1"][1][0]
+        self.n_inputs, self.hidden = layout["w1"][1]
         self.n_feature_inputs = 30 + 2 * N_FEATURES * k_features
         self.grads, self.layout = grads, layout
         self.weight = {i: self._with_bias(params, i) for i in (1, 2, 3)}
@@ -55,14 +52,15 @@ class BlasMlp:
         self.capacity = 0
         self.kept = -1
         """Samples whose activations the workspace holds; -1: it was used for something else since."""
-        self._columns = {1: padded(self.n_inputs + 1), 2: padded(HIDDEN + 1), 3: padded(HIDDEN + 1)}
+        self._columns = {1: padded(self.n_inputs + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
         self._transposed = {
-            1: np.zeros((HIDDEN, padded(self.n_feature_inputs)), np.float32),
-            2: np.zeros((HIDDEN, HIDDEN), np.float32),
-            3: np.zeros((3, HIDDEN), np.float32),
+            1: np.zeros((self.hidden, padded(self.n_feature_inputs)), np.float32),
+            2: np.zeros((self.hidden, self.hidden), np.float32),
+            3: np.zeros((3, self.hidden), np.float32),
         }
         self._scratch = [
-            _Scratch(padded(self.n_feature_inputs), k_features, 4 + 6 * k_dirs) for _ in range(self.threads)
+            _Scratch(padded(self.n_feature_inputs), k_features, 4 + 6 * k_dirs, self.hidden)
+            for _ in range(self.threads)
         ]
 
     def _with_bias(self, flat: np.ndarray, layer: int) -> np.ndarray:
@@ -76,8 +74,8 @@ class BlasMlp:
             return
         self.capacity = blas.n_tiles(max(n, self.capacity * 3 // 2)) * TILE
         self.inputs = {i: np.zeros((self.capacity, columns), np.float32) for i, columns in self._columns.items()}
-        self.inputs[2][:, HIDDEN] = 1
-        self.inputs[3][:, HIDDEN] = 1
+        self.inputs[2][:, self.hidden] = 1
+        self.inputs[3][:, self.hidden] = 1
         self.partial = np.empty((self.capacity // TILE, self.grads.size), np.float32)
         self.kept = -1
 
@@ -102,10 +100,10 @@ class BlasMlp:
             for layer in (1, 2):
                 hidden = self.inputs[layer + 1][rows]
                 weight = self.weight[layer]
-                np.matmul(self.inputs[layer][rows, : len(weight)], weight, out=hidden[:, :HIDDEN])
+                np.matmul(self.inputs[layer][rows, : len(weight)], weight, out=hidden[:, : self.hidden])
                 np.maximum(hidden, 0, out=hidden)  # whole rows, the column of ones too, are quicker than parts of them
             colour = colours[start:stop]
-            np.matmul(self.inputs[3][rows, : HIDDEN + 1], self.weight[3], out=colour)
+            np.matmul(self.inputs[3][rows, : self.hidden + 1], self.weight[3], out=colour)
             np.negative(colour, out=colour)
             with np.errstate(over="ignore"):  # exp may overflow to infinity: the colour is then 0
                 np.exp(colour, out=colour)
@@ -120,8 +118,8 @@ class BlasMlp:
         colours, grad_colours = colours.reshape(-1, 3), grad_colours.reshape(-1, 3)
         grad_features = grad_features.reshape(-1, N_FEATURES)
         self._transposed[1][:, : self.n_feature_inputs] = self.weight[1][: self.n_feature_inputs].T
-        self._transposed[2][:] = self.weight[2][:HIDDEN].T
-        self._transposed[3][:] = self.weight[3][:HIDDEN].T
+        self._transposed[2][:] = self.weight[2][: self.hidden].T
+        self._transposed[3][:] = self.weight[3][: self.hidden].T
 
         def tile(start: int, stop: int, thread: int) -> None:
             rows, used, s = slice(start, stop), slice(0, stop - start), self._scratch[thread]
@@ -136,7 +134,7 @@ class BlasMlp:
                 np.matmul(inputs.T, out, out=weight_grad)
                 np.matmul(out, self._transposed[layer], out=into)
                 if layer > 1:
-                    np.greater(inputs[:, :HIDDEN], 0, out=active)
+                    np.greater(inputs[:, : self.hidden], 0, out=active)
                     into *= active
                 out = into
             self._encode_backward(self.inputs[1][rows], out, grad_features[rows], s)

@@ -3,7 +3,7 @@
 from kernels import decode
 from kernels.decode import N_FEATURES
 from tslim import buffers
-from tslim.mlp_blas import HIDDEN, padded
+from tslim.mlp_blas import padded
 
 TILE = 32768
 """Samples that are worked on together; bounds the memory for what is not kept from forward to backward."""
@@ -17,6 +17,7 @@ class TaichiMlp:
     def __init__(self, params, grads, layout: dict[str, tuple], k_features: int, k_dirs: int) -> None:
         self.params, self.grads = params, grads
         self.k_features, self.k_dirs = k_features, k_dirs
+        self.hidden = layout["w1"][1][1]
         self.rows = {i: layout[f"w{i}"][1][0] for i in (1, 2, 3)}
         self.offset = {i: layout[f"w{i}"][0] for i in (1, 2, 3)}
         self.n_feature_inputs = 30 + 2 * N_FEATURES * k_features
@@ -25,7 +26,7 @@ class TaichiMlp:
         self.kept = -1
         """Samples whose activations the workspace holds; -1: it was used for something else since."""
         self.work_rows = 0
-        self._columns = {1: padded(self.rows[1] + 1), 2: padded(HIDDEN + 1), 3: padded(HIDDEN + 1)}
+        self._columns = {1: padded(self.rows[1] + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
         self.inputs, self._work = {}, {}
 
     def reserve(self, n: int) -> None:
@@ -34,8 +35,8 @@ class TaichiMlp:
             return
         self.capacity = padded(max(n, self.capacity * 3 // 2))
         self.inputs = {i: buffers.array((self.capacity, columns)) for i, columns in self._columns.items()}
-        decode.set_column(self.inputs[2], HIDDEN, 1.0)
-        decode.set_column(self.inputs[3], HIDDEN, 1.0)
+        decode.set_column(self.inputs[2], self.hidden, 1.0)
+        decode.set_column(self.inputs[3], self.hidden, 1.0)
         self.kept = -1
 
     def _reserve_backward(self) -> None:
@@ -46,11 +47,11 @@ class TaichiMlp:
         self.work_rows = rows
         self._work = {
             "output": buffers.array((rows, 4)),
-            "hidden2": buffers.array((rows, HIDDEN)),
-            "hidden1": buffers.array((rows, HIDDEN)),
+            "hidden2": buffers.array((rows, self.hidden)),
+            "hidden1": buffers.array((rows, self.hidden)),
             "inputs": buffers.array((rows, padded(self.n_feature_inputs))),
-            "transposed1": buffers.array(HIDDEN * padded(self.rows[1])),
-            "transposed2": buffers.array(HIDDEN * HIDDEN),
+            "transposed1": buffers.array(self.hidden * padded(self.rows[1])),
+            "transposed2": buffers.array(self.hidden * self.hidden),
             "partial": buffers.array(PARTS * self.size),
         }
 
@@ -71,10 +72,10 @@ class TaichiMlp:
             )
             for i in (1, 2):
                 decode.dense(
-                    self.inputs[i], row, count, self.rows[i] + 1, self.params, self.offset[i], HIDDEN, HIDDEN, True,
-                    self.inputs[i + 1], row,
+                    self.inputs[i], row, count, self.rows[i] + 1, self.params, self.offset[i], self.hidden, self.hidden,
+                    True, self.inputs[i + 1], row,
                 )  # fmt: skip
-            decode.output(self.inputs[3], row, count, HIDDEN + 1, self.params, self.offset[3], colours, start)
+            decode.output(self.inputs[3], row, count, self.hidden + 1, self.params, self.offset[3], colours, start)
         self.kept = n if keep else -1
 
     def backward(self, n: int, colours, grad_colours, grad_features) -> None:
@@ -86,23 +87,32 @@ class TaichiMlp:
         work = self._work
         output, hidden2, hidden1, inputs = work["output"], work["hidden2"], work["hidden1"], work["inputs"]
         stride = padded(self.rows[1])
-        decode.transpose(self.params, self.offset[1], self.rows[1], HIDDEN, work["transposed1"], stride)
-        decode.transpose(self.params, self.offset[2], HIDDEN, HIDDEN, work["transposed2"], HIDDEN)
+        decode.transpose(self.params, self.offset[1], self.rows[1], self.hidden, work["transposed1"], stride)
+        decode.transpose(self.params, self.offset[2], self.hidden, self.hidden, work["transposed2"], self.hidden)
         work["partial"].fill(0)
         for start in range(0, n, TILE):
             count = min(TILE, n - start)
             decode.output_backward(
-                colours, grad_colours, start, count, self.inputs[3], start, self.params, self.offset[3], HIDDEN,
+                colours, grad_colours, start, count, self.inputs[3], start, self.params, self.offset[3], self.hidden,
                 output, hidden2,
             )  # fmt: skip
             self._weight_gradient(3, start, count, output, 3)
-            self._weight_gradient(2, start, count, hidden2, HIDDEN)
+            self._weight_gradient(2, start, count, hidden2, self.hidden)
             decode.dense_backward(
-                hidden2, count, HIDDEN, work["transposed2"], HIDDEN, HIDDEN, self.inputs[2], start, True, hidden1
+                hidden2,
+                count,
+                self.hidden,
+                work["transposed2"],
+                self.hidden,
+                self.hidden,
+                self.inputs[2],
+                start,
+                True,
+                hidden1,
             )
-            self._weight_gradient(1, start, count, hidden1, HIDDEN)
+            self._weight_gradient(1, start, count, hidden1, self.hidden)
             decode.dense_backward(
-                hidden1, count, HIDDEN, work["transposed1"], stride, self.n_feature_inputs, self.inputs[1], start,
+                hidden1, count, self.hidden, work["transposed1"], stride, self.n_feature_inputs, self.inputs[1], start,
                 False, inputs,
             )  # fmt: skip
             decode.encode_backward(self.inputs[1], start, inputs, start, count, grad_features, self.k_features)
