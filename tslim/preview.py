@@ -163,6 +163,7 @@ class Preview:
             self._said = "training is finished"
             if self._controls is not None:
                 self._controls.trains = self._controls.paused = False
+                self._controls.changed = True
         else:
             self._said = str(event)
 
