@@ -49,6 +49,14 @@ def trained(cpu, tmp_path_factory) -> tuple[Path, str]:
     return run, out
 
 
+@pytest.fixture(scope="module")
+def bare(trained, tmp_path_factory) -> Path:
+    """The same model without anything that it remembers."""
+    state = model_file.read(trained[0] / "model.slim")
+    state.metadata = {}
+    return model_file.write(state, tmp_path_factory.mktemp("bare") / "bare.slim")
+
+
 def test_training_leaves_everything_it_lists(trained):
     run, out = trained
     listed = [Path(line.split("  ")[1]) for line in out[out.index("wrote") :].splitlines()[1:]]
@@ -217,6 +225,7 @@ def test_doctor_reports_on_this_machine():
         (["eval", "{run}", "--out", "{run}/model.slim"], "is a file"),
         (["eval", "{tmp}/none"], "no such run folder or model file"),
         (["eval", "{tmp}"], "holds no run"),
+        (["eval", "{bare}"], "--scene"),
         (["slim", "{run}", "-o", "{tmp}/s.slim"], "either --rank or --max-mb"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "0"], "ranks 1 to 4"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "5"], "ranks 1 to 4"),
@@ -232,6 +241,7 @@ def test_doctor_reports_on_this_machine():
         (["render", "{run}", "-o", "{tmp}/a", "--downscale", "2"], "--downscale has no effect"),
         (["render", "{run}", "-o", "{tmp}/a", "--path", "test", "--frames", "3"], "--frames has no effect"),
         (["render", "{run}", "-o", "{run}/config.json/a.mp4"], "is a file"),
+        (["render", "{bare}", "-o", "{tmp}/a.mp4"], "knows: none"),
         (["train", "{tmp}/none"], "no such folder"),
         (["train", "{tmp}"], "unknown format"),
         (["train", "--downscale", "0"], "downscale 0"),
@@ -252,11 +262,11 @@ def test_doctor_reports_on_this_machine():
         (["info", "{tmp}/none"], "none"),
     ],
 )
-def test_nonsense_is_one_clear_line_and_leaves_nothing(trained, tmp_path, monkeypatch, words, expected):
+def test_nonsense_is_one_clear_line_and_leaves_nothing(trained, bare, tmp_path, monkeypatch, words, expected):
     run, _ = trained
     monkeypatch.chdir(tmp_path)
     before = contents(run)
-    assert expected in refused(*(word.format(run=run, tmp=tmp_path) for word in words))
+    assert expected in refused(*(word.format(run=run, tmp=tmp_path, bare=bare) for word in words))
     assert contents(run) == before
     assert not list(tmp_path.iterdir())
 

@@ -249,11 +249,13 @@ def _cameras_for(given: options.Render, metadata: dict[str, Any], folder: RunFol
         if len(views) == 0:
             raise SceneError("this scene has no test views: use --path orbit or spiral")
         return views.cameras[:1] if single else views.cameras
-    known = metadata.get("paths", {})
-    if given.path not in known:
-        have = f"; it knows {', '.join(known)}" if known else ""
-        raise ConfigError(f"{given.model} does not know a camera path {given.path}{have}")
-    path = paths.path_from_dict(known[given.path])
+    # What the trainer notes is the path that suits the scene; ``train`` adds the others.
+    own = metadata.get("path") or {}
+    every = {**({own["path"]: own} if "path" in own else {}), **metadata.get("paths", {})}
+    known = own if given.path == "auto" else every.get(given.path)
+    if not known:
+        raise ConfigError(f"{given.model} does not know a path {given.path}; it knows: {', '.join(every) or 'none'}")
+    path = paths.path_from_dict(known)
     if given.size is not None:
         path = replace(path, size=parse_size(given.size))
     return path.cameras(given.frames or (1 if single else DEFAULT_FRAMES))
@@ -276,8 +278,8 @@ def _model_info(path: Path, console: Console) -> None:
         rows.append(("trained on", f"{kept['scene']} ({kept.get('format', '?')})"))
     if "steps" in kept:
         rows.append(("training", f"{kept['steps']} steps in {kept.get('seconds', 0):.0f} s"))
-    if "paths" in kept:
-        rows.append(("camera paths", ", ".join(kept["paths"])))
+    if "path" in kept:
+        rows.append(("camera path", kept["path"].get("path", "?")))
     console.facts_table(rows, title=str(path))
 
 

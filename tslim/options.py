@@ -104,8 +104,9 @@ class Render:
     """run folder or model file"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
     """film (.mp4, .gif), one picture (.png), or a folder of pictures (no suffix)"""
-    path: Literal["orbit", "spiral", "test"] = "orbit"
-    """orbit around the scene, spiral in front of it, or its test cameras (these need the photographs)"""
+    path: Literal["auto", "orbit", "spiral", "test"] = "auto"
+    """orbit around the scene, spiral in front of it, its test cameras (these need the photographs), or auto: the one
+    that suits the scene"""
     what: Literal["rgb", "depth", "opacity"] = "rgb"
     """colour, distance or opacity"""
     rank: Annotated[int | None, _maybe("INT")] = None
