@@ -134,7 +134,8 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
     vm.appearance_backward(
         n, n_chunks, n_bands, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
         samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
-        arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where, field.appearance_chunks, device_field.by_atomics(),
+        arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
+        field.appearance_chunks, device_field.by_atomics(),
     )  # fmt: skip
     twin = field.reference()
     x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))
@@ -204,7 +205,8 @@ def test_the_feature_affine_and_its_adjoint_agree_with_the_twin(arenas, samples)
     grad_affine = np.zeros(13 * 56, np.float32)
     vm.feature_affine(n, samples.ray, samples.ranks, field.affine, raw, features)
     vm.feature_affine_backward(n, samples.ray, samples.ranks, field.affine, raw, grad, grad_affine)
-    x, rows = torch.tensor(raw.reshape(n, 27)).double().requires_grad_(), torch.tensor(field.state.affine).double().requires_grad_()
+    x = torch.tensor(raw.reshape(n, 27)).double().requires_grad_()
+    rows = torch.tensor(field.state.affine).double().requires_grad_()
     row = rows[point_ranks(samples) - 1]
     right = row[:, 2:29] * x + row[:, 29:]
     right.backward(torch.tensor(upstream.reshape(n, 27)).double())
