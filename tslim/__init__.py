@@ -20,6 +20,7 @@ _HOMES = {
     "tslim.config": ("FieldConfig", "ScheduleConfig", "TrainConfig"),
     "tslim.data": ("load_scene",),
     "tslim.data.builtin": ("builtin_scene",),
+    "tslim.differentiable": ("DifferentiableRenderer",),
     "tslim.errors": (
         "TslimError",
         "BackendError",

@@ -1,0 +1,121 @@
+"""The renderer inside ``ti.ad.Tape``: gradients of a loss kernel of ours flow through it to every parameter."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests import device_field, reference
+from tests.device_field import assert_gradient
+from tests.test_gradients_pipeline import BACKGROUND, N_RAYS, make_field, make_rays
+from tslim.errors import ConfigError
+
+GAIN = np.array([0.8, 1.1, 1.3], np.float32)
+
+
+class Photograph:
+    """A loss with a parameter of its own: sum of (gain · rgb − target)² + opacity² + 0.1 depth."""
+
+    def __init__(self, renderer, target: np.ndarray) -> None:
+        import taichi as ti
+
+        self.renderer = renderer
+        self.gain = ti.Vector.field(3, ti.f32, (), needs_grad=True)
+        self.loss = ti.field(ti.f32, (), needs_grad=True)
+        self.target = ti.Vector.field(3, ti.f32, N_RAYS)
+        self.target.from_numpy(target)
+        self.gain.from_numpy(GAIN)
+        rgb, opacity, depth, gain, aim, loss = (
+            renderer.rgb, renderer.opacity, renderer.depth, self.gain, self.target, self.loss,
+        )  # fmt: skip
+
+        @ti.kernel
+        def compare():
+            for i in range(N_RAYS):
+                e = gain[None] * rgb[i] - aim[i]
+                loss[None] += e.dot(e) + opacity[i] ** 2 + 0.1 * depth[i]
+
+        self.compare = compare
+
+    def differentiate(self) -> float:
+        """The loss, leaving gradients where they belong."""
+        import taichi as ti
+
+        with ti.ad.Tape(self.loss):
+            self.renderer.render()
+            self.compare()
+        return self.loss[None]
+
+
+def make(**options):
+    from tslim.differentiable import DifferentiableRenderer
+    from tslim.renderer import MarchConfig
+
+    field, state = make_field(**options)
+    origins, directions, ranks = make_rays()
+    renderer = DifferentiableRenderer(
+        field, origins, 3 * directions, rank=ranks, background=BACKGROUND, config=MarchConfig(stop_transmittance=0.0)
+    )
+    target = np.random.default_rng(61).random((N_RAYS, 3)).astype(np.float32)
+    return Photograph(renderer, target), field, state, target
+
+
+@pytest.mark.parametrize("decoder", ["mlp", "sh"])
+def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, decoder):
+    photograph, _, state, target = make(decoder=decoder)
+    renderer = photograph.renderer
+    value = photograph.differentiate()
+    ours, p = renderer.gradients(), renderer._pipeline
+
+    twin = reference.ReferenceField.from_state(state, requires_grad=True)
+    start = np.array(p.ray_start)
+    ray = torch.tensor(np.repeat(np.arange(N_RAYS), np.diff(start)))
+    origins, directions = (torch.tensor(np.array(a).reshape(-1, 3)).double() for a in (p.ray_o, p.ray_d))
+    seen = reference.render_samples(
+        twin, origins, directions, ray, torch.tensor(p.sample_t[: p.n_samples]).double(),
+        torch.full((p.n_samples,), p.step, dtype=torch.float64), torch.tensor(p.ray_rank).long(),
+        torch.tensor(BACKGROUND).double(),
+    )  # fmt: skip
+    gain = torch.tensor(GAIN).double().requires_grad_()
+    squares = ((gain * seen.rgb - torch.tensor(target).double()) ** 2).sum()
+    loss = squares + (seen.opacity**2).sum() + 0.1 * seen.depth.sum()
+    loss.backward()
+    assert value == pytest.approx(float(loss), rel=1e-5)
+    assert_gradient("gain", photograph.gain.grad.to_numpy(), gain.grad)
+    for name, tensor in twin.named_parameters().items():
+        assert_gradient(name, ours[name], tensor.grad, tolerance=5e-4)
+
+
+def test_a_second_tape_starts_from_zero_gradients(cpu):
+    photograph, _, _, _ = make()
+    photograph.differentiate()
+    first = photograph.renderer.gradients()
+    photograph.differentiate()
+    for name, values in photograph.renderer.gradients().items():
+        assert values.tobytes() == first[name].tobytes(), name
+
+
+def test_the_gradient_of_a_decoder_weight_agrees_with_central_differences_through_the_tape(cpu):
+    photograph, field, _, _ = make()
+    photograph.differentiate()
+    gradient = photograph.renderer.gradients()["decoder.b3"]
+    offset, _ = field.decoder.layout["b3"]
+    for channel in range(3):
+        ends = []
+        for sign in (1, -1):
+            field.decoder.params[offset + channel] += sign * 0.02
+            ends.append(photograph.differentiate())
+            field.decoder.params[offset + channel] -= sign * 0.02
+        assert (ends[0] - ends[1]) / 0.04 == pytest.approx(gradient[channel], rel=5e-3)
+
+
+def test_rays_and_ranks_that_make_no_sense_are_refused(cpu):
+    from tslim.differentiable import DifferentiableRenderer
+    from tslim.field import Field
+
+    field = Field.from_state(device_field.random_state(np.random.default_rng(1)))
+    one = np.ones((1, 3))
+    with pytest.raises(ConfigError, match="expected"):
+        DifferentiableRenderer(field, one, np.ones((2, 3)))
+    for rank in (0, 14):
+        with pytest.raises(ConfigError, match="1 to 13"):
+            DifferentiableRenderer(field, one, one, rank=rank)
