@@ -33,14 +33,14 @@ class Options:
     scene: str | None = None
     """a data set to take rays from; the built-in scene if not given"""
     model: Path | None = None
-    """a model file of that scene to start from; if not given, a field is trained for a minute"""
+    """a model file of that scene to start from; if not given, a field is trained for a minute or two"""
     grids: tuple[int, ...] = (128, 300)
     """grid sides of the parts step and twin"""
     steps: int = 20
     """steps timed for each median"""
     rounds: int = 5
     """turns of ours and the twin's"""
-    warm_steps: int = 400
+    warm_steps: int = 1000
     """steps that the field is trained for when there is no model"""
     plot: Path | None = None
     """where to put the picture of the part growth"""
@@ -61,9 +61,8 @@ def main(options: Options) -> None:
         load, seconds = workload.prepare(
             options.scene, options.model, warm_steps=options.warm_steps, max_grid=max(300, *options.grids)
         )
-        report.say(
-            f"field ready after {seconds:.0f} s, {100 * load.field.occupancy.share():.1f} % of its box occupied\n"
-        )
+        share = load.field.occupancy.share() if load.field.occupancy else 1.0
+        report.say(f"field ready after {seconds:.0f} s, {100 * share:.1f} % of its box occupied\n")
         if "step" in options.only:
             parts.step(load, ceiling, report, list(options.grids), options.steps)
         if "twin" in options.only:

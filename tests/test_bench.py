@@ -1,0 +1,82 @@
+"""The benchmark measures what it says, keeps every figure that it prints, and leaves what it timed as it was."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.machine import Machine
+from benchmarks.report import Report
+from benchmarks.stages import Counts, Stopwatch, minimal_work
+
+
+def test_a_stage_inside_another_is_counted_once():
+    watch = Stopwatch()
+    inner = watch.around("inner", lambda: time.sleep(0.02))
+
+    def work():
+        time.sleep(0.01)
+        inner()
+        inner()
+
+    began = time.perf_counter()
+    watch.around("outer", work)()
+    time.sleep(0.015)
+    total = time.perf_counter() - began
+    watch.end_step(total)
+    took = watch.medians_ms()
+    assert took["inner"] == pytest.approx(40, rel=0.4)
+    assert took["outer"] == pytest.approx(10, rel=0.8)
+    assert took["other"] == pytest.approx(15, rel=0.6)
+    assert sum(took.values()) == pytest.approx(1e3 * total)
+
+
+def test_the_roofline_is_the_larger_of_arithmetic_and_traffic():
+    machine = Machine(gemm_gflops=100, bandwidth_gbs=20)
+    # 10^9 operations at 10^11 a second are 10 ms; 10^8 bytes at 2 10^10 a second are 5 ms.
+    assert machine.roofline_ms(1e9, 1e8) == pytest.approx(10)
+    assert machine.roofline_ms(1e8, 1e8) == pytest.approx(5)
+
+
+def test_the_work_of_a_step_is_that_counted_by_hand():
+    work = minimal_work(Counts(rays=10, samples=300, used=200, kept=50, rank=2, grid=(20, 30, 40)))
+    # Decoder, per sample: 2 (150 128 + 128 128 + 128 3) operations, and 12 for each of 30 sines and cosines.
+    assert work["decode"].flops == 50 * (2 * (19200 + 16384 + 384) + 360)
+    # Its adjoint: the same for the weights, and 2 (135 128 + 128 128 + 128 3) for the inputs.
+    assert work["decode adjoint"].flops == 50 * (71936 + 2 * (17280 + 16384 + 384) + 360)
+    # Density: 3 modes x 2 components, 10 operations to interpolate and 2 to multiply and add, and 40 a sample.
+    assert work["density"].flops == 200 * (6 * 12 + 40)
+    # Its texels: 600 + 800 + 1200 + 90 = 2690 a component of 3 planes and 3 lines, fewer than 18 x 200; 2 components.
+    assert work["density"].n_bytes == 4 * 2 * 2690 + 4 * 3 * 200
+    # Adam moves 8 numbers for each of 2 (1 + 3) 2690 texels, 18 x 27 of the basis and 35968 of the decoder.
+    assert work["update"].n_bytes == 4 * 8 * (8 * 2690 + 18 * 27 + 35968)
+
+
+def test_every_figure_that_is_printed_is_kept(tmp_path, capsys):
+    report = Report()
+    report.table("step", "A step", [{"stage": "march", "ms": 1.5}])
+    report.ratio("twin_over_ours", "the twin over ours", 21.54321, 20)
+    path = tmp_path / "out" / "bench.json"
+    report.write(path)
+    kept = json.loads(path.read_text())
+    assert kept == {"ratio": {"twin_over_ours": 21.543}, "step": [{"stage": "march", "ms": 1.5}]}
+    printed = capsys.readouterr().out
+    assert "march" in printed and "1.5" in printed and "21.54" in printed and "at least 20" in printed
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_from_a_bare_checkout(root, tmp_path):
+    out = tmp_path / "bench.json"
+    command = [sys.executable, "apps/bench.py", "--only", "step", "twin", "--grids", "32", "--steps", "2", "--rounds",
+               "1", "--warm-steps", "30", "--json", str(out)]  # fmt: skip
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(out.read_text())
+    assert figures["machine"][0]["GEMM GFLOP/s"] > 0
+    stages = {row["stage"]: row["ms"] for row in figures["step_32_rank16"]}
+    accounted = sum(ms for name, ms in stages.items() if name != "whole step")
+    assert accounted == pytest.approx(stages["whole step"])
+    assert all(stages[name] > 0 for name in ("march", "density", "decode", "decode adjoint", "update"))
+    assert figures["ratio"]["twin_over_ours_32_rank16"] == pytest.approx(figures["twin"][0]["ratio"], abs=1e-3)
