@@ -9,7 +9,6 @@ import pytest
 import tslim
 from tslim import events, preview
 from tslim.preview import Preview
-from tslim.preview_budget import Budget
 
 
 class PretendedWindow:
@@ -29,7 +28,7 @@ class PretendedWindow:
         todo, self.todo = self.todo, []
         return todo
 
-    def send(self, picture, panel, *, free) -> None:
+    def send(self, picture, panel, *, share) -> None:
         self.panels.append(panel)
         if picture is not None:
             self.frames.append(picture)
@@ -96,22 +95,65 @@ def test_moving_the_rank_slider_changes_picture_and_size_in_the_same_turn(field,
     assert not np.array_equal(before, window.frames[-1])
 
 
-def test_the_preview_keeps_its_share_of_the_time_while_the_user_keeps_moving(field, scene, tmp_path):
-    window = PretendedWindow()
-    shown = make(window, field, scene, tmp_path)
-    shown.show(events.Stepped(1, 4))
-    shown._budget = Budget(0.10)
-    shown._controls.percent = 10
-    began, inside, step = time.perf_counter(), 0.0, 0
-    while time.perf_counter() - began < 3.0:
+class Clock:
+    """Stands in for the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize("moves", [True, False])
+@pytest.mark.parametrize("cost", [0.03, 0.7])
+def test_the_preview_keeps_its_share_of_the_time(field, scene, tmp_path, monkeypatch, cost, moves):
+    clock, window = Clock(), PretendedWindow()
+    monkeypatch.setattr(preview, "time", clock)
+    shown = make(window, field, scene, tmp_path, share=0.10)
+    paint, painted = shown._painter.paint, []
+
+    def slowly(*given):
+        painted.append(clock.now)
+        clock.now += cost
+        return paint(*given) if len(painted) == 1 else shown.painting
+
+    monkeypatch.setattr(shown._painter, "paint", slowly)
+    step = 0
+    while clock.now < 60:
         step += 1
-        time.sleep(0.01)  # a training step
-        window.does(cursor=[0.7 + 0.001 * step, 0.5], buttons=["LMB"])
-        entered = time.perf_counter()
+        clock.now += 0.1  # a training step
+        if moves:
+            window.does(cursor=[0.3 + 0.7 * (step % 2), 0.5], buttons=["LMB"])
         shown.show(events.Stepped(step, 4))
-        inside += time.perf_counter() - entered
-    assert inside / (time.perf_counter() - began) < 0.16, "10 %, a picture, and one saving of a second at most"
-    assert len(window.frames) >= 4, "and it does draw"
+    spent = cost * len(painted)
+    assert spent <= 0.10 * clock.now + cost
+    assert spent >= 0.05 * clock.now, "and it uses what it was granted"
+    assert shown._budget.used == pytest.approx(spent / clock.now, rel=0.1)
+
+
+def test_what_the_user_does_is_seen_at_once_even_while_training_is_drawn_all_the_time(
+    field, scene, tmp_path, monkeypatch
+):
+    clock, window = Clock(), PretendedWindow()
+    monkeypatch.setattr(preview, "time", clock)
+    shown = make(window, field, scene, tmp_path, share=0.10)
+    monkeypatch.setattr(shown._painter, "paint", lambda *given, paint=shown._painter.paint: (
+        clock.sleep(0.04), paint(*given))[1])  # fmt: skip
+    for step in range(200):
+        clock.now += 0.1
+        shown.show(events.Stepped(step, 4))
+    frames = len(window.frames)
+    assert frames > 20
+    for rank in (1, 3, 2, 4, 1):
+        clock.now += 0.1
+        window.does(panel={"rank": rank})
+        shown.show(events.Stepped(step, 4))
+        assert f"rank {rank} of 4" in window.panels[-1][0][1]
+    assert len(window.frames) == frames + 5
 
 
 def test_pausing_holds_the_training_until_it_is_resumed_and_costs_nothing(field, scene, tmp_path, monkeypatch):

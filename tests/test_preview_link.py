@@ -17,7 +17,7 @@ def link_to(program: str) -> WindowLink:
         def _program(arguments: tuple) -> str:
             return f"import json, sys, time\n{program}"
 
-    return Fake(640, 480, title="test", panel_width=100, share=0.05)
+    return Fake(640, 480, title="test", panel_width=100)
 
 
 def until(condition, seconds: float = 10.0) -> None:
@@ -47,11 +47,11 @@ def test_pictures_and_panel_arrive_and_reports_come_back():
     link = link_to("FOLDER = sys.stdin.readline().strip()\n" + ECHO)
     link._process.stdin.write(f"{link.folder}\n")
     picture = np.full((4, 6, 3), 7, np.uint8)
-    link.send(picture, [["text", "hello"]], free=True)
+    link.send(picture, [["text", "hello"]], share=0.05)
     assert not link.ready, "one message at a time"
     reports: list[dict] = []
     until(lambda: reports.extend(link.receive()) or reports)
-    assert reports[0]["told"] == {"seq": 1, "frame": [1, 6, 4], "panel": [["text", "hello"]], "free": True}
+    assert reports[0]["told"] == {"seq": 1, "frame": [1, 6, 4], "panel": [["text", "hello"]], "share": 0.05}
     assert reports[0]["raw"] == "070707" and link.size == (320, 200) and link.ready
     folder = link.folder
     link.close()
@@ -71,7 +71,7 @@ def test_a_window_process_that_ends_is_noticed_with_its_reason(program, reason):
     link = link_to(program)
     until(lambda: closed(link))
     assert reason in link.reason and bool(link.reason) == bool(reason)
-    link.send(np.zeros((4, 4, 3), np.uint8), [], free=False)
+    link.send(np.zeros((4, 4, 3), np.uint8), [], share=0.05)
     assert link.receive() == []
 
 
@@ -81,7 +81,7 @@ def test_a_window_process_that_hangs_never_blocks_and_is_given_up(monkeypatch):
     picture = np.zeros((800, 1280, 3), np.uint8)
     began = time.perf_counter()
     for _ in range(100):
-        link.send(picture, [["text", "x" * 1000]] * 30, free=False)
+        link.send(picture, [["text", "x" * 1000]] * 30, share=0.05)
     assert time.perf_counter() - began < 1
     until(lambda: closed(link))
     assert "not answered" in link.reason

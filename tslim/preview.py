@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tslim import display, events, hardware
-from tslim.errors import BackendError, RunFolderError
+from tslim.errors import BackendError, TslimError
 from tslim.preview_budget import Budget, Progression
 from tslim.preview_controls import Controls, panel_rows
 from tslim.preview_frame import History, compose, to_uint8
@@ -24,6 +24,7 @@ from tslim.preview_painter import Painter, Painting
 from tslim.preview_status import free_path, shown_lines, training_lines, write_png
 
 SIZE = (1280, 800)
+TITLE = "tslim"
 COLUMN = 290
 """Width of the panel, in pixels."""
 PNG_SECONDS = 20.0
@@ -77,7 +78,7 @@ class Preview:
         """
         problem = display.why_no_window()
         if problem is None:
-            return cls(_open(size, share), share=share)
+            return cls(WindowLink(*size, title=TITLE, panel_width=COLUMN), share=share)
         preview = cls(None, share=share)
         preview.notices.append(f"no preview window: {problem}; preview.png is written in the run folder instead")
         return preview
@@ -149,7 +150,7 @@ class Preview:
         self._step = event.step
         if isinstance(event, events.Started):
             self._steps = event.steps
-            if event.field is not None:
+            if event.field is not None and (self._painter is None or self._painter.field is not event.field):
                 self.look_at(event.field, event.scene, folder=event.run_dir, trains=True)
         elif isinstance(event, events.Stepped):
             if self._controls is not None:
@@ -194,11 +195,14 @@ class Preview:
             return
         if self._wants_picture(now) and (free or self._may_paint()):
             self._paint()
-            link.send(self._compose(link.size, lines=[]), self._panel(), free=free)
-            self._last_panel = now
+            picture = self._compose(link.size, lines=[])
         elif now - self._last_panel > PANEL_SECONDS:
-            link.send(None, self._panel(), free=free)
-            self._last_panel = now
+            picture = None
+        else:
+            return
+        # Half of the share is for the window's process, which draws the panel; the rest is for rendering.
+        link.send(picture, self._panel(), share=1.0 if free else self._budget.share / 2)
+        self._last_panel = now
 
     def _lose_window(self, reason: str) -> None:
         """The window is gone: closed by the user (no reason), or against his will, and then pictures take its place."""
@@ -288,7 +292,7 @@ class Preview:
             else:
                 path = free_path(folder, f"snapshot-{stem}.png")
                 self._write_snapshot(path)
-        except (OSError, RunFolderError) as error:
+        except (OSError, TslimError) as error:
             self._said = f"not saved: {error}"
         else:
             self._said = f"saved {path.name}"
@@ -331,14 +335,9 @@ def view(field, *, scene=None, folder: Path | None = None, size: tuple[int, int]
     problem = display.why_no_window()
     if problem is not None:
         raise BackendError(f"no window can open: {problem}")
-    with Preview(_open(size, 1.0), share=1.0) as preview:
+    with Preview(WindowLink(*size, title=TITLE, panel_width=COLUMN), share=1.0) as preview:
         preview.look_at(field, scene, folder=folder)
         preview.wait()
         if preview.failure:
             raise BackendError(preview.failure)
     return preview.notices
-
-
-def _open(size: tuple[int, int], share: float) -> WindowLink:
-    # Half of the time is for the window process, which draws the panel; the rest is for rendering.
-    return WindowLink(*size, title="tslim", panel_width=COLUMN, share=share / 2)

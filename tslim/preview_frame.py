@@ -109,8 +109,8 @@ def shrink(picture: np.ndarray, factor: float, width: int, height: int) -> np.nd
 
 
 def to_uint8(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) in [0, 1] to uint8, rounded."""
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    """(h, w, 3) in [0, 1] to uint8, rounded; NaN, of a field that has diverged, becomes black."""
+    return (np.nan_to_num(np.clip(picture, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 
 def pane_size(width: int, height: int, n_panes: int, curves: bool) -> tuple[int, int]:

@@ -25,7 +25,7 @@ SILENCE_SECONDS = 20.0
 class WindowLink:
     """A window in another process. ``closed`` says whether it is gone, ``reason`` why (empty if the user closed it)."""
 
-    def __init__(self, width: int, height: int, *, title: str, panel_width: int, share: float) -> None:
+    def __init__(self, width: int, height: int, *, title: str, panel_width: int) -> None:
         """Starts the window process; it is usable at once, and shows what is sent when it is up."""
         self.folder = Path(tempfile.mkdtemp(prefix="tslim-preview-"))
         self.size = (width, height)
@@ -34,7 +34,7 @@ class WindowLink:
         self._sent_at = time.perf_counter()
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._log = open(self.folder / "log", "w+")  # noqa: SIM115 (closed in close)
-        arguments = (str(self.folder), width, height, title, panel_width, share)
+        arguments = (str(self.folder), width, height, title, panel_width)
         self._process = subprocess.Popen(
             [sys.executable, "-c", self._program(arguments)],
             stdin=subprocess.PIPE,
@@ -63,8 +63,11 @@ class WindowLink:
         """Whether the window has seen everything that was sent, so that more may be sent."""
         return not self.closed and self._seen == self._seq
 
-    def send(self, picture: np.ndarray | None, panel: list[list], *, free: bool) -> None:
-        """Shows a picture ((h, w, 3) uint8; None keeps the last) and the panel's rows. Only when ``ready``."""
+    def send(self, picture: np.ndarray | None, panel: list[list], *, share: float) -> None:
+        """Shows a picture ((h, w, 3) uint8; None keeps the last) and the panel's rows. Only when ``ready``.
+
+        ``share`` of the time is what the window's process may take while the user does nothing.
+        """
         if not self.ready:
             return
         self._seq += 1
@@ -75,7 +78,7 @@ class WindowLink:
             path = self.folder / f"frame{slot}"
             path.write_bytes(np.ascontiguousarray(picture).tobytes())
             frame = [slot, width, height]
-        message = {"seq": self._seq, "frame": frame, "panel": panel, "free": free}
+        message = {"seq": self._seq, "frame": frame, "panel": panel, "share": share}
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()

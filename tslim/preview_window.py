@@ -3,7 +3,7 @@
 It knows nothing of fields or training. A crash, a dead display or the window library's ``exit`` ends this process
 only. Run by ``preview_link``: one JSON object a line in each direction, pictures through a file both sides map.
 
-In:  {"seq": n, "frame": [slot, width, height] or null, "panel": [row, ...], "free": bool}
+In:  {"seq": n, "frame": [slot, width, height] or null, "panel": [row, ...], "share": of time}
 Out: {"ready": true}, then {"seen": n} for each message, and {"input": {...}} whenever the user did something:
      "size" [w, h], "cursor" [x, y] (fractions from the top left), "buttons" and "held" (what is down), "pressed" (keys
      that went down since the last report), "panel" {name: value} (widgets that changed), "cpu" seconds since the last,
@@ -26,11 +26,13 @@ BUTTONS = ("LMB", "MMB", "RMB")
 SLOTS = 2
 BUSY_SECONDS = 1 / 40
 """between two looks at the mouse while the user is doing something"""
+QUIET_SHARE = 0.05
+"""of time for an idle window, until it is told otherwise"""
 AWAKE_SECONDS = 1.0
 """how long after the last movement the window stays alert"""
 
 
-def main(folder: str, width: int, height: int, title: str, panel_width: int, share: float) -> None:
+def main(folder: str, width: int, height: int, title: str, panel_width: int) -> None:
     """Opens the window and serves until it or standard input closes."""
     os.chdir(folder)  # imgui.ini is written to the current folder
     out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -41,7 +43,7 @@ def main(folder: str, width: int, height: int, title: str, panel_width: int, sha
 
     ti.init(arch=ti.cpu, log_level=ti.ERROR, cpu_max_num_threads=1)
     window = ti.ui.Window(title, (width, height), vsync=False, pos=(60, 60))
-    _Server(window, messages, out, panel_width / width, share).serve()
+    _Server(window, messages, out, panel_width / width).serve()
     out.close()
     os._exit(0)  # tearing the window library down is where drivers crash
 
@@ -55,14 +57,13 @@ def _read_lines(messages: queue.SimpleQueue) -> None:
 class _Server:
     """The loop: take messages, draw, report."""
 
-    def __init__(self, window, messages: queue.SimpleQueue, out, panel_share: float, share: float) -> None:
+    def __init__(self, window, messages: queue.SimpleQueue, out, panel_share: float) -> None:
         self.window, self.messages, self.out = window, messages, out
         self.canvas, self.gui = window.get_canvas(), window.get_gui()
-        self.panel_share, self.share = panel_share, share
+        self.panel_share, self.share = panel_share, QUIET_SHARE
         self.picture = np.zeros((8, 8, 3), np.uint8)
         self.panel: list[list] = []
         self.last: tuple = ()
-        self.free = False
         self.awake_until = time.perf_counter() + AWAKE_SECONDS
         self.cpu, self.reported = time.process_time(), time.perf_counter()
         self.owed: dict = {"pressed": [], "panel": {}}
@@ -95,7 +96,7 @@ class _Server:
                 self.picture = np.ascontiguousarray(picture[::-1].swapaxes(0, 1))  # [x, y], y up
             # A widget that the user moved meanwhile keeps the user's value until the other side has heard of it.
             self.panel = [self._merge(row) for row in message["panel"]]
-            self.free = message["free"]
+            self.share = message["share"]
             self._say({"seen": message["seq"]})
         return True
 
@@ -167,6 +168,6 @@ class _Server:
     def _rest(self, began: float) -> None:
         """Sleeps until the next look: soon while the user is active, else as the time budget allows."""
         cost = time.perf_counter() - began
-        alert = self.free or time.perf_counter() < self.awake_until
+        alert = self.share >= 1 or time.perf_counter() < self.awake_until
         wait = BUSY_SECONDS - cost if alert else max(BUSY_SECONDS, cost / max(self.share, 1e-3))
         time.sleep(min(max(wait, 0.001), 0.5))
