@@ -22,10 +22,10 @@ STEPS = 100_000
 class Driver:
     """A training process with a preview; ``now`` is the last thing it said."""
 
-    def __init__(self, root, folder, display: str, steps: int = STEPS) -> None:
+    def __init__(self, root, folder, display: str, steps: int = STEPS, **env: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(root / "tests" / "preview_driver.py"), str(steps), str(folder)],
-            env={**os.environ, "DISPLAY": display, "PYTHONPATH": str(root)},
+            env={**os.environ, "DISPLAY": display, "PYTHONPATH": str(root), **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -170,18 +170,39 @@ def test_the_end_of_training_leaves_the_window_open_until_the_user_closes_it(roo
             driver.stop()
 
 
-def test_without_a_display_training_goes_on_and_writes_preview_png(root, tmp_path):
-    driver = Driver(root, tmp_path, "", steps=30)
-    try:
-        driver.until(lambda now: now["left"])
-    finally:
-        driver.stop()
+def trained_without_window(root, folder, display: str, **env: str) -> str:
+    """The one notice of a training that found no window; checks the picture that took its place."""
     from PIL import Image
 
-    assert driver.now["notices"] == [
+    driver = Driver(root, folder, display, steps=30, **env)
+    try:
+        driver.until(lambda now: now["left"], seconds=120)
+    finally:
+        driver.stop()
+    picture = np.asarray(Image.open(folder / "preview.png"))
+    assert picture.shape == (800, 1280, 3) and picture[100:600, 310:].std() > 10
+    assert [p.name for p in folder.iterdir()] == ["preview.png"]
+    (notice,) = driver.now["notices"]
+    return notice
+
+
+def test_without_a_display_training_goes_on_and_writes_preview_png(root, tmp_path):
+    assert trained_without_window(root, tmp_path, "") == (
         "no preview window: no display (DISPLAY is not set); over ssh, connect with ssh -X; without a screen, "
         "run under xvfb-run; preview.png is written in the run folder instead"
-    ]
-    picture = np.asarray(Image.open(tmp_path / "preview.png"))
-    assert picture.shape == (800, 1280, 3) and picture[100:600, 310:].std() > 10
-    assert [p.name for p in tmp_path.iterdir()] == ["preview.png"]
+    )
+
+
+def test_without_a_vulkan_driver_training_goes_on_and_writes_preview_png(root, tmp_path):
+    lacking = x11.missing()
+    if lacking:
+        pytest.skip(f"no virtual screen: {lacking}")
+    (tmp_path / "screen").mkdir()
+    (tmp_path / "run").mkdir()
+    with x11.Screen(tmp_path / "screen") as screen:
+        none = {"VK_DRIVER_FILES": "/nowhere", "VK_ICD_FILENAMES": "/nowhere"}
+        notice = trained_without_window(root, tmp_path / "run", screen.display, **none)
+    assert notice == (
+        "no preview window: no Vulkan driver; install mesa-vulkan-drivers (or your GPU's driver); "
+        "preview.png is written in the run folder instead"
+    )
