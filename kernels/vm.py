@@ -526,7 +526,7 @@ def product_slope(
 
 
 @ti.kernel
-def density_ray_gradient(
+def density_origin_gradient(
     n_rays: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
@@ -542,14 +542,12 @@ def density_ray_gradient(
     grid: ivec3,
     max_chunks: ti.i32,
     grad_o: f32_1d,
-    grad_d: f32_1d,
 ):
-    """grad_o, grad_d (n_rays, 3): the density's part of dL/do and dL/dd, with samples x = o + t d at fixed t."""
+    """grad_o (n_rays, 3): the density's part of the gradient of the rays' origins, with samples at fixed t."""
     for ray in range(n_rays):
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
-        by_d = vec3(0.0)
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
             low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
             by_x = vec3(0.0)
@@ -558,14 +556,12 @@ def density_ray_gradient(
                 for m in range(3):
                     by_x += product_slope(planes, lines, q, m, chunk, low, frac, texels_per_unit, grid, max_chunks)
             by_o += by_x
-            by_d += by_x * sample_t[s]
         for a in ti.static(range(3)):
             grad_o[3 * ray + a] = by_o[a]
-            grad_d[3 * ray + a] = by_d[a]
 
 
 @ti.kernel
-def appearance_ray_gradient(
+def appearance_origin_gradient(
     n_rays: ti.i32,
     n_chunks: ti.i32,
     ray_o: f32_1d,
@@ -581,15 +577,13 @@ def appearance_ray_gradient(
     grid: ivec3,
     max_chunks: ti.i32,
     grad_o: f32_1d,
-    grad_d: f32_1d,
 ):
-    """Adds the appearance's part to grad_o and grad_d (n_rays, 3). The decoder's use of d is not differentiated."""
+    """Adds the appearance's part to grad_o (n_rays, 3)."""
     width = n_chunks * 3 * CHUNK
     for ray in range(n_rays):
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
-        by_d = vec3(0.0)
         for j in range(ray_kept_start[ray], ray_kept_start[ray + 1]):
             low, frac = grid_position(o + d * kept_t[j], box_min, texels_per_unit, grid)
             by_x = vec3(0.0)
@@ -599,10 +593,8 @@ def appearance_ray_gradient(
                     planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
                 )
             by_o += by_x
-            by_d += by_x * kept_t[j]
         for a in ti.static(range(3)):
             grad_o[3 * ray + a] = grad_o[3 * ray + a] + by_o[a]
-            grad_d[3 * ray + a] = grad_d[3 * ray + a] + by_d[a]
 
 
 @ti.kernel

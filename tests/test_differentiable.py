@@ -7,6 +7,7 @@ import torch
 from tests import device_field, reference
 from tests.device_field import assert_gradient
 from tests.test_gradients_pipeline import BACKGROUND, N_RAYS, make_field, make_rays
+from tslim import buffers
 from tslim.errors import ConfigError
 
 GAIN = np.array([0.8, 1.1, 1.3], np.float32)
@@ -83,6 +84,35 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
     assert_gradient("gain", photograph.gain.grad.to_numpy(), gain.grad)
     for name, tensor in twin.named_parameters().items():
         assert_gradient(name, ours[name], tensor.grad, tolerance=5e-4)
+
+
+def test_a_shift_of_the_camera_is_differentiated_as_central_differences_say(cpu):
+    # Within near and far all rays run inside the box, so that their samples keep their distances when the camera moves.
+    from tslim.differentiable import DifferentiableRenderer
+    from tslim.renderer import MarchConfig
+
+    field, _ = make_field(occupancy=False)
+    centre, size = field.box.mean(axis=0), (field.box[1] - field.box[0]).min()
+    field.near, field.far = 0.05 * size, 0.25 * size
+    rng = np.random.default_rng(5)
+    origins = centre + 0.1 * size * rng.uniform(-1, 1, (N_RAYS, 3))
+    directions = rng.normal(size=(N_RAYS, 3))
+    config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, stop_transmittance=0.0)
+
+    renderer = DifferentiableRenderer(field, origins, directions, background=BACKGROUND, config=config)
+    photograph = Photograph(renderer, np.full((N_RAYS, 3), 0.4, np.float32))
+
+    def loss_at(shift) -> tuple[float, np.ndarray]:
+        buffers.write(renderer._pipeline.ray_o, (origins + shift).astype(np.float32).ravel())
+        return photograph.differentiate(), renderer.origin_gradient()
+
+    value, gradient = loss_at(np.zeros(3))
+    assert gradient.shape == (N_RAYS, 3) and value > 0
+    step = 2e-3 * size
+    for axis in range(3):
+        shift = step * np.eye(3)[axis]
+        slope = (loss_at(shift)[0] - loss_at(-shift)[0]) / (2 * step)
+        assert gradient.sum(axis=0)[axis] == pytest.approx(slope, rel=0.02, abs=2e-3 * abs(value))
 
 
 def test_a_second_tape_starts_from_zero_gradients(cpu):

@@ -30,7 +30,7 @@ WHITE = (1.0, 1.0, 1.0)
 class DifferentiableRenderer:
     """Renders a fixed set of rays, and carries gradients back to the field.
 
-    Not differentiated: rays, ranks, where samples lie, which of them are bright enough to be given a colour, and the
+    Not differentiated: directions, ranks, where along a ray samples lie, which of them are bright enough to be given a colour, and the
     end of a ray where little light is left.
 
     Args:
@@ -116,3 +116,12 @@ class DifferentiableRenderer:
         for name, (offset, shape) in field.decoder.layout.items():
             named[f"decoder.{name}"] = grads[offset : offset + math.prod(shape)].reshape(shape)
         return named
+
+    def origin_gradient(self) -> np.ndarray:
+        """(n, 3) gradient of the rays' origins after the last tape, with samples at fixed distances along their rays.
+
+        Their sum is the gradient of a shift of the camera.
+        """
+        grad = buffers.array(3 * self.n_rays)
+        self._pipeline.origin_gradient(grad)
+        return buffers.read(grad).reshape(-1, 3)

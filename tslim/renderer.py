@@ -211,7 +211,7 @@ class Pipeline:
         """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
-        of the last ``forward``; ``ray_gradients`` may follow.
+        of the last ``forward``; ``origin_gradient`` may follow.
         """
         field, n, config = self.field, self.n_kept, self.config
         atomic = not self._on_cpu
@@ -247,22 +247,21 @@ class Pipeline:
             gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), atomic,
         )  # fmt: skip
 
-    def ray_gradients(self, grad_o, grad_d) -> None:
-        """Overwrites grad_o, grad_d (n_rays, 3) with dL/do and dL/dd of the rays, after ``backward``.
+    def origin_gradient(self, grad_o) -> None:
+        """Overwrites grad_o (n_rays, 3) with the gradient of the rays' origins, after ``backward``.
 
-        Samples stay at their distances along the ray (the march is not differentiated), and the colour's dependence on
-        the viewing direction is left out.
+        Samples stay at their distances along the ray: the march is not differentiated.
         """
         field = self.field
-        vm.density_ray_gradient(
+        vm.density_origin_gradient(
             self.n_rays, self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
-            self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density), grad_o, grad_d,
+            self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density), grad_o,
         )  # fmt: skip
         if self.n_kept:
-            vm.appearance_ray_gradient(
+            vm.appearance_origin_gradient(
                 self.n_rays, self.chunks, self.ray_o, self.ray_d, self.ray_rank, self.ray_kept_start, self.kept_t,
                 self.products, field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
-                grad_o, grad_d,
+                grad_o,
             )  # fmt: skip
 
     def _basis_backward(self, gradients: Gradients) -> None:
