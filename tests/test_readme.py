@@ -38,7 +38,7 @@ def test_there_are_commands_for_everything():
 def test_the_first_command_stands_on_its_own_in_one_line():
     first, second = (block.strip() for block in blocks("bash")[:2])
     assert "\n" not in first and "\n" not in second
-    assert "-r requirements.txt" in first and first.endswith("-m tslim train")
+    assert "-r requirements.txt" in first and first.endswith("-m tslim train --preset demo")
     assert "-r tests/requirements.txt" in second and second.endswith("-m pytest")
 
 
