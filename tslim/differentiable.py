@@ -30,8 +30,8 @@ WHITE = (1.0, 1.0, 1.0)
 class DifferentiableRenderer:
     """Renders a fixed set of rays, and carries gradients back to the field.
 
-    Not differentiated: directions, ranks, where along a ray samples lie, which of them are bright enough to be given a colour, and the
-    end of a ray where little light is left.
+    Not differentiated: directions, ranks, where along a ray samples lie, which of them are bright enough to be given a
+    colour, and the end of a ray where little light is left.
 
     Args:
         field: what to render.
