@@ -1,6 +1,5 @@
 """What a field does with its grid: round trips, growing, cropping, and measuring empty space, against the twin."""
 
-
 import numpy as np
 import pytest
 import torch
