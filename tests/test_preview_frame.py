@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from tslim.cameras import Cameras
 from tslim.preview_frame import (
     BACKDROP,
     CURVES_HEIGHT,
@@ -17,7 +16,6 @@ from tslim.preview_frame import (
     ramp,
     rank_picture,
     ranks_needed,
-    shrink,
     to_uint8,
 )
 
@@ -72,18 +70,6 @@ def test_a_pixel_needs_as_many_ranks_as_it_takes_to_stay_close_from_there_on():
     colours = rank_picture(needed, 4)
     assert np.allclose(colours[0, 3], BACKDROP) and np.allclose(colours[0, 1], ramp(np.array([[1.0]]))[0, 0])
     assert np.isfinite(rank_picture(np.ones((2, 2), int), 1)).all(), "a field of one rank"
-
-
-def test_a_shrunk_photograph_is_the_mean_of_what_the_scaled_camera_sees():
-    picture = np.random.default_rng(0).random((60, 80, 3)).astype(np.float32)
-    half = shrink(picture, 0.5, 40, 30)
-    assert np.allclose(half, picture.reshape(30, 2, 40, 2, 3).mean((1, 3)), atol=1e-6)
-    assert shrink(picture, 1.0, 80, 60) is picture
-    camera = Cameras.look_at([[0, -3, 0]], (0, 0, 0), (0, 0, 1), 40, (80, 60)).scaled(0.33)
-    width, height = camera.sizes[0]
-    third = shrink(picture, 0.33, width, height)
-    assert third.shape == (height, width, 3)
-    assert third.mean() == pytest.approx(picture.mean(), abs=0.02)
 
 
 def test_the_panes_lie_side_by_side_right_of_the_column_and_above_the_curves():

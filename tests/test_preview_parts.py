@@ -1,13 +1,15 @@
 """The preview without its window: camera control and time budget."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from tslim.cameras import Cameras
+from tslim.lenses import RADIAL
 from tslim.preview_budget import SCALES, Budget, Progression
-from tslim.preview_camera import STEEPEST, OrbitCamera
+from tslim.preview_camera import STEEPEST, OrbitCamera, every_kth_pixel
 
 BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 
@@ -90,16 +92,32 @@ def dataset_camera(height: int = 60) -> Cameras:
     return Cameras.look_at([[3, 0.5, 1]], (0.1, 0.2, 0), (0, 0, 1), 40, (80, height))
 
 
-def test_snapping_gives_the_data_sets_own_camera_scaled_and_moving_lets_go_of_it_without_a_jump():
+def test_moving_away_from_a_data_set_camera_lets_go_of_it_without_a_jump():
     camera, dataset = OrbitCamera(BOX), dataset_camera()
     camera.snap(dataset)
-    snapped = camera.cameras(160, 160)
-    assert tuple(snapped.sizes[0]) == (160, 120)
-    assert np.allclose(snapped.poses, dataset.poses)
+    assert camera.exact is dataset
     camera.orbit(0, 0)
-    free = camera.cameras(160, 120)
+    assert camera.exact is None
+    free = camera.cameras(80, 60)
     assert np.allclose(free.poses, dataset.poses, atol=1e-5)
-    assert np.allclose(free.intrinsics, snapped.intrinsics, rtol=1e-4)
+    assert np.allclose(free.intrinsics, dataset.intrinsics, rtol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 16, 200])
+def test_every_kth_pixel_looks_through_the_very_centres_of_the_pixels_that_are_kept(k):
+    dataset = dataset_camera()
+    dataset = dataclasses.replace(
+        dataset, lens=np.array([RADIAL]), distortion=np.array([[0.1, -0.05, 0.01, 0.02, 0, 0, 0, 0]])
+    )
+    kept = np.arange(80 * 60).reshape(60, 80)[k // 2 :: k, k // 2 :: k]
+    small = every_kth_pixel(dataset, k)
+    if kept.size == 0:
+        assert tuple(small.sizes[0]) == (1, 1)
+        return
+    assert tuple(small.sizes[0]) == kept.shape[::-1]
+    _, right = dataset.rays(0, dataset.pixel_centers()[kept.ravel()])
+    _, ours = small.rays(0)
+    assert np.allclose(ours, right, atol=1e-5)
 
 
 def test_reset_returns_to_the_first_data_set_view():

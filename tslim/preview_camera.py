@@ -3,6 +3,7 @@
 Lengths on the screen are given as fractions of the picture's height, so that a drag means the same at every size.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -26,6 +27,7 @@ class OrbitCamera:
         target: (3,) the point that orbits go around, in world units.
         distance: from eye to target, in world units.
         fov: vertical field of view in radians.
+        exact: the data-set camera that was snapped to, or None since the camera was moved.
     """
 
     def __init__(self, box: np.ndarray, *, up=(0.0, 0.0, 1.0), fov: float = DEFAULT_FOV) -> None:
@@ -96,7 +98,7 @@ class OrbitCamera:
         self.target = self.target + 0.33 * self.extent * seconds * move
 
     def snap(self, camera: Cameras) -> None:
-        """Takes over a data-set camera (``Cameras`` of length 1), lens included, until the next move."""
+        """Takes over a data-set camera (``Cameras`` of length 1); ``exact`` holds it until the next move."""
         pose = camera.poses[0].astype(np.float64)
         self.rotation, eye = _orthonormal(pose[:, :3]), pose[:, 3]
         self.fov = 2 * math.atan(0.5 * float(camera.sizes[0, 1]) / float(camera.intrinsics[0, 1]))
@@ -106,11 +108,22 @@ class OrbitCamera:
         self.exact = camera
 
     def cameras(self, width: int, height: int) -> Cameras:
-        """One camera of this size; where it was snapped to and not moved since, the data set's own, scaled to fit."""
-        if self.exact is not None:
-            return self.exact.scaled(min(width / self.exact.sizes[0, 0], height / self.exact.sizes[0, 1]))
+        """One camera of this size."""
         pose = np.concatenate([self.rotation, self.eye[:, None]], axis=1)[None]
         return Cameras.pinhole(pose, 0.5 * height / math.tan(self.fov / 2), (width, height))
+
+
+def every_kth_pixel(camera: Cameras, k: int) -> Cameras:
+    """The camera whose picture is ``picture[k // 2 :: k, k // 2 :: k]`` of the given one's (``Cameras`` of length 1).
+
+    Its rays go through the very centres of the pixels that are kept, so that an error measured on them is an unbiased
+    estimate of the whole picture's.
+    """
+    first = k // 2
+    sizes = np.maximum(-(-(camera.sizes - first) // k), 1)
+    intrinsics = camera.intrinsics.astype(np.float64) / k
+    intrinsics[:, 2:] += 0.5 - (first + 0.5) / k
+    return dataclasses.replace(camera, sizes=sizes, intrinsics=intrinsics)
 
 
 def _turn(axis: np.ndarray, angle: float) -> np.ndarray:

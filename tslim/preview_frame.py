@@ -94,20 +94,6 @@ def error_picture(picture: np.ndarray, photograph: np.ndarray) -> np.ndarray:
     return ramp(np.abs(picture - photograph).mean(2) / 0.2)
 
 
-def shrink(picture: np.ndarray, factor: float, width: int, height: int) -> np.ndarray:
-    """A photograph (h, w, 3) averaged down to what ``Cameras.scaled(factor)`` sees: ``width`` x ``height`` pixels."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    covered = (0, 0, min(width / factor, picture.shape[1]), min(height / factor, picture.shape[0]))
-    channels = [
-        PillowImage.fromarray(np.ascontiguousarray(picture[..., c]), "F").resize(
-            (width, height), PillowImage.Resampling.BOX, covered
-        )
-        for c in range(3)
-    ]
-    return np.stack([np.asarray(c) for c in channels], axis=2)
-
-
 def to_uint8(picture: np.ndarray) -> np.ndarray:
     """(h, w, 3) in [0, 1] to uint8, rounded; NaN, of a field that has diverged, becomes black."""
     return (np.nan_to_num(np.clip(picture, 0, 1)) * 255 + 0.5).astype(np.uint8)

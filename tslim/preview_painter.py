@@ -9,7 +9,7 @@ from tslim.cameras import Cameras
 from tslim.field import Field
 from tslim.field_state import RankLayout
 from tslim.paths import path_from_dict
-from tslim.preview_camera import OrbitCamera
+from tslim.preview_camera import OrbitCamera, every_kth_pixel
 from tslim.preview_controls import Controls
 from tslim.preview_frame import (
     Pane,
@@ -19,7 +19,6 @@ from tslim.preview_frame import (
     pane_size,
     rank_picture,
     ranks_needed,
-    shrink,
 )
 from tslim.renderer import Image, Renderer
 from tslim.scene import Scene, Views
@@ -32,7 +31,7 @@ FINEST = 1600
 
 @dataclass(frozen=True)
 class Painting:
-    """What was painted: panes from left to right, and the PSNR where there is a photograph (at this size)."""
+    """What was painted: panes from left to right, and the PSNR where there is a photograph (over these pixels)."""
 
     panes: list[Pane]
     psnr: float | None
@@ -46,7 +45,7 @@ class Painter:
         self.field, self.scene = field, scene
         self.background = (scene.background if scene else None) or field.background or (1.0, 1.0, 1.0)
         self._renderer = Renderer(field)
-        self._photographs: dict[tuple, np.ndarray] = {}
+        self._photographed: tuple[str, int] | None = None
         self._sizes: tuple | None = None
 
     @property
@@ -83,12 +82,17 @@ class Painter:
         return len(_ladder(controls.rank)) if controls.channel == "ranks" else 1
 
     def paint(self, controls: Controls, full: tuple[int, int], scale: float) -> Painting:
-        """The panes at ``scale`` times the full size."""
-        width, height = max(round(full[0] * scale), 8), max(round(full[1] * scale), 8)
-        camera = controls.camera.cameras(width, height)
+        """The panes at ``scale`` times the full size; of a data-set view, every k-th pixel."""
+        photograph = None
+        if controls.on_view:
+            native = controls.camera.exact.sizes[0]
+            step = int(np.clip(round(native[0] / (full[0] * scale)), 1, native.min()))
+            camera = every_kth_pixel(controls.camera.exact, step)
+            photograph = self._photograph(controls)[step // 2 :: step, step // 2 :: step]
+        else:
+            camera = controls.camera.cameras(max(round(full[0] * scale), 8), max(round(full[1] * scale), 8))
         size = tuple(int(s) for s in camera.sizes[0])
         image = self._render(camera, controls.rank)
-        photograph = self._photograph(controls, size) if controls.on_view else None
         psnr = None if photograph is None else float(metrics.psnr(image.rgb, photograph))
         channel = "colour" if controls.channel == "error" and photograph is None else controls.channel
         what = f"ranks needed, yellow is {controls.rank}" if channel == "ranks" else f"{channel}, rank {controls.rank}"
@@ -120,17 +124,13 @@ class Painter:
             return rank_picture(ranks_needed(pictures, ranks, image.opacity, close=CLOSE), controls.rank)
         return image.rgb
 
-    def _photograph(self, controls: Controls, size: tuple[int, int]) -> np.ndarray:
-        """The photograph of the current data-set view at ``size``; the last few are kept."""
-        key = (controls.split, controls.view, size)
-        if key not in self._photographs:
-            views = self.views[controls.split]
-            full = views.image(controls.view, self.background)
-            factor = min(size[0] / full.shape[1], size[1] / full.shape[0])
-            if len(self._photographs) >= 6:
-                self._photographs.pop(next(iter(self._photographs)))
-            self._photographs[key] = shrink(full, factor, *size)
-        return self._photographs[key]
+    def _photograph(self, controls: Controls) -> np.ndarray:
+        """The photograph of the current data-set view; the last one is kept."""
+        key = (controls.split, controls.view)
+        if self._photographed != key:
+            self._photographed = key
+            self._picture = self.views[controls.split].image(controls.view, self.background)
+        return self._picture
 
     def file_bytes(self, rank: int) -> int:
         """Size of the file that ``rank`` ranks would make, to within a few bytes; measured anew when the grid grows."""
