@@ -45,7 +45,7 @@ def measure() -> Machine:
     rng = np.random.default_rng(0)
     a, b = (rng.random(shape, dtype=np.float32) for shape in ((GEMM_ROWS, GEMM_SIDE), (GEMM_SIDE, GEMM_SIDE)))
     out = np.empty_like(a)
-    gemm = best_of(15, lambda: blas.product(a, b, out))
+    gemm = best_of(40, lambda: blas.product(a, b, out))
     x, y, z = (torch.ones(STREAM_FLOATS) for _ in range(3))
     stream = best_of(5, lambda: torch.add(x, y, out=z))
     return Machine(2 * GEMM_ROWS * GEMM_SIDE**2 / gemm / 1e9, 3 * 4 * STREAM_FLOATS / stream / 1e9)
