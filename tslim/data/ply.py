@@ -39,7 +39,8 @@ def read_ply(path: Path) -> np.ndarray:
         if count * row.itemsize > len(data) - start:
             raise SceneError(f"{path}: announces {count} vertices, {len(data) - start} bytes follow; it is truncated")
         table = np.frombuffer(data, row, count, start)
-        points = np.stack([table[f"{i}"].astype(np.float64) for i in columns], 1)
+        with np.errstate(invalid="ignore"):  # bytes that are no number are sorted out below
+            points = np.stack([table[f"{i}"].astype(np.float64) for i in columns], 1)
     return points[np.isfinite(points).all(1)]
 
 
