@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tslim
-from tslim import events, preview
+from tslim import events, preview, preview_painter
 from tslim.preview import Preview
 
 
@@ -154,6 +154,35 @@ def test_what_the_user_does_is_seen_at_once_even_while_training_is_drawn_all_the
         shown.show(events.Stepped(step, 4))
         assert f"rank {rank} of 4" in window.panels[-1][0][1]
     assert len(window.frames) == frames + 5
+
+
+def test_a_picture_in_many_bands_is_the_picture_in_one_and_is_given_up_when_the_user_moves_on(
+    field, scene, tmp_path, monkeypatch
+):
+    window = PretendedWindow()
+    shown = make(window, field, scene, tmp_path)
+    camera = scene.test.cameras[0]
+    whole = tslim.render(field, camera)
+    monkeypatch.setattr(preview_painter, "BAND_PIXELS", 100)
+    banded = shown._painter._render(camera, 4)
+    for name in ("rgb", "depth", "opacity"):
+        assert np.allclose(getattr(banded, name), getattr(whole, name), atol=1e-5), name
+
+    asked = []
+
+    def move_on() -> bool:
+        asked.append(len(window.frames))
+        if len(asked) == 3:
+            window.does(panel={"rank": 2})
+        return listen(True)
+
+    listen = shown._listen
+    shown._progression.moved(0)
+    frames = len(window.frames)
+    assert not shown._paint(move_on)
+    assert len(asked) == 3 and len(window.frames) == frames
+    shown._turn(free=True)
+    assert len(window.frames) == frames + 1 and "rank 2 of 4" in window.panels[-1][0][1]
 
 
 def test_pausing_holds_the_training_until_it_is_resumed_and_costs_nothing(field, scene, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ instead. What the user should be told is in ``notices``; nothing is printed.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tslim.preview_budget import Budget, Progression
 from tslim.preview_controls import Controls, panel_rows
 from tslim.preview_frame import History, compose, to_uint8
 from tslim.preview_link import WindowLink
-from tslim.preview_painter import Painter, Painting
+from tslim.preview_painter import Interrupted, Painter, Painting
 from tslim.preview_status import free_path, shown_lines, training_lines, write_png
 
 SIZE = (1280, 800)
@@ -173,10 +174,7 @@ class Preview:
     def _turn(self, *, free: bool) -> None:
         """One look at the window: take over what the user did, draw if it is time to."""
         link, controls = self._link, self._controls
-        for report in link.receive():
-            if not free:
-                self._budget.charge(report["cpu"] / hardware.cpu_count())
-            controls.apply(report, COLUMN)
+        self._listen(free)
         if link.closed:
             self._lose_window(link.reason)
             return
@@ -194,7 +192,10 @@ class Preview:
         if not link.ready:
             return
         if self._wants_picture(now) and (free or self._may_paint()):
-            self._paint()
+            # A quick picture is always finished, or nothing would be seen while the user keeps moving.
+            slow = self._progression.cost(self._scaled_pixels()) > 2 * self._progression.moving_seconds
+            if not self._paint(lambda: slow and self._listen(free)):
+                return
             picture = self._compose(link.size, lines=[])
         elif now - self._last_panel > PANEL_SECONDS:
             picture = None
@@ -203,6 +204,15 @@ class Preview:
         # Half of the share is for the window's process, which draws the panel; the rest is for rendering.
         link.send(picture, self._panel(), share=1.0 if free else self._budget.share / 2)
         self._last_panel = now
+
+    def _listen(self, free: bool) -> bool:
+        """Takes over what the user did; whether what is shown has to change."""
+        link, controls = self._link, self._controls
+        for report in link.receive():
+            if not free:
+                self._budget.charge(report["cpu"] / hardware.cpu_count())
+            controls.apply(report, COLUMN)
+        return controls.moved or controls.changed or bool(controls.actions) or link.closed
 
     def _lose_window(self, reason: str) -> None:
         """The window is gone: closed by the user (no reason), or against his will, and then pictures take its place."""
@@ -246,14 +256,18 @@ class Preview:
     def _column(self) -> int:
         return COLUMN if self._controls.panel else 0
 
-    def _paint(self) -> None:
-        """Renders at the progression's scale."""
+    def _paint(self, unwanted: Callable[[], bool] = lambda: False) -> bool:
+        """Renders at the progression's scale; False if it became ``unwanted`` on the way."""
         began = time.perf_counter()
         full = self._painter.full_size(self._controls, self._area())
-        self.painting = self._painter.paint(self._controls, full, self._progression.scale)
+        try:
+            self.painting = self._painter.paint(self._controls, full, self._progression.scale, unwanted)
+        except Interrupted:
+            return False
         self._progression.learn(self._scaled_pixels(), time.perf_counter() - began)
         self._progression.drawn()
         self._drawn_step, self._painted_at = self._step, time.perf_counter()
+        return True
 
     def _compose(self, size: tuple[int, int], lines: list[str]) -> np.ndarray:
         return compose(self.painting.panes, self._history, *size, column=self._column(), lines=lines)
@@ -291,18 +305,14 @@ class Preview:
                 self._painter.field.slim(controls.rank).save(path)
             else:
                 path = free_path(folder, f"snapshot-{stem}.png")
-                self._write_snapshot(path)
+                full = self._painter.full_size(self._controls, self._area())
+                panes = self._painter.paint(controls, full, 1.0).panes
+                write_png(path, np.concatenate([to_uint8(pane.picture) for pane in panes], axis=1))
         except (OSError, TslimError) as error:
             self._said = f"not saved: {error}"
         else:
             self._said = f"saved {path.name}"
             self.notices.append(f"saved {path}")
-
-    def _write_snapshot(self, path: Path) -> None:
-        """The current view, without captions, at its finest."""
-        full = self._painter.full_size(self._controls, self._area())
-        panes = self._painter.paint(self._controls, full, 1.0).panes
-        write_png(path, np.concatenate([to_uint8(p.picture) for p in panes], axis=1))
 
     # -- without a window --------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """Renders what the preview shows: the chosen channel of the field, beside the photograph and the error."""
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,12 @@ CLOSE = 0.02
 """A pixel has the ranks that it needs when it is within this of the picture with all (mean over colours, 0 to 1)."""
 FINEST = 1600
 """Longest side of a picture."""
+BAND_PIXELS = 8192
+"""Pixels rendered between two looks at whether the picture is still wanted."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The picture is not wanted any more: the user has moved on."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,14 @@ class Painter:
         """Renderings that one painting takes."""
         return len(_ladder(controls.rank)) if controls.channel == "ranks" else 1
 
-    def paint(self, controls: Controls, full: tuple[int, int], scale: float) -> Painting:
-        """The panes at ``scale`` times the full size; of a data-set view, every k-th pixel."""
+    def paint(
+        self, controls: Controls, full: tuple[int, int], scale: float, unwanted: Callable[[], bool] = lambda: False
+    ) -> Painting:
+        """The panes at ``scale`` times the full size; of a data-set view, every k-th pixel.
+
+        ``unwanted`` is asked every now and then; raises ``Interrupted`` when it says yes.
+        """
+        self._unwanted = unwanted
         photograph = None
         if controls.on_view:
             native = controls.camera.exact.sizes[0]
@@ -110,7 +124,21 @@ class Painter:
         return Painting(panes, psnr, size)
 
     def _render(self, camera: Cameras, rank: int) -> Image:
-        return self._renderer.render(camera, 0, rank=rank, background=self.background)
+        """Renders in bands from the top, so that it can be given up between two of them."""
+        width, height = (int(s) for s in camera.sizes[0])
+        rows = max(BAND_PIXELS // width, 1)
+        parts = []
+        for first in range(0, height, rows):
+            if parts and self._unwanted():
+                raise Interrupted
+            band = dataclasses.replace(
+                camera,
+                sizes=np.array([[width, min(rows, height - first)]]),
+                intrinsics=camera.intrinsics - np.float32([0, 0, 0, first]),
+            )
+            parts.append(self._renderer.render(band, 0, rank=rank, background=self.background))
+        rgb, depth, opacity = (np.concatenate([getattr(p, n) for p in parts]) for n in ("rgb", "depth", "opacity"))
+        return Image(rgb, depth, opacity, sum(p.seconds for p in parts))
 
     def _channel(self, image: Image, camera: Cameras, controls: Controls) -> np.ndarray:
         """The picture of one channel; colour also stands in for the error where there is no photograph."""
