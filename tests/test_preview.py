@@ -9,6 +9,7 @@ import pytest
 import tslim
 from tslim import events, preview, preview_painter
 from tslim.preview import Preview
+from tslim.preview_budget import Progression
 
 
 class PretendedWindow:
@@ -177,7 +178,7 @@ def test_a_picture_in_many_bands_is_the_picture_in_one_and_is_given_up_when_the_
         return listen(True)
 
     listen = shown._listen
-    shown._progression.moved(0)
+    shown._progression = Progression()
     frames = len(window.frames)
     assert not shown._paint(move_on)
     assert len(asked) == 3 and len(window.frames) == frames
