@@ -5,6 +5,7 @@ The work is counted for the algorithm, not for the code: every multiplication an
 reads and writes and the texels that it touches (each counted once, as if the caches were perfect).
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-FEATURES, HIDDEN, INPUTS = 27, 128, 150
-CHUNK = 16
+FEATURES = 27
 INTERPOLATE = 7 + 3
 """Operations of one component's bilinear and linear interpolation, once the weights are known."""
 SCATTER = 2 * INTERPOLATE + 4 * 2 + 2 * 2 + 2
@@ -33,6 +33,10 @@ class Counts:
     """given a colour"""
     rank: int
     grid: tuple[int, int, int]
+    layers: tuple[int, ...] = (150, 128, 128, 3)
+    """widths of the decoder, inputs first"""
+    feature_inputs: int = 135
+    """how many of its inputs depend on features"""
 
     @property
     def texels(self) -> int:
@@ -57,10 +61,11 @@ def minimal_work(c: Counts) -> dict[str, Work]:
         """Bytes of the texels that so many samples touch: those of all, or of six texels for each sample if fewer."""
         return 4 * components / 3 * min(c.texels, 18 * samples)
 
-    mlp = 2 * (INPUTS * HIDDEN + HIDDEN * HIDDEN + HIDDEN * 3)
-    # The first layer's gradient by its inputs is wanted for the 135 that depend on features.
-    mlp_backward = mlp + 2 * (135 * HIDDEN + HIDDEN * HIDDEN + HIDDEN * 3)
+    mlp = 2 * sum(a * b for a, b in itertools.pairwise(c.layers))
+    # The first layer's gradient by its inputs is wanted for those that depend on features, not for directions.
+    mlp_backward = 2 * mlp - 2 * (c.layers[0] - c.feature_inputs) * c.layers[1]
     parameters = (density + appearance) / 3 * c.texels + appearance * FEATURES + mlp / 2
+    trigonometry = 12 * 30 if c.layers[0] > 30 else 0
     row = 4 * FEATURES
     return {
         "rays": Work(60 * c.rays, 4 * 10 * c.rays),
@@ -70,10 +75,10 @@ def minimal_work(c: Counts) -> dict[str, Work]:
             c.kept * (appearance * (INTERPOLATE + 1) + 2 * appearance * FEATURES + 30),
             factors(appearance, c.kept) + c.kept * (12 + row),
         ),
-        "decode": Work(c.kept * (mlp + 30 * 12), c.kept * (row + 12)),
+        "decode": Work(c.kept * (mlp + trigonometry), c.kept * (row + 12)),
         "composite": Work(c.kept * 8 + c.rays * 20, 4 * (4 * c.kept + 9 * c.rays)),
         "composite adjoint": Work(c.used * 40 + c.kept * 12, 4 * (4 * c.used + 7 * c.kept + 6 * c.rays)),
-        "decode adjoint": Work(c.kept * (mlp_backward + 30 * 12), c.kept * (2 * row + 24)),
+        "decode adjoint": Work(c.kept * (mlp_backward + trigonometry), c.kept * (2 * row + 24)),
         "appearance adjoint": Work(
             c.kept * (appearance * SCATTER + 4 * appearance * FEATURES), 3 * factors(appearance, c.kept) + c.kept * row
         ),
