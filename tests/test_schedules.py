@@ -100,7 +100,43 @@ def test_every_ray_gets_the_active_rank_when_no_prefixes_are_trained():
     assert ranks.dtype == np.int32 and ranks.tolist() == [2] * 7
 
 
-@pytest.mark.parametrize("options", [{"policy": "none"}, {"upsilon": -0.1}, {"eta": -1}])
+def staged(max_rank: int = 16, **options):
+    return make_schedule(ScheduleConfig(policy="staged", **options), max_rank, steps=100)
+
+
+def test_staged_reaches_each_rank_at_its_share_of_the_run_whatever_the_loss_does():
+    schedule = staged(stage_ranks=(2, 4, 16), stage_starts=(0.0, 0.1, 0.5))
+    ranks = ranks_after(schedule, [None, 1.0, 9.0] * 33)
+    # ranks[i] is the rank of step i + 1: stages begin at steps 10 and 50.
+    assert ranks == [2] * 9 + [4] * 40 + [16] * 50
+    assert staged().rank == 2 and not staged().needs_loss
+
+
+def test_staged_goes_to_the_fields_own_rank_and_never_beyond():
+    assert ranks_after(staged(3), [None] * 100)[-1] == 3
+    assert max(ranks_after(staged(40), [None] * 100)) == 40
+
+
+def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank():
+    schedule = staged(stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12))
+    assert schedule.rank == 16
+    schedule.rank = 8
+    ranks = schedule.ray_ranks(0, 30_000, np.random.default_rng(0))
+    counts = {int(r): int((ranks == r).sum()) for r in np.unique(ranks)}
+    assert set(counts) == {1, 2, 4, 8} and counts[8] == 18_000
+    # 4000 expected of each anchor, standard deviation about 52.
+    assert all(abs(counts[r] - 4000) < 250 for r in (1, 2, 4))
+
+
+def test_staged_asks_for_no_prefix_rays_where_no_anchor_is_smaller():
+    schedule = staged(stage_ranks=(1, 16), stage_starts=(0.0, 0.5))
+    assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [1] * 50
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"policy": "none"}, {"upsilon": -0.1}, {"eta": -1}, {"stage_starts": (0.1, 0.2, 0.3, 0.4)}, {"prefix_share": 1.5}],
+)
 def test_impossible_settings_are_refused_by_name(options):
     with pytest.raises(ConfigError, match=next(iter(options)) if "policy" not in options else "fixed, train"):
         make_schedule(ScheduleConfig(**options), 16, 100)

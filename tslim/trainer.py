@@ -131,8 +131,7 @@ class Trainer:
         window = _Window(self.seconds, self.step)
         while self.step < settings.steps:
             began = time.perf_counter()
-            self._train_one(window)
-            events = self._maintain()
+            events = self._maintain(self._train_one(window))
             self.seconds += time.perf_counter() - began
             yield Stepped(self.step, self.rank)
             yield from events
@@ -147,7 +146,8 @@ class Trainer:
         self._describe()
         yield Finished(self.step, self.seconds)
 
-    def _train_one(self, window: "_Window") -> None:
+    def _train_one(self, window: "_Window") -> str | None:
+        """One optimiser step; returns why the rank grew after it, if it did."""
         settings, pipeline, n, step = self.config, self.pipeline, self.batch, self.step
         schedule, rank = self.schedule, self.schedule.rank
         self.sampler.fill(pipeline, n, self.target)
@@ -177,7 +177,7 @@ class Trainer:
             full = ranks == rank
             loss = float(buffers.read(self.ray_loss)[:n][full].mean(dtype=np.float64)) if full.any() else None
         window.add(loss, n, pipeline)
-        self.cause = schedule.update(step, loss)
+        return schedule.update(step, loss)
 
     def _total_variation(self, gradients, rank: int) -> None:
         field, settings = self.field, self.config
@@ -188,11 +188,11 @@ class Trainer:
             if weight:
                 regularize.tv_backward(factors.planes, into.planes, list(field.grid), factors.chunks, k, weight)
 
-    def _maintain(self) -> list[Event]:
+    def _maintain(self, cause: str | None) -> list[Event]:
         """What is due between steps: rank, occupancy, box, rays, grid."""
         settings, events = self.config, []
-        if self.cause:
-            events.append(RankGrew(self.step, self.rank, self.cause))
+        if cause:
+            events.append(RankGrew(self.step, self.rank, cause))
         self.field.rank = self.rank
         if self.step in settings.occupancy_steps:
             events += self._refresh_occupancy()
