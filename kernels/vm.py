@@ -328,7 +328,7 @@ def add_texel(arena: ti.template(), at: ti.i32, value: vec16, atomic: ti.templat
 
 
 @ti.func
-def scatter(
+def scatter_plane(
     q: vec16,
     m: ti.i32,
     chunk: ti.i32,
@@ -336,35 +336,28 @@ def scatter(
     n_bands: ti.i32,
     low: ivec3,
     frac: vec3,
-    planes: ti.template(),
     lines: ti.template(),
     grad_planes: ti.template(),
-    grad_lines: ti.template(),
     grid: ivec3,
     max_chunks: ti.i32,
     atomic: ti.template(),
 ):
-    """Adds the gradients of one chunk of one mode for one sample, where q is the gradient of its product.
+    """Adds the plane's gradient of one chunk of one mode for one sample, where q is the gradient of its product.
 
-    Of the plane's rows and the line's texels, this call writes those of ``band``: rows v with v n_bands // G_v = band.
+    Of the plane's rows it writes those of ``band``: rows v with v n_bands // G_v = band.
     """
     plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
     u, v, w, fu, fv, fw = mode_axes(m, low, frac)
-    g_v = area // g_u
     row0 = 1
     row1 = 1
-    end0 = 1
-    end1 = 1
     if ti.static(not atomic):
         if n_bands > 1:
+            g_v = area // g_u
             row0 = ti.cast(v * n_bands // g_v == band, ti.i32)
             row1 = ti.cast((v + 1) * n_bands // g_v == band, ti.i32)
-            end0 = ti.cast(w * n_bands // g_w == band, ti.i32)
-            end1 = ti.cast((w + 1) * n_bands // g_w == band, ti.i32)
-    at = plane_base + chunk * area + v * g_u + u
-    lt = line_base + chunk * g_w + w
     if row0 + row1 > 0:
-        ql = q * line_value(lines, lt, fw)
+        at = plane_base + chunk * area + v * g_u + u
+        ql = q * line_value(lines, line_base + chunk * g_w + w, fw)
         if row0 == 1:
             g = ql * (1.0 - fv)
             add_texel(grad_planes, at, g * (1.0 - fu), atomic)
@@ -373,8 +366,35 @@ def scatter(
             g = ql * fv
             add_texel(grad_planes, at + g_u, g * (1.0 - fu), atomic)
             add_texel(grad_planes, at + g_u + 1, g * fu, atomic)
+
+
+@ti.func
+def scatter_line(
+    q: vec16,
+    m: ti.i32,
+    chunk: ti.i32,
+    band: ti.i32,
+    n_bands: ti.i32,
+    low: ivec3,
+    frac: vec3,
+    planes: ti.template(),
+    grad_lines: ti.template(),
+    grid: ivec3,
+    max_chunks: ti.i32,
+    atomic: ti.template(),
+):
+    """The same for the line's gradient; of its texels it writes those w with w n_bands // G_w = band."""
+    plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
+    u, v, w, fu, fv, fw = mode_axes(m, low, frac)
+    end0 = 1
+    end1 = 1
+    if ti.static(not atomic):
+        if n_bands > 1:
+            end0 = ti.cast(w * n_bands // g_w == band, ti.i32)
+            end1 = ti.cast((w + 1) * n_bands // g_w == band, ti.i32)
     if end0 + end1 > 0:
-        qp = q * plane_value(planes, at, g_u, fu, fv)
+        lt = line_base + chunk * g_w + w
+        qp = q * plane_value(planes, plane_base + chunk * area + v * g_u + u, g_u, fu, fv)
         if end0 == 1:
             add_texel(grad_lines, lt, qp * (1.0 - fw), atomic)
         if end1 == 1:
@@ -386,6 +406,7 @@ def density_backward(
     n_rays: ti.i32,
     n_chunks: ti.i32,
     n_bands: ti.i32,
+    n_parts: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
     ray_rank: i32_1d,
@@ -403,7 +424,11 @@ def density_backward(
     max_chunks: ti.i32,
     atomic: ti.template(),
 ):
-    """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample."""
+    """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample.
+
+    On the CPU one task owns a chunk of a mode, or a band of its rows; with n_parts = 2 one of its plane or its line,
+    which share no arithmetic but the position: the way to have twice the tasks for next to nothing.
+    """
     if ti.static(atomic):
         for item in range(n_rays * n_chunks * 3):
             ray = item % n_rays
@@ -415,16 +440,17 @@ def density_backward(
                 d = load3(ray_d, ray)
                 for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
                     low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
-                    scatter(
-                        mask * sample_grad[s], m, chunk, 0, 1, low, frac,
-                        planes, lines, grad_planes, grad_lines, grid, max_chunks, True,
-                    )  # fmt: skip
+                    q = mask * sample_grad[s]
+                    scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
+                    scatter_line(q, m, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
     else:
         ti.loop_config(block_dim=1)
-        for task in range(3 * n_chunks * n_bands):
-            m = task % 3
-            chunk = task // 3 % n_chunks
-            band = task // (3 * n_chunks)
+        for task in range(n_parts * 3 * n_chunks * n_bands):
+            whole = n_parts == 1
+            part = task % n_parts
+            m = task // n_parts % 3
+            chunk = task // (n_parts * 3) % n_chunks
+            band = task // (n_parts * 3 * n_chunks)
             for ray in range(n_rays):
                 if chunk * CHUNK < ray_rank[ray]:
                     mask = lane_mask(ray_rank[ray], chunk)
@@ -432,10 +458,15 @@ def density_backward(
                     d = load3(ray_d, ray)
                     for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
                         low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
-                        scatter(
-                            mask * sample_grad[s], m, chunk, band, n_bands, low, frac,
-                            planes, lines, grad_planes, grad_lines, grid, max_chunks, False,
-                        )  # fmt: skip
+                        q = mask * sample_grad[s]
+                        if whole or part == 0:
+                            scatter_plane(
+                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                            )
+                        if whole or part == 1:
+                            scatter_line(
+                                q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False
+                            )
 
 
 @ti.kernel
@@ -443,6 +474,7 @@ def appearance_backward(
     n_kept: ti.i32,
     n_chunks: ti.i32,
     n_bands: ti.i32,
+    n_parts: ti.i32,
     kept_t: f32_1d,
     kept_ray: i32_1d,
     ray_o: f32_1d,
@@ -459,7 +491,10 @@ def appearance_backward(
     max_chunks: ti.i32,
     atomic: ti.template(),
 ):
-    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_kept, 48 n_chunks)."""
+    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_kept, 48 n_chunks).
+
+    n_bands, n_parts: see ``density_backward``.
+    """
     width = n_chunks * 3 * CHUNK
     if ti.static(atomic):
         for item in range(n_kept * n_chunks * 3):
@@ -472,27 +507,30 @@ def appearance_backward(
                 x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
                 low, frac = grid_position(x, box_min, texels_per_unit, grid)
                 q = load16(grad_products, j * width + part * CHUNK) * lane_mask(components, chunk)
-                scatter(
-                    q, part % 3, chunk, 0, 1, low, frac,
-                    planes, lines, grad_planes, grad_lines, grid, max_chunks, True,
-                )  # fmt: skip
+                scatter_plane(q, part % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
+                scatter_line(q, part % 3, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
     else:
         ti.loop_config(block_dim=1)
-        for task in range(3 * n_chunks * n_bands):
-            part = task % (3 * n_chunks)
-            chunk = part // 3
-            band = task // (3 * n_chunks)
+        for task in range(n_parts * 3 * n_chunks * n_bands):
+            whole = n_parts == 1
+            part = task % n_parts
+            column = task // n_parts % (3 * n_chunks)
+            m = column % 3
+            chunk = column // 3
+            band = task // (n_parts * 3 * n_chunks)
             for j in range(n_kept):
                 ray = kept_ray[j]
                 components = 3 * ray_rank[ray]
                 if chunk * CHUNK < components:
                     x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
                     low, frac = grid_position(x, box_min, texels_per_unit, grid)
-                    q = load16(grad_products, j * width + part * CHUNK) * lane_mask(components, chunk)
-                    scatter(
-                        q, part % 3, chunk, band, n_bands, low, frac,
-                        planes, lines, grad_planes, grad_lines, grid, max_chunks, False,
-                    )  # fmt: skip
+                    q = load16(grad_products, j * width + column * CHUNK) * lane_mask(components, chunk)
+                    if whole or part == 0:
+                        scatter_plane(
+                            q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                        )
+                    if whole or part == 1:
+                        scatter_line(q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False)
 
 
 @ti.func

@@ -94,13 +94,13 @@ def test_appearance_products_are_those_of_the_twin_and_zero_above_each_rays_rank
     assert not ours[mask.numpy()[None].repeat(3, 0) == 0].any()
 
 
-@pytest.mark.parametrize("n_bands", [1, 2, 5])
-def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
+@pytest.mark.parametrize(("n_bands", "n_parts"), [(1, 1), (2, 1), (5, 2), (1, 2)])
+def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_parts):
     field = make(arenas, affine=False)
     upstream = np.random.default_rng(3).normal(size=len(samples.t)).astype(np.float32)
     used = np.diff(samples.start).astype(np.int32)
     used[7] -= 2  # samples behind an early stop get no gradient
-    run_density_backward(field, samples, used, upstream, n_bands)
+    run_density_backward(field, samples, used, upstream, n_bands, n_parts)
     looked_at = torch.tensor(np.arange(len(samples.t)) - samples.start[samples.ray] < used[samples.ray])
     twin = field.reference()
     feature = reference.density_features(twin, clamp_to_box(samples.points), point_ranks(samples))
@@ -113,26 +113,26 @@ def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
             assert not ours[name].any()
 
 
-def run_density_backward(field, samples, used, upstream, n_bands, n_chunks=1):
+def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_chunks=1):
     from kernels import vm
 
     a = field.arenas
     vm.density_backward(
-        len(used), n_chunks, n_bands, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
+        len(used), n_chunks, n_bands, n_parts, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
         samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
         a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("n_bands", [1, 3])
-def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands):
+@pytest.mark.parametrize(("n_bands", "n_parts"), [(1, 1), (3, 1), (2, 2), (1, 2)])
+def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_parts):
     from kernels import vm
 
     field = make(arenas)
     n, n_chunks = len(samples.t), 3
     upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
     vm.appearance_backward(
-        n, n_chunks, n_bands, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
+        n, n_chunks, n_bands, n_parts, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
         samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
         arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
         field.appearance_chunks, device_field.by_atomics(),

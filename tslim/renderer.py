@@ -223,7 +223,7 @@ class Pipeline:
             self.grad_colours, self.sample_grad, self.ray_grad_affine,
         )  # fmt: skip
         vm.density_backward(
-            self.n_rays, field.density.chunks, self._bands(3 * field.density.chunks),
+            self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
             self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.ray_used,
             self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
             gradients.density.planes, gradients.density.lines, *field.geometry(field.density), atomic,
@@ -242,7 +242,7 @@ class Pipeline:
             )
         self._basis_backward(gradients)
         vm.appearance_backward(
-            n, self.chunks, self._bands(3 * self.chunks), self.kept_t, self.kept_ray,
+            n, self.chunks, *self._shares(3 * self.chunks), self.kept_t, self.kept_ray,
             self.ray_o, self.ray_d, self.ray_rank, self.products, field.appearance.planes, field.appearance.lines,
             gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), atomic,
         )  # fmt: skip
@@ -278,10 +278,12 @@ class Pipeline:
             vm.basis_gradient(n, width, self.products, self.grad_features, gradients.basis)
             vm.basis_features_backward(n, width, self.grad_features, field.basis, self.products)
 
-    def _bands(self, tasks: int) -> int:
-        """Bands per tensor that give each CPU thread about the same work."""
+    def _shares(self, tasks: int) -> tuple[int, int]:
+        """Bands and parts per tensor that give each CPU thread about the same work (see ``vm.density_backward``)."""
         threads = backend.current().threads
-        return 1 if tasks % threads == 0 or tasks >= 4 * threads else -(-4 * threads // tasks)
+        parts = 1 if tasks >= 4 * threads else 2
+        tasks *= parts
+        return 1 if tasks % threads == 0 or tasks >= 4 * threads else -(-4 * threads // tasks), parts
 
 
 class Renderer:
