@@ -18,8 +18,8 @@ from rich.text import Text
 
 from tslim import events
 
-PLAIN_SECONDS = 10.0
-"""Without a terminal, progress is a line at most this often."""
+PLAIN_SECONDS, PLAIN_SHARE = 10.0, 1 / 40
+"""Without a terminal, progress is a line after so many seconds at the least, and so large a share of the run."""
 
 
 class Console:
@@ -172,8 +172,11 @@ class TrainingView:
                 rays=_count(event.rays_per_second),
                 left=self._left().removeprefix(", "),
             )
-        elif time.monotonic() - self._said >= PLAIN_SECONDS:
+        elif time.monotonic() - self._said >= PLAIN_SECONDS and self._is_news(event):
             self._say_last()
+
+    def _is_news(self, event: events.Progress) -> bool:
+        return self._said_step < 0 or event.step - self._said_step >= PLAIN_SHARE * event.steps
 
     def _say_last(self) -> None:
         """Without a bar: the latest progress as a line, once."""
