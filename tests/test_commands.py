@@ -358,6 +358,21 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_gives_the_same_bits(tmp_pat
     assert steps == sorted(set(steps)) and steps[-1] == 400
 
 
+def test_being_terminated_while_filming_leaves_no_half_written_file(trained, tmp_path):
+    run, _ = trained
+    filming = start(
+        "render", run, "-o", "film.mp4", "--frames", "9999", "--size", "64x64", "--arch", "cpu", cwd=tmp_path
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(tmp_path.iterdir())
+    filming.terminate()
+    out, err = filming.communicate(timeout=60)
+    assert filming.returncode == 143 and "Traceback" not in err, err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = f"{sys.executable} -m tslim train --help | head -n 1"

@@ -11,8 +11,9 @@ import inspect
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Union
 
 import tyro
@@ -51,7 +52,8 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
             stream.reconfigure(errors="replace")
     try:
         require_own_kernels()
-        return action(*args) or 0
+        with _terminable():
+            return action(*args) or 0
     except BrokenPipeError:
         # Whoever read our output has gone: say nothing more, and keep Python from trying at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,6 +68,24 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
         console.fail("interrupted")
         return 130
     return 2
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end the process as an exception does, so that half-written files are removed."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever runs us there sees to signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _command(argv: list[str]) -> int:
