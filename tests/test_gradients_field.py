@@ -69,7 +69,7 @@ def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     n = len(samples.t)
     products = np.full(n * 48 * n_chunks, np.nan, np.float32)
     vm.appearance_products(
-        n, n_chunks, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
+        n, n_chunks, 100, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
         field.arenas.appearance_planes, field.arenas.appearance_lines, *field.where, field.appearance_chunks, products,
     )  # fmt: skip
     return products.reshape(n, n_chunks, 3, 16)

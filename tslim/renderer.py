@@ -15,6 +15,8 @@ from tslim.errors import ConfigError
 from tslim.field import Factors, Field
 from tslim.field_state import N_FEATURES
 
+PRODUCT_BLOCK = 64
+"""Samples that a CPU task of ``vm.appearance_products`` takes."""
 CHUNK_RAYS = 16384
 """Rays that are rendered together: enough to amortise launches, few enough to stay near the cache."""
 
@@ -188,7 +190,8 @@ class Pipeline:
     def _appearance(self, width: int) -> None:
         field, n = self.field, self.n_kept
         vm.appearance_products(
-            n, self.chunks, self.kept_t, self.kept_ray, self.ray_o, self.ray_d, self.ray_rank,
+            n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.kept_t, self.kept_ray,
+            self.ray_o, self.ray_d, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
         raw = self.raw if field.config.rank_affine else self.features
