@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests import device_field, reference
-from tests.device_field import assert_gradient
+from tests.device_field import assert_gradient, on_host
 from tests.test_gradients_pipeline import BACKGROUND, N_RAYS, make_field, make_rays
 from tslim import buffers
 from tslim.errors import ConfigError
@@ -65,7 +65,7 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
     photograph, _, state, target = make(decoder=decoder)
     renderer = photograph.renderer
     value = photograph.differentiate()
-    ours, p = renderer.gradients(), renderer._pipeline
+    ours, p = renderer.gradients(), on_host(renderer._pipeline)
 
     twin = reference.ReferenceField.from_state(state, requires_grad=True)
     start = np.array(p.ray_start)

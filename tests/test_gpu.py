@@ -13,7 +13,16 @@ import pytest
 
 from tslim import hardware
 
-KERNEL_TESTS = ("march", "composite", "adam", "field", "gradients_field", "gradients_pipeline")
+KERNEL_TESTS = (
+    "rays",
+    "march",
+    "composite",
+    "adam",
+    "field",
+    "gradients_field",
+    "gradients_pipeline",
+    "differentiable",
+)
 
 
 @pytest.fixture(params=["vulkan", "cuda"])

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from tslim import buffers
+
 BACKGROUND = (0.2, 0.5, 1.0)
 
 
@@ -114,9 +116,9 @@ def test_only_pixels_in_use_are_drawn(views):
     wanted = rng.random(n) < 0.3
     wanted[64:96] = False  # a word of 32 pixels none of which is in use
     sampler = PixelSampler(views, BACKGROUND, seed=3)
-    bits = np.zeros(32 * len(sampler.used), bool)
+    bits = np.zeros(32 * sampler.used.shape[0], bool)
     bits[:n] = wanted
-    sampler.used[:] = np.packbits(bits, bitorder="little").view("<u4")
+    buffers.write(sampler.used, np.packbits(bits, bitorder="little").view("<u4"))
     sampler._count()
     assert sampler.n_used == wanted.sum()
     pixels = which(draw(sampler, int(wanted.sum()))[0], known)
