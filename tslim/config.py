@@ -118,29 +118,29 @@ def paper() -> TrainConfig:
 
 def quick() -> TrainConfig:
     """The default: a good model in minutes on two CPU cores."""
-    return _fast(4000, 160)
+    return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500))
 
 
 def demo() -> TrainConfig:
-    """Half of quick: what there is to see, in about two minutes."""
-    return _fast(1600, 128)
+    """A third of quick: what there is to see, in about two minutes."""
+    return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000))
 
 
-def _fast(steps: int, grid_end: int) -> TrainConfig:
+def _fast(steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int, ...]) -> TrainConfig:
     """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run."""
     return TrainConfig(
         field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
-        schedule=ScheduleConfig(policy="staged", stage_starts=(0.0, 0.08, 0.2, 0.35), prefix_share=0.3),
+        schedule=ScheduleConfig(policy="staged", stage_starts=(0.0, 0.08, 0.2, 0.35), prefix_share=0.25),
         steps=steps,
         batch_decoded=32768,
         lr_factors=0.03,
         lr_network=5e-3,
-        lr_decay=0.03,
+        lr_decay=0.1,
         lr_reset_on_grow=False,
         grid_start=64,
         grid_end=grid_end,
-        grow_steps=tuple(round(steps * share) for share in (0.0375, 0.075, 0.125, 0.2, 0.3)),
-        occupancy_steps=tuple(round(steps * share) for share in (0.0375, 0.1, 0.2, 0.375, 0.625)),
+        grow_steps=grow,
+        occupancy_steps=occupancy,
         step_ratio=1.0,
         weight_threshold=1e-3,
         l1_start=4e-5,

@@ -48,7 +48,7 @@ class Train:
     path: Positional[Annotated[Path | None, _maybe("[PATH]")]] = None
     """folder of posed photographs; if not given, the built-in scene"""
     preset: Literal["quick", "demo", "paper", "tiny"] = "quick"
-    """where the settings below start from; quick takes minutes on two CPU cores, demo half of that, tiny seconds"""
+    """where the settings below start from; quick takes minutes on two CPU cores, demo a third of that, tiny seconds"""
     out: Annotated[Path | None, _Out] = None
     """run folder; runs/NAME of the scene if not given"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
