@@ -69,8 +69,9 @@ def stage(root, tmp_path):
         pytest.skip(f"no virtual screen: {lacking}")
     (tmp_path / "screen").mkdir()
     (tmp_path / "run").mkdir()
+    (tmp_path / "tmp").mkdir()
     with x11.Screen(tmp_path / "screen") as screen:
-        driver = Driver(root, tmp_path / "run", screen.display)
+        driver = Driver(root, tmp_path / "run", screen.display, TMPDIR=str(tmp_path / "tmp"))
         try:
             corner = screen.wait_for_window("^tslim$")
             driver.until(lambda now: now["picture"] is not None)
@@ -134,12 +135,23 @@ def test_a_user_orbits_slides_pauses_compares_saves_and_closes_while_training_go
     closed = driver.until(lambda now: not now["open"])
     driver.until(lambda now: now["step"] > closed["step"] + 3)
     assert not any("window" in n for n in driver.now["notices"]), "the user knows that the window was closed"
+    assert not list((folder.parent / "tmp").iterdir()), "nothing is left of the window"
 
 
 def until_files(folder, patterns: list[str]) -> None:
     deadline = time.perf_counter() + 30
     while not all(list(folder.glob(p)) for p in patterns):
         assert time.perf_counter() < deadline, sorted(p.name for p in folder.iterdir())
+        time.sleep(0.1)
+
+
+def test_a_training_that_is_killed_takes_its_window_and_its_files_along(stage):
+    screen, driver, folder, corner = stage
+    assert list((folder.parent / "tmp").iterdir())
+    driver.stop()
+    deadline = time.perf_counter() + 30
+    while screen.do("search", "--name", "^tslim$") or list((folder.parent / "tmp").iterdir()):
+        assert time.perf_counter() < deadline
         time.sleep(0.1)
 
 

@@ -15,6 +15,7 @@ A panel row is ["text", s], ["button", name, label], ["check", name, label, valu
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
 import time
@@ -45,6 +46,7 @@ def main(folder: str, width: int, height: int, title: str, panel_width: int) -> 
     window = ti.ui.Window(title, (width, height), vsync=False, pos=(60, 60))
     _Server(window, messages, out, panel_width / width).serve()
     out.close()
+    shutil.rmtree(folder, ignore_errors=True)  # the other side may have been killed before it could
     os._exit(0)  # tearing the window library down is where drivers crash
 
 
