@@ -116,8 +116,13 @@ class Scene:
         return (path if size is None else replace(path, size=size)).cameras(frames)
 
     def orbit_path(self) -> paths.Orbit:
-        """The orbit as a few numbers; around the box, or around what the cameras look at where there is no object."""
-        center = self.box.astype(np.float64).mean(0) if self.space == "box" else paths.focus_point(self.train.cameras)
+        """The orbit as a few numbers: around what the cameras look at, so that it is framed as the photographs are.
+
+        Where that lies outside the object's box, around the middle of the box.
+        """
+        center = paths.focus_point(self.train.cameras)
+        if self.space == "box" and not ((self.box[0] < center) & (center < self.box[1])).all():
+            center = self.box.astype(np.float64).mean(0)
         return paths.fit_orbit(self.train.cameras, center)
 
     def spiral_path(self) -> paths.Spiral:
