@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 import pytest
-import x11
+
+from tests import x11
 
 pytestmark = [pytest.mark.slow]
 STEPS = 100_000
