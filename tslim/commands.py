@@ -216,7 +216,7 @@ def info(given: options.Info, console: Console) -> None:
 
 
 def doctor(given: options.Doctor, console: Console) -> int:
-    """Shows what works on this machine; 1 if the CPU does not."""
+    """Shows what works on this machine, and what to install."""
     from tslim import doctor
 
     sections = doctor.report()

@@ -125,6 +125,7 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
             if not begun and not run.history():
                 run.discard()
             raise
+        _save_model(trainer, run)
         if window is not None and window.is_open:
             view.note("training is finished: close the window to go on")
             stack.enter_context(stop.at_once())
@@ -182,14 +183,17 @@ def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:  # noqa
     window.notices.clear()
 
 
+def _save_model(trainer: "Trainer", run: RunFolder) -> None:  # noqa: F821
+    """Writes the model, before anyone is waited for."""
+    trainer.field.metadata |= provenance(trainer, run.settings()["scene"])
+    trainer.field.save(run.model)
+
+
 def _finish(trainer: "Trainer", run: RunFolder, console: Console) -> None:  # noqa: F821
-    """Saves the model, measures it, and takes pictures of it."""
+    """Measures the model and takes pictures of it."""
     from tslim import evaluation_command
 
-    field = trainer.field
-    field.metadata |= provenance(trainer, run.settings()["scene"])
-    field.save(run.model)
-    evaluation_command.report(field, trainer.scene, run, console)
+    evaluation_command.report(trainer.field, trainer.scene, run, console)
 
 
 def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  # noqa: F821
