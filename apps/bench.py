@@ -10,6 +10,8 @@ import _checkout  # noqa: F401  finds tslim in the checkout
 import tslim  # before numpy and torch: it chooses the kernels of BLAS
 
 # isort: on
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ import tyro
 
 from benchmarks import machine, parts, processes, workload
 from benchmarks.report import Report
+from tslim import cli
 
 Part = Literal["step", "twin", "render", "growth", "startup", "stalls", "memory"]
 EVERY_PART: tuple[Part, ...] = ("step", "twin", "render", "growth", "startup", "stalls", "memory")
@@ -53,10 +56,14 @@ def main(options: Options) -> None:
     backend = tslim.init("cpu")
     torch.set_num_threads(backend.threads)
     report = Report()
+    load_before = os.getloadavg()[0]
     ceiling = machine.measure()
     report.table("machine", str(backend), [{
         "GEMM GFLOP/s": ceiling.gemm_gflops, "memory GB/s": ceiling.bandwidth_gbs, "threads": backend.threads,
+        "load before": load_before,
     }])  # fmt: skip
+    if load_before > 0.5:
+        report.say("other programs keep this machine busy: times are too long, and ratios are not to be trusted\n")
     if {"step", "twin", "render", "growth"} & set(options.only):
         load, seconds = workload.prepare(
             options.scene, options.model, warm_steps=options.warm_steps, max_grid=max(300, *options.grids)
@@ -79,4 +86,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    sys.exit(cli.guarded(main, tyro.cli(Options)))

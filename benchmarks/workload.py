@@ -87,6 +87,8 @@ def prepare(
         )  # fmt: skip
         for _ in tslim.Trainer(field, loaded, settings).run():
             pass
+    if field.config.decoder != "mlp":
+        raise tslim.ConfigError(f"a model with the decoder {field.config.decoder}: the twin has the MLP only")
     still = dataclasses.replace(still, field=field.config)
     return Workload(loaded, field, still), time.perf_counter() - began
 
