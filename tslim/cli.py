@@ -70,22 +70,37 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
     return 2
 
 
+TERMINATION_PATIENCE = 3.0
+"""Seconds after SIGTERM in which a process may tidy up before it is asked again."""
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM end the process as an exception does, so that half-written files are removed."""
+    """Lets SIGTERM end the process as an exception does, so that half-written files are removed.
 
-    def stop(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+    An exception that rises inside a finaliser or a callback from C is swallowed there, so it is raised again while the
+    process goes on.
+    """
+    again = getattr(signal, "setitimer", None)
 
+    def stop(_number: int, _frame: object) -> None:
+        if again:
+            again(signal.ITIMER_REAL, TERMINATION_PATIENCE)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    numbers = [signal.SIGTERM, signal.SIGALRM] if again else [signal.SIGTERM]
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in numbers}
     except ValueError:  # not in the main thread: whoever runs us there sees to signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if again:
+            again(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _command(argv: list[str]) -> int:
