@@ -181,3 +181,10 @@ def test_a_step_is_one_adam_step_on_the_gradient_of_squared_error_and_l1(new_tra
         step = moved.named_parameters()[name] - tensor.detach()
         wrong = ((step - expected)[clear].abs() > 0.02 * lr).double().mean()
         assert wrong < 2e-3, f"{name}: {100 * wrong:.2f} % of the entries moved otherwise"
+
+
+def test_a_batch_too_small_to_sort_out_pixels_with_is_refused(new_trainer):
+    from tslim.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="batch_rays is 31"):
+        new_trainer(dataclasses.replace(SETTINGS, batch_rays=31))

@@ -187,6 +187,8 @@ def require_valid(settings: TrainConfig) -> None:
                 value = getattr(value, part)
             if not (0 < value < 2**31 or (value == 0 and names is _ZERO_OR_MORE)):  # NaN is neither
                 raise ConfigError(f"{name} is {value}: it must be {least} and below 2^31")
+    if settings.batch_rays < 32:
+        raise ConfigError(f"batch_rays is {settings.batch_rays}: pixels are sorted out 32 at a time, take 32 or more")
     if not 4 <= settings.grid_start <= settings.grid_end:
         raise ConfigError(
             f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed"
