@@ -1,6 +1,6 @@
-"""Regularisers of the factors. L1 lives in the Adam pass (its gradient is a sign); here are its value and TV.
+"""Total variation of the planes. The other regulariser, L1, lives in the Adam pass: its gradient is a sign.
 
-Total variation of the planes, as in TensoRF (there per plane tensor of K active components on a G_v x G_u grid):
+As in TensoRF (there per plane tensor of K active components on a G_v x G_u grid):
 
     TV = 2 ( sum (P[v+1, u] - P[v, u])² / (K (G_v - 1) G_u)  +  sum (P[v, u+1] - P[v, u])² / (K G_v (G_u - 1)) )
 
@@ -10,7 +10,6 @@ and 1e-2 of that is added up over the three modes.
 import taichi as ti
 
 from kernels.march import ivec3
-from kernels.rays import f32_1d
 from kernels.vm import CHUNK, lane_mask, mode_layout
 
 TV_SCALE = 1e-2
@@ -57,48 +56,3 @@ def tv_backward(
         scale_v = c / (ti.cast(g_v - 1, ti.f32) * ti.cast(g_u, ti.f32))
         scale_u = c / (ti.cast(g_v, ti.f32) * ti.cast(g_u - 1, ti.f32))
         grad_planes[at] = grad_planes[at] + (by_v * scale_v + by_u * scale_u) * lane_mask(components, chunk)
-
-
-@ti.kernel
-def plane_row_norms(
-    planes: ti.template(),
-    grid: ivec3,
-    max_chunks: ti.i32,
-    components: ti.i32,
-    row_l1: f32_1d,
-    row_tv_u: f32_1d,
-    row_tv_v: f32_1d,
-):
-    """Per plane row (mode after mode, G_v rows each): sums over u, chunks and active lanes of |P| and squared steps.
-
-    The caller adds the rows up; one task owns one row, so the sums have one order.
-    """
-    for row in range(grid[1] + grid[2] + grid[2]):
-        m = 0
-        v = row
-        if row >= grid[1] + grid[2]:
-            m = 2
-            v = row - grid[1] - grid[2]
-        elif row >= grid[1]:
-            m = 1
-            v = row - grid[1]
-        plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
-        g_v = area // g_u
-        l1 = 0.0
-        tv_u = 0.0
-        tv_v = 0.0
-        for chunk in range((components + CHUNK - 1) // CHUNK):
-            mask = lane_mask(components, chunk)
-            for u in range(g_u):
-                at = plane_base + chunk * area + v * g_u + u
-                x = planes[at]
-                l1 += (ti.abs(x) * mask).sum()
-                if u < g_u - 1:
-                    e = planes[at + 1] - x
-                    tv_u += (e * e * mask).sum()
-                if v < g_v - 1:
-                    e = planes[at + g_u] - x
-                    tv_v += (e * e * mask).sum()
-        row_l1[row] = l1
-        row_tv_u[row] = tv_u
-        row_tv_v[row] = tv_v
