@@ -10,7 +10,7 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, lane_mask, mode_layout, vec16
+from kernels.vm import CHUNK, find_texel, lane_mask, mode_layout, vec16
 
 
 @ti.func
@@ -86,19 +86,8 @@ def adam_arena(
     for i in range(n_chunks * per_chunk):
         chunk = first_chunk + i // per_chunk
         mask = lane_mask(end_component, chunk) - lane_mask(first_component, chunk)
-        rest = i % per_chunk
-        is_line = 0
-        if rest >= plane_texels:
-            is_line = 1
-            rest -= plane_texels
-        m = 0
-        plane_base, area, g_u, line_base, g_w = mode_layout(0, grid, max_chunks)
-        size = ti.select(is_line == 1, g_w, area)
-        while rest >= size:
-            rest -= size
-            m += 1
-            plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
-            size = ti.select(is_line == 1, g_w, area)
+        m, is_line, rest = find_texel(i % per_chunk, grid)
+        plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
         if is_line == 1:
             l1 = l1_lines[0]
             if m == 1:

@@ -4,7 +4,7 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, line_value, mode_layout, plane_value, vec16
+from kernels.vm import CHUNK, find_texel, line_value, mode_layout, plane_value, vec16
 
 
 @ti.kernel
@@ -69,19 +69,8 @@ def resample(
     line_texels = grid[0] + grid[1] + grid[2]
     for i in range(n_chunks * (plane_texels + line_texels)):
         chunk = i // (plane_texels + line_texels)
-        rest = i % (plane_texels + line_texels)
-        is_line = 0
-        if rest >= plane_texels:
-            is_line = 1
-            rest -= plane_texels
-        m = 0
-        plane_base, area, g_u, line_base, g_w = mode_layout(0, grid, n_chunks)
-        size = ti.select(is_line == 1, g_w, area)
-        while rest >= size:
-            rest -= size
-            m += 1
-            plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, n_chunks)
-            size = ti.select(is_line == 1, g_w, area)
+        m, is_line, rest = find_texel(i % (plane_texels + line_texels), grid)
+        plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, n_chunks)
         old_plane_base, old_area, old_u, old_line_base, old_w = mode_layout(m, old_grid, n_chunks)
         u_axis = ti.select(m == 2, 1, 0)
         v_axis = ti.select(m == 0, 1, 2)

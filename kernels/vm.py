@@ -72,6 +72,29 @@ def mode_layout(m: ti.i32, grid: ivec3, max_chunks: ti.i32):
 
 
 @ti.func
+def find_texel(i: ti.i32, grid: ivec3):
+    """Mode, whether it is a line's (1) or a plane's (0), and place within its tensor, of texel i of one chunk.
+
+    All planes' texels come first, mode after mode, then all lines'.
+    """
+    rest = i
+    plane_texels = grid[0] * grid[1] + grid[0] * grid[2] + grid[1] * grid[2]
+    is_line = 0
+    if rest >= plane_texels:
+        is_line = 1
+        rest -= plane_texels
+    m = 0
+    _, area, _, _, g_w = mode_layout(0, grid, 0)
+    size = ti.select(is_line == 1, g_w, area)
+    while rest >= size:
+        rest -= size
+        m += 1
+        _, area, _, _, g_w = mode_layout(m, grid, 0)
+        size = ti.select(is_line == 1, g_w, area)
+    return m, is_line, rest
+
+
+@ti.func
 def mode_axes(m: ti.i32, low: ivec3, frac: vec3):
     """Texel indices and fractions along u, v, w of mode m."""
     u = low[0]
