@@ -72,14 +72,13 @@ class WindowLink:
             return
         self._seq += 1
         frame = None
-        if picture is not None:
-            slot = self._seq % SLOTS
-            height, width = picture.shape[:2]
-            path = self.folder / f"frame{slot}"
-            path.write_bytes(np.ascontiguousarray(picture).tobytes())
-            frame = [slot, width, height]
-        message = {"seq": self._seq, "frame": frame, "panel": panel, "share": share}
-        try:
+        try:  # a window that has just been closed took the folder along
+            if picture is not None:
+                slot = self._seq % SLOTS
+                height, width = picture.shape[:2]
+                (self.folder / f"frame{slot}").write_bytes(np.ascontiguousarray(picture).tobytes())
+                frame = [slot, width, height]
+            message = {"seq": self._seq, "frame": frame, "panel": panel, "share": share}
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
         except (OSError, ValueError):

@@ -44,9 +44,12 @@ def main(folder: str, width: int, height: int, title: str, panel_width: int) -> 
 
     ti.init(arch=ti.cpu, log_level=ti.ERROR, cpu_max_num_threads=1)
     window = ti.ui.Window(title, (width, height), vsync=False, pos=(60, 60))
-    _Server(window, messages, out, panel_width / width).serve()
-    out.close()
-    shutil.rmtree(folder, ignore_errors=True)  # the other side may have been killed before it could
+    try:
+        _Server(window, messages, out, panel_width / width).serve()
+    except BrokenPipeError:
+        pass  # the other side is gone, and a report noticed it before the end of input was read
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the other side may have been killed before it could
     os._exit(0)  # tearing the window library down is where drivers crash
 
 
@@ -89,7 +92,7 @@ class _Server:
         """Takes over everything that has arrived; False at the end of input."""
         while not self.messages.empty():
             line = self.messages.get()
-            if line is None:
+            if line is None or not line.endswith("\n"):  # the other side was killed, perhaps within a line
                 return False
             message = json.loads(line)
             if message["frame"] is not None:
