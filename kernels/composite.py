@@ -16,6 +16,7 @@ import taichi as ti
 
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
+from kernels.space import place
 from kernels.vm import AFFINE_WIDTH, activate, activate_slope, density_feature, exp_minus
 
 
@@ -24,6 +25,7 @@ def trace_density(
     n_rays: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
+    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     sample_t: f32_1d,
@@ -67,7 +69,8 @@ def trace_density(
         end = ray_start[ray + 1]
         while s < end:
             t = sample_t[s]
-            f = density_feature(planes, lines, o + d * t, rank, box_min, texels_per_unit, grid, max_chunks)
+            x = place(o, d, t, contracted)
+            f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
             through = exp_minus(delta_scaled * activate(f, scale, shift, use_softplus))
             weight = light * (1.0 - through)
             light *= through

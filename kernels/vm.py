@@ -16,6 +16,7 @@ import taichi as ti
 
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
+from kernels.space import place
 
 CHUNK = 16
 N_FEATURES = 27
@@ -276,6 +277,7 @@ def appearance_products(
     kept_ray: i32_1d,
     ray_o: f32_1d,
     ray_d: f32_1d,
+    contracted: ti.i32,
     ray_rank: i32_1d,
     planes: ti.template(),
     lines: ti.template(),
@@ -301,7 +303,7 @@ def appearance_products(
             components = 3 * ray_rank[ray]
             p = vec16(0.0)
             if chunk * CHUNK < components:
-                x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
+                x = place(load3(ray_o, ray), load3(ray_d, ray), kept_t[j], contracted)
                 low, frac = grid_position(x, box_min, texels_per_unit, grid)
                 p = product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks)
                 p *= lane_mask(components, chunk)
@@ -434,6 +436,7 @@ def density_backward(
     n_parts: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
+    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
@@ -464,7 +467,7 @@ def density_backward(
                 o = load3(ray_o, ray)
                 d = load3(ray_d, ray)
                 for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-                    low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
+                    low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
                     q = mask * sample_grad[s]
                     scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
                     scatter_line(q, m, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
@@ -482,7 +485,7 @@ def density_backward(
                     o = load3(ray_o, ray)
                     d = load3(ray_d, ray)
                     for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-                        low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
+                        low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
                         q = mask * sample_grad[s]
                         if whole or part == 0:
                             scatter_plane(
@@ -504,6 +507,7 @@ def appearance_backward(
     kept_ray: i32_1d,
     ray_o: f32_1d,
     ray_d: f32_1d,
+    contracted: ti.i32,
     ray_rank: i32_1d,
     grad_products: f32_1d,
     planes: ti.template(),
@@ -529,7 +533,7 @@ def appearance_backward(
             ray = kept_ray[j]
             components = 3 * ray_rank[ray]
             if chunk * CHUNK < components:
-                x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
+                x = place(load3(ray_o, ray), load3(ray_d, ray), kept_t[j], contracted)
                 low, frac = grid_position(x, box_min, texels_per_unit, grid)
                 q = load16(grad_products, j * width + part * CHUNK) * lane_mask(components, chunk)
                 scatter_plane(q, part % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
@@ -547,7 +551,7 @@ def appearance_backward(
                 ray = kept_ray[j]
                 components = 3 * ray_rank[ray]
                 if chunk * CHUNK < components:
-                    x = load3(ray_o, ray) + load3(ray_d, ray) * kept_t[j]
+                    x = place(load3(ray_o, ray), load3(ray_d, ray), kept_t[j], contracted)
                     low, frac = grid_position(x, box_min, texels_per_unit, grid)
                     q = load16(grad_products, j * width + column * CHUNK) * lane_mask(components, chunk)
                     if whole or part == 0:
@@ -593,6 +597,7 @@ def density_origin_gradient(
     n_rays: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
+    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
@@ -612,7 +617,7 @@ def density_origin_gradient(
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-            low, frac = grid_position(o + d * sample_t[s], box_min, texels_per_unit, grid)
+            low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
             by_x = vec3(0.0)
             for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
                 q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]
@@ -629,6 +634,7 @@ def appearance_origin_gradient(
     n_chunks: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
+    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_kept_start: i32_1d,
     kept_t: f32_1d,
@@ -648,7 +654,7 @@ def appearance_origin_gradient(
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
         for j in range(ray_kept_start[ray], ray_kept_start[ray + 1]):
-            low, frac = grid_position(o + d * kept_t[j], box_min, texels_per_unit, grid)
+            low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
             by_x = vec3(0.0)
             for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
                 q = load16(grad_products, j * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)

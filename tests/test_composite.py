@@ -44,7 +44,7 @@ class Traced:
         self.delta_scaled = self.delta * f.state.config.distance_scale
         self.shift = f.state.config.density_shift
         composite.trace_density(
-            n, s.origins.ravel(), s.directions.ravel(), s.ranks, s.start, s.t, f.arenas.density_planes,
+            n, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
             f.arenas.density_lines, f.affine, *f.where, f.density_chunks, self.shift, self.softplus,
             self.delta_scaled, self.stop, self.threshold, self.feature, self.weight, self.used, self.kept,
             self.opacity, self.depth,

@@ -69,7 +69,7 @@ def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     n = len(samples.t)
     products = np.full(n * 48 * n_chunks, np.nan, np.float32)
     vm.appearance_products(
-        n, n_chunks, 100, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
+        n, n_chunks, 100, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
         field.arenas.appearance_planes, field.arenas.appearance_lines, *field.where, field.appearance_chunks, products,
     )  # fmt: skip
     return products.reshape(n, n_chunks, 3, 16)
@@ -118,7 +118,7 @@ def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_c
 
     a = field.arenas
     vm.density_backward(
-        len(used), n_chunks, n_bands, n_parts, samples.origins.ravel(), samples.directions.ravel(), samples.ranks,
+        len(used), n_chunks, n_bands, n_parts, samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
         samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
         a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n
     upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
     vm.appearance_backward(
         n, n_chunks, n_bands, n_parts, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
-        samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
+        0, samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
         arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
         field.appearance_chunks, device_field.by_atomics(),
     )  # fmt: skip

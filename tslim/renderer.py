@@ -73,6 +73,8 @@ class Pipeline:
         self._on_cpu = backend.current().is_cpu
         self.ray_o, self.ray_d = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
         self.ray_rank = buffers.array(max_rays, np.int32)
+        self.path_o, self.path_d, self.contracted = self.ray_o, self.ray_d, 0
+        """Rays as they are marched, and whether the field is contracted: see ``kernels.space``."""
         self.ray_t0 = buffers.array(max_rays)
         self.ray_count, self.ray_used, self.ray_kept = (buffers.array(max_rays, np.int32) for _ in range(3))
         self.ray_start, self.ray_kept_start = (buffers.array(max_rays + 1, np.int32) for _ in range(2))
@@ -108,6 +110,11 @@ class Pipeline:
             self.products = buffers.array(self._product_room)
 
     @property
+    def _path(self) -> tuple:
+        """The kernel arguments ray_o, ray_d, contracted."""
+        return self.path_o, self.path_d, self.contracted
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the arrays held."""
         per_ray = 3 + 3 + 1 + 1 + 3 + 2 + 2 + 6 + 2 + 2
@@ -140,7 +147,7 @@ class Pipeline:
         self._reserve_samples(self.n_samples)
         march.expand(n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
         composite.trace_density(
-            n_rays, self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.sample_t,
+            n_rays, *self._path, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
             field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
             config.stop_transmittance, config.weight_threshold, self.sample_feature, self.sample_weight,
@@ -180,7 +187,7 @@ class Pipeline:
                 list(occupancy.blocks), occupancy.words, occupancy.coarse,
             )  # fmt: skip
         march.march(
-            n_rays, self.ray_o, self.ray_d, seed, jitter_step, field.near, field.far, self.step, n_steps,
+            n_rays, self.path_o, self.path_d, seed, jitter_step, field.near, field.far, self.step, n_steps,
             field.box[0].tolist(), field.box[1].tolist(), *lattice, self.n_words,
             self.ray_t0, self.ray_mask, self.ray_count,
         )  # fmt: skip
@@ -191,7 +198,7 @@ class Pipeline:
         field, n = self.field, self.n_kept
         vm.appearance_products(
             n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.kept_t, self.kept_ray,
-            self.ray_o, self.ray_d, self.ray_rank,
+            *self._path, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
         raw = self.raw if field.config.rank_affine else self.features
@@ -227,7 +234,7 @@ class Pipeline:
         )  # fmt: skip
         vm.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
-            self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.ray_used,
+            *self._path, self.ray_rank, self.ray_start, self.ray_used,
             self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
             gradients.density.planes, gradients.density.lines, *field.geometry(field.density), atomic,
         )  # fmt: skip
@@ -246,7 +253,7 @@ class Pipeline:
         self._basis_backward(gradients)
         vm.appearance_backward(
             n, self.chunks, *self._shares(3 * self.chunks), self.kept_t, self.kept_ray,
-            self.ray_o, self.ray_d, self.ray_rank, self.products, field.appearance.planes, field.appearance.lines,
+            *self._path, self.ray_rank, self.products, field.appearance.planes, field.appearance.lines,
             gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), atomic,
         )  # fmt: skip
 
@@ -257,12 +264,12 @@ class Pipeline:
         """
         field = self.field
         vm.density_origin_gradient(
-            self.n_rays, self.ray_o, self.ray_d, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
+            self.n_rays, *self._path, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
             self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density), grad_o,
         )  # fmt: skip
         if self.n_kept:
             vm.appearance_origin_gradient(
-                self.n_rays, self.chunks, self.ray_o, self.ray_d, self.ray_rank, self.ray_kept_start, self.kept_t,
+                self.n_rays, self.chunks, *self._path, self.ray_rank, self.ray_kept_start, self.kept_t,
                 self.products, field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
                 grad_o,
             )  # fmt: skip
