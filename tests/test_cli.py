@@ -217,6 +217,15 @@ def test_the_log_has_one_object_a_line(tmp_path):
     assert run.history() == rows
 
 
+def test_the_log_holds_psnr_by_rank_and_rank_increases_with_their_cause(tmp_path):
+    run = started(tmp_path)
+    grew = (events.RankGrew(12, 2, "loss jumped 47 %"),)
+    run.log(dataclasses.replace(progress(25), psnr_by_rank={1: 17.5, 2: 20.0}, grew=grew))
+    row = run.history()[0]
+    assert row["psnr_by_rank"] == {"1": 17.5, "2": 20.0}
+    assert row["grew"] == [{"step": 12, "rank": 2, "cause": "loss jumped 47 %"}]
+
+
 def test_rewinding_drops_what_came_later_and_lines_cut_by_a_crash(tmp_path):
     run = started(tmp_path)
     for step in (25, 50, 75):

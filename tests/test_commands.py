@@ -64,8 +64,10 @@ def test_training_leaves_everything_it_lists(trained):
         "model.slim",
         "eval.json",
         "images/comparison.png",
+        "images/contributions.png",
         "images/size-quality.png",
         "images/training.png",
+        "images/rank-trace.png",
         "images/orbit.mp4",
     }
     assert all(path.stat().st_size > 0 for path in listed)

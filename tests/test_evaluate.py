@@ -8,8 +8,9 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tslim import evaluate, model_file
+from tslim import evaluate, media, model_file
 from tslim.cameras import Cameras
+from tslim.contributions import contributions
 from tslim.errors import ConfigError, ModelFileError, SceneError
 from tslim.evaluate import SweepRow
 from tslim.scene import Views
@@ -178,3 +179,36 @@ def test_a_real_field_is_filmed(cpu, tmp_path):
     for what in ("rgb", "depth", "opacity"):
         path = tslim.media.render_video(field, make_views(3).cameras, tmp_path / f"{what}.mp4", rank=1, what=what)
         assert iio.imread(path, plugin="FFMPEG").shape == (3, SIZE[1], SIZE[0], 3)
+
+
+def test_contributions_show_each_prefix_above_what_it_added_and_what_is_missing_last():
+    views = make_views(4)
+    renderer = OffsetRenderer(views)
+    picture = contributions(plain_field(), views, (1, 4, 2), index=1, renderer=renderer)
+    assert renderer.calls == [(1, 1), (2, 1), (4, 1)]
+    width, height = SIZE
+    columns, step_x = 4, width + 8
+    assert picture.shape[1] == columns * step_x + 8
+    step_y = (picture.shape[0] - 8) // 2
+    cells = [[picture[8 + y * step_y :, 8 + x * step_x :][:height, :width] for x in range(4)] for y in range(2)]
+    truth = views.image(1, (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(cells[0][3], media.to_uint8(truth))
+    np.testing.assert_array_equal(cells[0][1], media.to_uint8(truth + 0.1))
+    assert (cells[1][0] == 255).all()
+    # Everywhere 0.1, 0.05 and 0.05 darker: evenly dark, at full strength whatever the size of the change.
+    for cell in cells[1][1:]:
+        assert (cell == 0).all()
+
+
+def test_contributions_of_a_rank_that_changes_nothing_are_grey():
+    views = make_views(1)
+    same = SimpleNamespace(
+        render=lambda cameras, index, rank, background: SimpleNamespace(rgb=views.image(index, background))
+    )
+    picture = contributions(plain_field(), views, (1, 2), renderer=same)
+    width, height = SIZE
+    assert (picture[-height - 40 :, 8 + width + 8 + 2 : 8 + 2 * width] == 128).any()
+    with pytest.raises(ConfigError, match="rank 9"):
+        contributions(plain_field(), views, (9,), renderer=same)
+    with pytest.raises(SceneError, match="no test views"):
+        contributions(plain_field(), make_views(1).subset([]), renderer=same)

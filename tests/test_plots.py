@@ -64,6 +64,33 @@ def test_training_curves_draw_psnr_and_rank_and_skip_broken_lines(tmp_path, draw
     assert b"<svg" in (tmp_path / "a.svg").read_bytes()
 
 
+def test_a_rank_trace_draws_every_rank_and_every_increase(tmp_path, drawn):
+    history = [
+        {
+            "step": 25,
+            "rank": 4,
+            "psnr_by_rank": {"2": 18.0, "4": 17.0},
+            "grew": [{"step": 20, "rank": 4, "cause": "x"}],
+        },
+        {"step": 50, "rank": 4, "psnr_by_rank": {"2": 19.0, "4": 20.0}},
+        {"step": 75, "rank": 16, "psnr_by_rank": {"4": 21.0, "16": 22.0}, "grew": [{"step": 60, "rank": 16}]},
+        {"step": 99},
+    ]
+    plots.rank_trace(tmp_path / "a.png", history, title="lego")
+    above, below = drawn[0].axes
+    assert [line.get_label() for line in above.lines] == ["2", "4", "16"]
+    np.testing.assert_allclose(above.lines[1].get_xdata(), [25, 50, 75])
+    np.testing.assert_allclose(below.lines[0].get_xydata(), [[0, 2], [20, 4], [60, 16], [75, 16]])
+    np.testing.assert_allclose(below.lines[1].get_xydata(), [[20, 4], [60, 16]])
+    with pytest.raises(ConfigError, match="no trace of ranks"):
+        plots.rank_trace(tmp_path / "b.png", [{"step": 25, "rank": 4, "psnr": 20.0}])
+
+
+def test_a_rank_trace_of_a_run_without_growth_is_a_level_line(tmp_path, drawn):
+    plots.rank_trace(tmp_path / "a.png", [{"step": s, "rank": 3, "psnr_by_rank": {"3": 18.0}} for s in (5, 10)])
+    np.testing.assert_allclose(drawn[0].axes[1].lines[0].get_xydata(), [[0, 3], [10, 3]])
+
+
 def test_smoothing_keeps_straight_lines_and_passes_over_what_is_not_finite():
     straight = list(np.linspace(0, 10, 100))
     np.testing.assert_allclose(plots._smoothed(straight), straight)

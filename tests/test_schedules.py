@@ -7,7 +7,7 @@ import pytest
 
 from tslim.config import ScheduleConfig
 from tslim.errors import ConfigError
-from tslim.schedules import make_schedule
+from tslim.schedules import POLICIES, make_schedule
 
 
 def ranks_after(schedule, losses: list[float | None]) -> list[int]:
@@ -133,10 +133,142 @@ def test_staged_asks_for_no_prefix_rays_where_no_anchor_is_smaller():
     assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [1] * 50
 
 
+def bounded(**options):
+    settings = {"stage_ranks": (2, 4, 16), "stage_starts": (0.0, 0.2, 0.6), "bounds": (0.5, 1.5), "upsilon": 0.4}
+    return make_schedule(ScheduleConfig(policy="bounded", **{**settings, **options}), 16, steps=100)
+
+
+def test_bounded_begins_a_stage_at_the_first_jump_once_its_time_has_come():
+    # Stages are planned at steps 20 and 60: within 10..30 and 30..90. Jumps at steps 5 (too soon), 12 and 41.
+    losses = [0.1] * 100
+    for step in (5, 12, 41):
+        losses[step] = 0.2
+    schedule = bounded()
+    assert schedule.rank == 2 and schedule.needs_loss
+    ranks = ranks_after(schedule, losses)
+    # ranks[i] is the rank of step i + 1.
+    assert ranks == [2] * 12 + [4] * 29 + [16] * 59
+
+
+def test_bounded_begins_a_stage_without_a_jump_when_it_is_high_time():
+    ranks = ranks_after(bounded(), [0.1] * 100)
+    assert ranks == [2] * 29 + [4] * 60 + [16] * 11
+    assert ranks_after(bounded(bounds=(0.5, 100.0)), [0.1] * 100)[-1] == 16, "the last step has all ranks"
+
+
+def test_bounded_begins_one_stage_a_jump_and_says_why():
+    schedule = bounded(bounds=(0.0, 1.5))
+    assert schedule.update(0, 0.1) is None
+    assert "jumped 50 %" in schedule.update(1, 0.2) and schedule.rank == 4
+    assert schedule.update(2, 0.2) is None and schedule.rank == 4
+    quiet = bounded()
+    causes = [cause for step in range(100) if (cause := quiet.update(step, 0.1))]
+    assert causes == ["no jump of the loss by 30 % of training", "no jump of the loss by 90 % of training"]
+
+
+def test_bounded_draws_the_same_prefix_rays_as_staged():
+    one, other = bounded(), staged(stage_ranks=(2, 4, 16), stage_starts=(0.0, 0.2, 0.6))
+    one.rank = other.rank = 4
+    rays = [s.ray_ranks(30, 999, np.random.default_rng(5)).tolist() for s in (one, other)]
+    assert rays[0] == rays[1] and set(rays[0]) == {1, 2, 4}
+
+
+def test_linear_adds_ranks_evenly_over_its_share_of_the_run_and_never_trains_prefixes():
+    schedule = make_schedule(ScheduleConfig(policy="linear", linear_share=0.5), 6, steps=100)
+    assert schedule.rank == 1 and not schedule.needs_loss
+    ranks = ranks_after(schedule, [None, 9.0] * 50)
+    assert ranks == [1] * 9 + [2] * 10 + [3] * 10 + [4] * 10 + [5] * 10 + [6] * 51
+    assert set(schedule.ray_ranks(70, 50, np.random.default_rng(0))) == {6}
+
+
+def test_linear_reaches_all_ranks_even_when_there_are_more_of_them_than_steps():
+    schedule = make_schedule(ScheduleConfig(policy="linear", linear_share=1.0), 50, steps=10)
+    ranks = ranks_after(schedule, [None] * 10)
+    assert ranks[-1] == 50 and ranks == sorted(ranks)
+    assert make_schedule(ScheduleConfig(policy="linear"), 1, steps=10).update(0, None) is None
+
+
+@pytest.mark.parametrize("n", [256, 1000, 10])
+def test_all_prefixes_gives_every_rank_the_same_number_of_rays(n):
+    schedule = make_schedule(ScheduleConfig(policy="all_prefixes"), 16, steps=100)
+    assert schedule.rank == 16 and ranks_after(schedule, [0.1, 9.0]) == [16, 16]
+    ranks = schedule.ray_ranks(3, n, np.random.default_rng(0))
+    assert ranks.dtype == np.int32 and len(ranks) == n and (np.diff(ranks) >= 0).all()
+    counts = np.bincount(ranks, minlength=17)
+    assert counts[0] == 0 and counts[1:].max() - counts[1:].min() <= 1
+    share, choices = schedule.prefixes(3)
+    assert share == 15 / 16 and choices == tuple(range(1, 16)), "what the occupancy grid has to cover"
+
+
+def test_bcd_lets_one_block_learn_at_a_time_and_each_as_often_as_the_others():
+    schedule = make_schedule(ScheduleConfig(policy="bcd", bcd_block=4, bcd_steps=3), 10, steps=100)
+    turns = []
+    for step in range(18):
+        turns.append(schedule.learning(step))
+        schedule.update(step, 1.0)
+        assert schedule.rank == 10 and set(schedule.ray_ranks(step, 40, np.random.default_rng(0))) == {10}
+    assert turns == ([(0, 4)] * 3 + [(4, 8)] * 3 + [(8, 10)] * 3) * 2
+
+
+@pytest.mark.parametrize("policy", ["train", "fixed", "staged", "bounded", "linear", "all_prefixes"])
+def test_other_policies_let_all_active_ranks_learn(policy):
+    schedule = make_schedule(ScheduleConfig(policy=policy, upsilon=0.1), 16, steps=40)
+    for step in range(40):
+        assert schedule.learning(step) == (0, schedule.rank)
+        schedule.update(step, 1.0 + step % 2)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_continues_from_its_state_as_if_it_had_not_been_interrupted(policy):
+    def make():
+        return make_schedule(ScheduleConfig(policy=policy, upsilon=0.4, eta=2), 16, steps=60)
+
+    losses = np.exp(np.random.default_rng(1).normal(0, 0.4, 60)).tolist()
+    whole = make()
+    causes = [whole.update(step, loss) for step, loss in enumerate(losses)]
+    for at in (1, 7, 31):
+        first, second = make(), make()
+        for step in range(at):
+            first.update(step, losses[step])
+        second.load_state(json.loads(json.dumps(first.state())))
+        assert [second.update(step, losses[step]) for step in range(at, 60)] == causes[at:]
+        assert second.rank == whole.rank and second.learning(60) == whole.learning(60)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_active_rank(policy):
+    rng = np.random.default_rng(2)
+    schedule = make_schedule(ScheduleConfig(policy=policy, upsilon=0.05), 5, steps=80)
+    for step in range(80):
+        before = schedule.rank
+        ranks = schedule.ray_ranks(step, 64, rng)
+        assert 1 <= ranks.min() and ranks.max() == before <= 5 and ranks[-1] == before
+        cause = schedule.update(step, float(np.exp(rng.normal())))
+        assert schedule.rank >= before and (cause is not None) == (schedule.rank > before)
+    assert schedule.rank == 5
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"policy": "none"}, {"upsilon": -0.1}, {"eta": -1}, {"stage_starts": (0.1, 0.2, 0.3, 0.4)}, {"prefix_share": 1.5}],
+    [
+        {"policy": "none"},
+        {"upsilon": -0.1},
+        {"upsilon": float("nan")},
+        {"eta": -1},
+        {"stage_starts": (0.1, 0.2, 0.3, 0.4)},
+        {"stage_starts": (0.0, 0.2, 0.3, 1.0)},
+        {"stage_ranks": (2, 8, 4, 16)},
+        {"stage_ranks": (0, 2, 4, 8)},
+        {"anchors": (0, 2)},
+        {"prefix_share": 1.5},
+        {"bounds": (1.2, 1.5)},
+        {"bounds": (0.5, 0.9)},
+        {"linear_share": 0.0},
+        {"bcd_block": 0},
+        {"bcd_steps": 0},
+    ],
 )
 def test_impossible_settings_are_refused_by_name(options):
-    with pytest.raises(ConfigError, match=next(iter(options)) if "policy" not in options else "fixed, train"):
+    with pytest.raises(ConfigError, match=next(iter(options)) if "policy" not in options else "fixed, train") as error:
         make_schedule(ScheduleConfig(**options), 16, 100)
+    assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 """A training run as a whole: it learns, repeats bit by bit, continues exactly, and leaves what is masked alone."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -124,6 +125,82 @@ def test_a_run_that_was_interrupted_continues_with_the_same_bits(new_trainer, fi
     assert_same(at_break, bits(second))
     run_to(second, 40)
     assert_same(finished[0], bits(second))
+
+
+def test_a_report_holds_psnr_by_rank_and_the_increases_since_the_last_one(finished):
+    _, events = finished
+    grown = [increase for report in events["Progress"] for increase in report.grew]
+    assert grown == events["RankGrew"] and all(e.cause for e in grown)
+    for report in events["Progress"]:
+        assert all(report.step - 10 < e.step <= report.step for e in report.grew)
+        assert report.rank in report.psnr_by_rank or report.grew
+
+
+def test_psnr_by_rank_is_that_of_the_rays_at_that_rank_and_the_loss_that_of_the_active_rank():
+    from tslim.progress import Window
+
+    window = Window(0.0, 0, max_rank=4)
+    ranks, losses = np.array([1, 1, 4, 4, 4], np.int32), np.array([0.1, 0.3, 0.01, 0.02, 0.03], np.float32)
+    assert window.add_losses(4, ranks, losses) == pytest.approx(0.02)
+    assert window.add_losses(4, ranks[:2], losses[:2]) is None, "no ray was at the active rank"
+    report = window.report(10, 20, 4, 1.0, ())
+    assert report.psnr_by_rank == pytest.approx({1: -10 * np.log10(0.2), 4: -10 * np.log10(0.02)})
+    assert report.psnr == pytest.approx(report.psnr_by_rank[4])
+
+
+def test_an_interrupted_run_does_not_forget_an_increase_that_was_not_reported_yet(new_trainer):
+    settings = dataclasses.replace(SETTINGS, schedule=ScheduleConfig(policy="linear", linear_share=0.5))
+    trainer = new_trainer(settings)
+    run_to(trainer, 5)
+    arrays, plain = trainer.state()
+    arrays = {name: np.array(values) for name, values in arrays.items()}
+    del trainer
+    again = new_trainer(settings)
+    again.load_state(arrays, json.loads(json.dumps(plain)))
+    reports = [e for e in run_to(again, 11) if type(e).__name__ == "Progress"]
+    assert [e.step for e in reports[0].grew] == [4, 8]
+
+
+@pytest.mark.parametrize("policy", ["bounded", "all_prefixes", "bcd"])
+def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, policy):
+    schedule = ScheduleConfig(
+        policy=policy, stage_ranks=(1, 2, 6), stage_starts=(0, 0.2, 0.4), upsilon=0.1, bcd_block=2, bcd_steps=3,
+        anchors=(1, 2, 4),
+    )  # fmt: skip
+    settings = dataclasses.replace(SETTINGS, schedule=schedule)
+    trainer = new_trainer(settings)
+    run_to(trainer, 17)
+    arrays, plain = trainer.state()
+    arrays = {name: np.array(values) for name, values in arrays.items()}
+    run_to(trainer, 30)
+    expected = bits(trainer)
+    del trainer
+    again = new_trainer(settings)
+    again.load_state(arrays, json.loads(json.dumps(plain)))
+    run_to(again, 30)
+    assert_same(expected, bits(again))
+
+
+def test_block_descent_changes_its_block_and_nothing_of_the_others(new_trainer):
+    settings = dataclasses.replace(
+        SETTINGS, schedule=ScheduleConfig(policy="bcd", bcd_block=2, bcd_steps=4), tv_density=0.1, tv_appearance=0.1
+    )
+    trainer = new_trainer(settings)
+    blocks = {
+        "density": [slice(0, 2), slice(2, 4), slice(4, 6)],
+        "appearance": [slice(0, 6), slice(6, 12), slice(12, 18)],
+    }
+    for turn in range(4):
+        before = {name: np.array(values) for name, values in trainer.state()[0].items()}
+        run_to(trainer, 4 * (turn + 1))
+        after, _ = trainer.state()
+        for kind, slices in blocks.items():
+            for name in (f"{kind}.p.plane0", f"{kind}.p.line2", f"{kind}.m.plane1"):
+                changed = [bool((after[name][block] != before[name][block]).any()) for block in slices]
+                assert changed == [block == turn % 3 for block in range(3)], (turn, name)
+        assert (after["decoder.p"] != before["decoder.p"]).any()
+    gradients = trainer.optimizer.gradients
+    assert not any(np.any(a) for factors in (gradients.density, gradients.appearance) for a in factors.get(6)[0])
 
 
 def test_components_above_the_active_rank_keep_their_bits(new_trainer):

@@ -40,20 +40,30 @@ class FieldConfig:
 class ScheduleConfig:
     """The policy that sets the active rank while training."""
 
-    policy: Literal["train", "fixed", "staged"] = "train"
-    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF); staged: growth in stages with prefix rays"""
+    policy: Literal["train", "fixed", "staged", "bounded", "linear", "all_prefixes", "bcd"] = "train"
+    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF); staged: growth in stages with prefix rays;
+    bounded: the same, triggered by TRaIn's criterion near the planned start; linear: ranks evenly over a share of the
+    run; all_prefixes: all ranks from the start, rays spread over every prefix (CCNeRF); bcd: blocks of ranks in turn"""
     upsilon: float = 0.4
-    """train: relative change of a batch's loss that raises the rank (the paper's υ)"""
+    """train, bounded: relative change of a batch's loss that raises the rank (the paper's υ)"""
     eta: int = 0
     """train: steps that must pass between two increases (the paper's η)"""
     stage_ranks: tuple[int, ...] = (2, 4, 8, 16)
-    """staged: active rank of each stage; the last goes to the field's full rank"""
+    """staged, bounded: active rank of each stage; the last goes to the field's full rank"""
     stage_starts: tuple[float, ...] = (0.0, 0.15, 0.35, 0.6)
-    """staged: share of the run at which each stage begins"""
+    """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.4
-    """staged: share of the rays that are rendered at a prefix"""
+    """staged, bounded: share of the rays that are rendered at a prefix"""
     anchors: tuple[int, ...] = (1, 2, 4, 8, 12)
-    """staged: ranks that prefix rays are drawn from, where below the active rank"""
+    """staged, bounded: ranks that prefix rays are drawn from, where below the active rank"""
+    bounds: tuple[float, float] = (0.5, 1.5)
+    """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
+    linear_share: float = 0.5
+    """linear: share of the run over which the rank rises from 1 to the field's"""
+    bcd_block: int = 4
+    """bcd: ranks in a block"""
+    bcd_steps: int = 50
+    """bcd: steps for which a block learns before it is the next one's turn"""
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,11 @@ def rank_sweep(
         ConfigError: a rank that the field does not have, or no ranks.
         SceneError: no views.
     """
-    chosen = _checked_ranks(field, ranks)
+    chosen = checked_ranks(field, ranks)
     if len(views) == 0:
         raise SceneError("no test views to measure on: this scene has none")
     background = background or field.background or (1.0, 1.0, 1.0)
-    renderer = renderer or _new_renderer(field)
+    renderer = renderer or new_renderer(field)
     folder = None if image_dir is None else Path(image_dir)
     return _sweep(field, views, chosen, background, renderer, folder, on_view or (lambda rank, index: None))
 
@@ -132,12 +132,12 @@ def comparison(
 
     Raises as ``rank_sweep`` does. The PSNR of a caption is that of its picture.
     """
-    chosen = _checked_ranks(field, ranks)
+    chosen = checked_ranks(field, ranks)
     if len(views) == 0:
         raise SceneError("no test views to compare with: this scene has none")
     background = background or field.background or (1.0, 1.0, 1.0)
     index = len(views) // 4 if index is None else index
-    renderer = renderer or _new_renderer(field)
+    renderer = renderer or new_renderer(field)
     sizes = model_file.sizes(field.state())
     truth = views.image(index, background)
     pictures, captions = [], []
@@ -150,8 +150,11 @@ def comparison(
     return media.grid([*pictures, truth], [*captions, "photograph\n"], columns=-(-count // rows))
 
 
-def _checked_ranks(field: "Field", ranks: Iterable[int] | None) -> list[int]:
-    """Highest first, each once."""
+def checked_ranks(field: "Field", ranks: Iterable[int] | None) -> list[int]:
+    """Ranks to measure, highest first, each once; the field's and its halves if None.
+
+    Raises ``ConfigError`` for a rank that the field does not have, or no ranks.
+    """
     chosen = sorted(set(halves(field.rank) if ranks is None else ranks), reverse=True)
     for rank in chosen:
         if not 1 <= rank <= field.rank:
@@ -161,7 +164,8 @@ def _checked_ranks(field: "Field", ranks: Iterable[int] | None) -> list[int]:
     return chosen
 
 
-def _new_renderer(field: "Field") -> "Renderer":
+def new_renderer(field: "Field") -> "Renderer":
+    """A renderer of the field; here so that tables can be read without a device."""
     from tslim.renderer import Renderer
 
     return Renderer(field)

@@ -5,6 +5,7 @@ from pathlib import Path
 from tslim import commands, media, model_file, options, plots
 from tslim import evaluate as measure
 from tslim.console import Console
+from tslim.contributions import contributions
 from tslim.data import parse_colour
 from tslim.errors import ConfigError
 from tslim.run_folder import RunFolder
@@ -41,6 +42,7 @@ def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> No
     history = run.history()
     if history:
         wrote.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
+        wrote.append(plots.rank_trace(run.images / "rank-trace.png", history, title=f"{scene.name}: ranks in training"))
     path = scene.default_path()
     cameras = path.cameras(FILM_FRAMES)
     frames = console.track(media.render_frames(field, cameras), "film", len(cameras))
@@ -58,7 +60,7 @@ def _measure(
     most_views: int | None = None,
     pictures: Path | None = None,
 ) -> list[Path]:
-    """Shows the table of ranks; writes ``eval.json``, the comparison and the plot of sizes. Returns what it wrote."""
+    """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote."""
     views, what = _views_to_measure(scene, most_views)
     from tslim.renderer import Renderer
 
@@ -80,6 +82,9 @@ def _measure(
     wrote = [measure.write_eval_json(result.evaluation, rows, len(views))]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer)
     wrote.append(media.write_png(result.images / "comparison.png", shown))
+    if len(rows) > 1:
+        shown = contributions(field, views, ranks, background=background, renderer=renderer)
+        wrote.append(media.write_png(result.images / "contributions.png", shown))
     title = f"{scene.name}: {what}"
     wrote.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
     if pictures is not None:

@@ -59,6 +59,10 @@ class Progress(Event):
     samples_per_ray: float
     kept_per_ray: float
     """Samples per ray whose colour was decoded."""
+    psnr_by_rank: dict[int, float] = dataclasses.field(default_factory=dict)
+    """PSNR of the training rays that were rendered at each rank; ranks without rays are left out."""
+    grew: "tuple[RankGrew, ...]" = ()
+    """The rank increases since the last report."""
 
     def __str__(self) -> str:
         return (

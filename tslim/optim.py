@@ -82,7 +82,8 @@ class Optimizer:
     ) -> None:
         """One Adam step over ranks ``first_rank + 1 .. rank``; the others are neither read nor written.
 
-        Gradients are zeroed where they were used. ``l1_density`` weighs the L1 norm of the density factors: the sum
+        Basis, decoder and scales are shared and always take part. Gradients are zeroed, those of left-out active ranks
+        as well. ``l1_density`` weighs the L1 norm of the density factors: the sum
         over modes of the mean of |plane| and of |line|, over all components that there is room for.
         """
         self.count += 1
@@ -104,6 +105,9 @@ class Optimizer:
             m, v = self.flat_moments[name]
             lr = lr_affine if name == "affine" else lr_network
             adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *rates)
+        if first_rank > 0 or rank < self.field.rank:
+            self.gradients.density.clear()
+            self.gradients.appearance.clear()
 
     # -- to continue exactly -----------------------------------------------------------------------------------------
 

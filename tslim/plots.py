@@ -82,21 +82,65 @@ def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, t
     return _save(figure, path)
 
 
-def _figure(title: str) -> "tuple[Figure, Axes]":
-    """A figure of its own (no pyplot, hence no global state and no window) with quiet axes."""
+def rank_trace(path: str | Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> Path:
+    """How ranks arrived, and what each was worth meanwhile, from the lines of ``metrics.jsonl``.
+
+    Above: PSNR of the training rays that were rendered at each rank (``psnr_by_rank``), smoothed; every rank is named
+    where its curve ends. Below: the active rank, with a dot for each increase in ``grew``. Lines without ``step``,
+    ``rank`` and ``psnr_by_rank`` are left out. Raises as ``size_quality``.
+    """
+    lines = [row for row in history if isinstance(row.get("psnr_by_rank"), dict) and {"step", "rank"} <= set(row)]
+    if not lines:
+        raise ConfigError("no trace of ranks to plot: the run has not reported any yet")
+    figure, (above, below) = _figure(title, rows=2)
+    ranks = sorted({int(rank) for row in lines for rank in row["psnr_by_rank"]})
+    for rank, colour in zip(ranks, _shades(len(ranks)), strict=True):
+        seen = [(row["step"], row["psnr_by_rank"][str(rank)]) for row in lines if str(rank) in row["psnr_by_rank"]]
+        steps, psnr = zip(*seen, strict=True)
+        above.plot(steps, _smoothed(psnr), color=colour, linewidth=1.5, label=str(rank))
+    above.set_ylabel("PSNR of training rays (dB)")
+    above.legend(
+        title="rank", frameon=False, fontsize=8, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5),
+        ncols=1 if len(ranks) <= 8 else 2,
+    )  # fmt: skip
+    grown = [increase for row in lines for increase in row.get("grew", ())]
+    at = [increase["step"] for increase in grown]
+    first = lines[0]["rank"]
+    if lines[0].get("grew"):
+        first = max((int(r) for r in lines[0]["psnr_by_rank"] if int(r) < grown[0]["rank"]), default=1)
+    active = [first, *(increase["rank"] for increase in grown), lines[-1]["rank"]]
+    below.step([0, *at, lines[-1]["step"]], active, where="post", color=_GREY, linewidth=1.5)
+    below.plot(at, [increase["rank"] for increase in grown], "o", color=COLOURS[1], markersize=4)
+    below.set_ylim(0, 1.15 * max(row["rank"] for row in lines))
+    below.yaxis.get_major_locator().set_params(integer=True)
+    below.set_ylabel("active rank")
+    below.set_xlabel("step")
+    return _save(figure, path)
+
+
+def _figure(title: str, rows: int = 1) -> "tuple[Figure, Axes | Sequence[Axes]]":
+    """A figure of its own (no pyplot, hence no global state and no window) with quiet axes: one, or several rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0 if rows == 1 else 5.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(colors=_GREY)
-    axes.grid(True, color=_LIGHT, linewidth=0.8, zorder=0)
+    every = figure.subplots(rows, squeeze=False, sharex=True, height_ratios=(2, 1)[:rows])[:, 0]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_GREY)
+        axes.tick_params(colors=_GREY)
+        axes.grid(True, color=_LIGHT, linewidth=0.8, zorder=0)
     if title:
-        axes.set_title(title, fontsize=11, loc="left")
-    return figure, axes
+        every[0].set_title(title, fontsize=11, loc="left")
+    return figure, every[0] if rows == 1 else every
+
+
+def _shades(n: int) -> "Sequence[Any]":
+    """n colours from light to dark."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.92 * (1 - i / max(n - 1, 1))) for i in range(n)]
 
 
 def _plain_log_ticks(axes: "Axes") -> None:

@@ -2,7 +2,8 @@
 
 ====================  ==================================================================
 ``config.json``       the scene, the settings and tslim's version; written first
-``metrics.jsonl``     one object a line: step, rank, loss, psnr, seconds
+``metrics.jsonl``     one object a line: step, rank, loss, psnr, seconds; psnr_by_rank of the training rays; and
+                      grew, the rank increases since the line before (step, rank, cause), where there were any
 ``checkpoint.*``      everything needed to continue exactly (written by the trainer)
 ``model.slim``        the trained model
 ``eval.json``         the table of sizes and qualities
@@ -11,6 +12,7 @@
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -73,14 +75,18 @@ class RunFolder:
 
     def log(self, event: Progress) -> None:
         """Appends a line to ``metrics.jsonl``."""
-        names = ("step", "rank", "loss", "psnr", "seconds")
+        row: dict[str, Any] = {name: getattr(event, name) for name in ("step", "rank", "loss", "psnr", "seconds")}
+        if event.psnr_by_rank:
+            row["psnr_by_rank"] = event.psnr_by_rank
+        if event.grew:
+            row["grew"] = [dataclasses.asdict(increase) for increase in event.grew]
         try:
             with open(self.metrics, "a", encoding="utf-8") as out:
-                out.write(json.dumps({name: getattr(event, name) for name in names}) + "\n")
+                out.write(json.dumps(row) + "\n")
         except OSError as error:
             raise RunFolderError(f"cannot write {self.metrics}: {error.strerror}") from error
 
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``; a last line cut short by a crash is left out."""
         rows = []
         for line in self._lines():

@@ -1,7 +1,8 @@
 """Rank schedules: the policies that set the active rank while training. Pure Python, no device.
 
 A schedule is told each batch's loss and answers with the rank for the next step; it may also ask for some of a batch's
-rays to be rendered at lower ranks (*prefix rays*), so that prefixes are trained as well.
+rays to be rendered at lower ranks (*prefix rays*), so that prefixes are trained as well, and for some ranks to be left
+as they are.
 """
 
 from typing import Any
@@ -45,6 +46,10 @@ class Schedule:
         """Share of the rays of step ``step`` to render at a prefix, and the ranks to draw from (below the active)."""
         return 0.0, ()
 
+    def learning(self, step: int) -> tuple[int, int]:
+        """Which ranks step ``step`` changes: (first, last) for ranks first + 1 .. last. All active ones, usually."""
+        return 0, self.rank
+
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(n,) i32 rank of each ray; rays at the active rank come last."""
         ranks = np.full(n, self.rank, np.int32)
@@ -62,12 +67,6 @@ class Schedule:
         """The inverse of ``state``."""
         for name in self.state():
             setattr(self, name, state[name])
-
-    def _grow(self) -> bool:
-        if self.rank < self.max_rank:
-            self.rank += 1
-            return True
-        return False
 
 
 class Train(Schedule):
@@ -91,13 +90,12 @@ class Train(Schedule):
     def update(self, step: int, loss: float | None) -> str | None:
         """Grows by one where the loss jumped."""
         before, self.last_loss = self.last_loss, loss
-        if before is None or loss is None or loss <= 0 or step - self.last_increase <= self.config.eta:
+        jump = _jump(before, loss, self.config.upsilon)
+        if jump is None or step - self.last_increase <= self.config.eta or self.rank == self.max_rank:
             return None
-        change = abs(before - loss) / loss
-        if change > self.config.upsilon and self._grow():
-            self.last_increase = step
-            return f"loss {'jumped' if loss > before else 'fell'} {100 * change:.0f} % ({before:.5f} to {loss:.5f})"
-        return None
+        self.rank += 1
+        self.last_increase = step
+        return jump
 
     def state(self) -> dict[str, Any]:
         """Plain data to continue from."""
@@ -117,12 +115,12 @@ class Staged(Schedule):
         return self._planned(0)
 
     def _planned(self, step: int) -> int:
-        config = self.config
-        reached = [
-            r for r, start in zip(config.stage_ranks, config.stage_starts, strict=True) if step >= start * self.steps
-        ]
-        last = len(reached) == len(config.stage_ranks)
-        return self.max_rank if last or not reached else min(reached[-1], self.max_rank)
+        return self._stage_rank(sum(step >= start * self.steps for start in self.config.stage_starts))
+
+    def _stage_rank(self, begun: int) -> int:
+        """Active rank once so many stages have begun: at least the first; the last has all ranks."""
+        ranks = self.config.stage_ranks
+        return self.max_rank if begun >= len(ranks) else min(ranks[max(begun, 1) - 1], self.max_rank)
 
     def update(self, step: int, loss: float | None) -> str | None:
         """Grows when the next stage begins."""
@@ -137,20 +135,135 @@ class Staged(Schedule):
         return self.config.prefix_share, tuple(r for r in self.config.anchors if r < self.rank)
 
 
-POLICIES: dict[str, type[Schedule]] = {"fixed": Schedule, "train": Train, "staged": Staged}
+class Bounded(Staged):
+    """TRaIn's criterion within the plan of ``Staged``, with its prefix rays.
+
+    The next stage begins when the loss of a batch jumps as ``Train`` has it, but no sooner than ``bounds[0]`` times its
+    planned start and no later than ``bounds[1]`` times it.
+    """
+
+    needs_loss = True
+
+    def __init__(self, config: ScheduleConfig, max_rank: int, steps: int) -> None:
+        super().__init__(config, max_rank, steps)
+        self.last_loss: float | None = None
+        self.begun = 1
+        """Stages begun."""
+
+    def update(self, step: int, loss: float | None) -> str | None:
+        """Begins the next stage where the loss jumped and its time has come, or where it is high time."""
+        before, self.last_loss = self.last_loss, loss
+        starts = self.config.stage_starts
+        if self.begun == len(starts):
+            return None
+        sooner, later = (round(bound * starts[self.begun] * self.steps) for bound in self.config.bounds)
+        jump = _jump(before, loss, self.config.upsilon) if step + 1 >= sooner else None
+        late = step + 1 >= min(later, self.steps - 1)
+        if not jump and not late:
+            return None
+        self.begun += 1
+        grown = self._stage_rank(self.begun)
+        if grown <= self.rank:
+            return None
+        self.rank = grown
+        return jump or f"no jump of the loss by {100 * (step + 1) / self.steps:.0f} % of training"
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to continue from."""
+        return {"rank": self.rank, "last_loss": self.last_loss, "begun": self.begun}
+
+
+class Linear(Schedule):
+    """One rank after another, evenly over the first ``linear_share`` of the run; no prefix rays."""
+
+    def first_rank(self) -> int:
+        """Rank 1."""
+        return 1
+
+    def update(self, step: int, loss: float | None) -> str | None:
+        """Grows by as many ranks as are due: more than one where the run has fewer steps than ranks."""
+        share = (step + 1) / (self.config.linear_share * self.steps)
+        due = min(1 + int((self.max_rank - 1) * share + 1e-9), self.max_rank)
+        if due <= self.rank:
+            return None
+        self.rank = due
+        return f"due at {100 * (step + 1) / self.steps:.0f} % of training"
+
+
+class AllPrefixes(Schedule):
+    """All ranks from the start, and every prefix supervised in every batch, after CCNeRF (Tang et al. 2022).
+
+    A batch's rays are spread evenly over ranks 1 .. R. CCNeRF renders each ray at every one of its sizes and adds up
+    the errors; here a ray has one rank, so that a step costs no more than another schedule's.
+    """
+
+    def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
+        """All ranks below the full one."""
+        return 1 - 1 / self.max_rank, tuple(range(1, self.max_rank))
+
+    def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(n,) i32: as many rays of each rank, to within one."""
+        return (1 + np.arange(n) * self.max_rank // n).astype(np.int32)
+
+
+class BlockDescent(Schedule):
+    """Block coordinate descent over components: all ranks render, but only one block of ranks learns at a time.
+
+    Blocks of ``bcd_block`` ranks take turns of ``bcd_steps`` steps, from the first to the last and round again; the
+    others' factors stay as they are. Basis and decoder, which all blocks share, learn in every step. The paper reports
+    that this baseline fluctuates too much to be worth a table (SlimmeRF, 3.6).
+    """
+
+    def learning(self, step: int) -> tuple[int, int]:
+        """The block whose turn it is."""
+        size = self.config.bcd_block
+        blocks = -(-self.max_rank // size)
+        block = step // self.config.bcd_steps % blocks
+        return block * size, min((block + 1) * size, self.max_rank)
+
+
+POLICIES: dict[str, type[Schedule]] = {
+    "fixed": Schedule,
+    "train": Train,
+    "staged": Staged,
+    "bounded": Bounded,
+    "linear": Linear,
+    "all_prefixes": AllPrefixes,
+    "bcd": BlockDescent,
+}
 
 
 def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule:
     """The schedule that the settings name. Raises ``ConfigError`` for unknown policies and impossible settings."""
     if config.policy not in POLICIES:
         raise ConfigError(f"unknown schedule {config.policy!r}; known: {', '.join(POLICIES)}")
-    if config.upsilon < 0 or config.eta < 0:
+    if not config.upsilon >= 0 or not config.eta >= 0:
         raise ConfigError(f"upsilon {config.upsilon} and eta {config.eta}: both must be 0 or more")
-    starts = config.stage_starts
-    if len(config.stage_ranks) != len(starts) or not starts or starts[0] != 0 or list(starts) != sorted(starts):
+    ranks, starts = config.stage_ranks, config.stage_starts
+    if len(ranks) != len(starts) or not ranks or starts[0] != 0 or not _rises(starts) or not starts[-1] < 1:
         raise ConfigError(
-            f"stage_ranks {config.stage_ranks} and stage_starts {starts}: as many of each, the starts rising from 0"
+            f"stage_ranks {ranks} and stage_starts {starts}: as many of each, the starts rising from 0 and below 1"
         )
-    if not 0 <= config.prefix_share < 1 or any(r < 1 for r in (*config.anchors, *config.stage_ranks)):
-        raise ConfigError("prefix_share must be 0 to 1, anchors and stage_ranks 1 or more")
+    if not _rises(ranks) or min((*ranks, *config.anchors)) < 1:
+        raise ConfigError(f"stage_ranks {ranks} must rise, anchors {config.anchors} and they must be 1 or more")
+    if not 0 <= config.prefix_share < 1:
+        raise ConfigError(f"prefix_share is {config.prefix_share}: it must be 0 or more and below 1")
+    if not config.bounds[0] <= 1 <= config.bounds[1] or not config.bounds[0] >= 0:
+        raise ConfigError(f"bounds {config.bounds}: the first must be 0 to 1, the second 1 or more")
+    if not 0 < config.linear_share <= 1:
+        raise ConfigError(f"linear_share is {config.linear_share}: it must be above 0 and at most 1")
+    if config.bcd_block < 1 or config.bcd_steps < 1:
+        raise ConfigError(f"bcd_block {config.bcd_block} and bcd_steps {config.bcd_steps}: both must be 1 or more")
     return POLICIES[config.policy](config, max_rank, steps)
+
+
+def _rises(values: tuple[float, ...]) -> bool:
+    return all(a < b for a, b in zip(values, values[1:], strict=False))
+
+
+def _jump(before: float | None, loss: float | None, upsilon: float) -> str | None:
+    """In words, that a batch's loss changed by more than υ of itself (the paper's criterion); None if it did not."""
+    if before is None or loss is None or loss <= 0 or not abs(before - loss) / loss > upsilon:
+        return None
+    verb = "jumped" if loss > before else "fell"
+    return f"loss {verb} {100 * abs(before - loss) / loss:.0f} % ({before:.5f} to {loss:.5f})"

@@ -18,7 +18,6 @@ from tslim.events import (
     Finished,
     GridGrew,
     OccupancyRefreshed,
-    Progress,
     RankGrew,
     Started,
     Stepped,
@@ -27,6 +26,7 @@ from tslim.events import (
 from tslim.field import Field
 from tslim.occupancy import Occupancy
 from tslim.optim import Optimizer
+from tslim.progress import Window
 from tslim.renderer import MarchConfig, Pipeline
 from tslim.run_folder import RunFolder
 from tslim.sampler import PixelSampler
@@ -89,6 +89,8 @@ class Trainer:
         self.started = False
         """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
         outweighs that of the photographs, and the field would stay empty for ever."""
+        self.grew: list[RankGrew] = []
+        """Rank increases since the last progress report."""
         field.rank = self.schedule.rank
         field.metadata["march"] = dataclasses.asdict(self.march_config)
 
@@ -128,7 +130,7 @@ class Trainer:
             self.step, settings.steps, self.memory, self.step > 0, self.field, self.scene,
             self.folder.path if self.folder else None,
         )  # fmt: skip
-        window = _Window(self.seconds, self.step)
+        window = Window(self.seconds, self.step, self.field.max_rank)
         while self.step < settings.steps:
             began = time.perf_counter()
             events = self._maintain(self._train_one(window))
@@ -136,8 +138,9 @@ class Trainer:
             yield Stepped(self.step, self.rank)
             yield from events
             if self.step % settings.report_every == 0 or self.step == settings.steps:
-                progress = self._progress(window)
-                window = _Window(self.seconds, self.step)
+                progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
+                window = Window(self.seconds, self.step, self.field.max_rank)
+                self.grew.clear()
                 if self.folder:
                     self.folder.log(progress)
                 yield progress
@@ -146,7 +149,7 @@ class Trainer:
         self._describe()
         yield Finished(self.step, self.seconds)
 
-    def _train_one(self, window: "_Window") -> str | None:
+    def _train_one(self, window: Window) -> str | None:
         """One optimiser step; returns why the rank grew after it, if it did."""
         settings, pipeline, n, step = self.config, self.pipeline, self.batch, self.step
         schedule, rank = self.schedule, self.schedule.rank
@@ -162,8 +165,9 @@ class Trainer:
         pipeline.backward(gradients)
         self._total_variation(gradients, rank)
         fall = settings.lr_decay ** (self.lr_steps / settings.steps)
+        first, last = schedule.learning(step)
         self.optimizer.step(
-            rank, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
+            last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
             lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
         )  # fmt: skip
         if settings.batch_decoded:
@@ -174,9 +178,8 @@ class Trainer:
         loss = None
         due = self.step % settings.report_every == 0 or self.step == settings.steps
         if schedule.needs_loss or backend.current().is_cpu or due:
-            full = ranks == rank
-            loss = float(buffers.read(self.ray_loss)[:n][full].mean(dtype=np.float64)) if full.any() else None
-        window.add(loss, n, pipeline)
+            loss = window.add_losses(rank, ranks, buffers.read(self.ray_loss)[:n])
+        window.add(pipeline)
         return schedule.update(step, loss)
 
     def _total_variation(self, gradients, rank: int) -> None:
@@ -193,6 +196,7 @@ class Trainer:
         settings, events = self.config, []
         if cause:
             events.append(RankGrew(self.step, self.rank, cause))
+            self.grew += events
         self.field.rank = self.rank
         if self.step in settings.occupancy_steps:
             events += self._refresh_occupancy()
@@ -234,25 +238,6 @@ class Trainer:
         if turn == 1:
             self.sampler.keep_hits(self.pipeline)
         return events
-
-    def _progress(self, window: "_Window") -> Progress:
-        settings = self.config
-        seconds = max(self.seconds - window.began, 1e-9)
-        passed = max(self.step - window.first, 1)
-        loss = window.loss / max(window.losses, 1)
-        rays = max(window.rays, 1)
-        return Progress(
-            step=self.step,
-            steps=settings.steps,
-            rank=self.rank,
-            loss=loss,
-            psnr=-10 * math.log10(max(loss, 1e-12)),
-            rays_per_second=window.rays / seconds,
-            seconds=self.seconds,
-            seconds_left=(settings.steps - self.step) * seconds / passed,
-            samples_per_ray=window.samples / rays,
-            kept_per_ray=window.kept / rays,
-        )
 
     # -- to continue exactly -----------------------------------------------------------------------------------------
 
@@ -300,6 +285,7 @@ class Trainer:
             "grid": list(field.grid),
             "occupancy_cells": list(field.occupancy.cells) if field.occupancy else None,
             "schedule": self.schedule.state(),
+            "grew": [dataclasses.asdict(event) for event in self.grew],
             "sampler": sampler,
             "pixels": self.sampler.n_pixels,
             "metadata": field.metadata,
@@ -332,6 +318,7 @@ class Trainer:
         self.step, self.seconds = plain["step"], plain["seconds"]
         self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
         self.batch = plain["batch"]
+        self.grew = [RankGrew(**event) for event in plain.get("grew", [])]
 
     @classmethod
     def resume(cls, run_dir: str | Path, scene: Scene) -> "Trainer":
@@ -355,21 +342,3 @@ class Trainer:
             ) from error
         folder.rewind(trainer.step)
         return trainer
-
-
-class _Window:
-    """Sums between two progress reports."""
-
-    def __init__(self, began: float, first: int) -> None:
-        self.began, self.first = began, first
-        self.rays = self.losses = self.samples = self.kept = 0
-        self.loss = 0.0
-
-    def add(self, loss: float | None, n_rays: int, pipeline: Pipeline) -> None:
-        """One batch; a loss of None was not looked at (on a GPU most are not)."""
-        self.rays += n_rays
-        self.samples += pipeline.n_samples
-        self.kept += pipeline.n_kept
-        if loss is not None:
-            self.losses += 1
-            self.loss += loss

@@ -1,0 +1,75 @@
+"""What each group of ranks adds to a picture: coarse shape first, detail later."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tslim import evaluate, media, metrics
+from tslim.errors import SceneError
+
+if TYPE_CHECKING:
+    from tslim.field import Field
+    from tslim.renderer import Renderer
+    from tslim.scene import Views
+
+GREY = 0.5
+"""where a group changes nothing"""
+STRONG = 99.0
+"""percentile of a group's changes that is shown at full strength, so that single pixels do not set the gain"""
+
+
+def contributions(
+    field: "Field",
+    views: "Views",
+    ranks: Iterable[int] | None = None,
+    *,
+    index: int | None = None,
+    background: tuple[float, float, float] | None = None,
+    renderer: "Renderer | None" = None,
+) -> np.ndarray:
+    """One view at growing prefixes, above what each group of ranks changed in it: a captioned picture, (h, w, 3) uint8.
+
+    The lower row shows differences of neighbours in the upper one, grey where there is none, each amplified by the
+    factor in its caption; the last is what the photograph still has beyond all ranks.
+
+    Args:
+        ranks: where groups end, in any order; the field's rank and its halves if None.
+        index: which view; a quarter of the way through if None.
+        background: behind the field and behind transparent photographs; the field's own, else white, if None.
+        renderer: one to reuse.
+
+    Raises:
+        ConfigError: a rank that the field does not have, or no ranks.
+        SceneError: no views.
+    """
+    chosen = evaluate.checked_ranks(field, ranks)[::-1]
+    if len(views) == 0:
+        raise SceneError("no test views to compare with: this scene has none")
+    background = background or field.background or (1.0, 1.0, 1.0)
+    index = len(views) // 4 if index is None else index
+    renderer = renderer or evaluate.new_renderer(field)
+    truth = np.asarray(views.image(index, background), np.float32)
+    seen = [renderer.render(views.cameras, index, rank=rank, background=background).rgb for rank in chosen]
+    captions = [
+        f"ranks 1-{rank}\n{metrics.psnr(image, truth):.1f} dB" for rank, image in zip(chosen, seen, strict=True)
+    ]
+    changes, gains = [], []
+    for before, after in zip(seen, [*seen[1:], truth], strict=True):
+        strong = float(np.percentile(np.abs(after - before), STRONG))
+        gains.append(max(1.0, GREY / max(strong, 1e-3)))
+        changes.append(np.clip(GREY + gains[-1] * (after - before), 0, 1))
+    groups = [_group(low + 1, high) for low, high in zip(chosen, chosen[1:], strict=False)]
+    captions += ["photograph\n"] + [
+        f"{name}\n{gain:.1f} x" for name, gain in zip([*groups, "missing"], gains, strict=True)
+    ]
+    # The lower row starts below the second prefix: a change stands under what it led to.
+    pictures = [*seen, truth, *changes]
+    blank = np.ones((1, 1, 3), np.float32)
+    pictures.insert(len(seen) + 1, blank)
+    captions.insert(len(seen) + 1, "what is added\n")
+    return media.grid(pictures, captions, columns=len(seen) + 1)
+
+
+def _group(first: int, last: int) -> str:
+    return f"rank {first}" if first == last else f"ranks {first}-{last}"
