@@ -55,7 +55,10 @@ def test_overrides_may_come_before_the_preset():
 
 def test_every_setting_has_a_flag_and_the_flag_sets_it():
     """For each field of the config dataclasses: a changed value, given as its flag, arrives."""
-    changed = {int: 7, float: 0.125, bool: None, tuple[int, ...]: (5, 6), tuple[float, ...]: (0.0, 0.5)}
+    changed = {
+        int: 7, float: 0.125, bool: None, tuple[int, ...]: (5, 6), tuple[float, ...]: (0.0, 0.5),
+        tuple[float, float]: (0.25, 2.0),
+    }  # fmt: skip
 
     def check(kind, prefix: str, pick):
         for f in dataclasses.fields(kind):
