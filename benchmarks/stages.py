@@ -31,6 +31,8 @@ class Counts:
     """looked at before their rays ended"""
     kept: int
     """given a colour"""
+    groups: int
+    """colours decoded: as many as kept, or fewer where samples share one"""
     rank: int
     grid: tuple[int, int, int]
     layers: tuple[int, ...] = (150, 128, 128, 3)
@@ -72,15 +74,16 @@ def minimal_work(c: Counts) -> dict[str, Work]:
         "march": Work(20 * c.samples, 4 * (8 * c.rays + c.samples)),
         "density": Work(c.used * (density * (INTERPOLATE + 2) + 40), factors(density, c.used) + 4 * 3 * c.used),
         "appearance": Work(
-            c.kept * (appearance * (INTERPOLATE + 1) + 2 * appearance * FEATURES + 30),
-            factors(appearance, c.kept) + c.kept * (12 + row),
+            c.kept * (appearance * (INTERPOLATE + 1) + 30) + c.groups * 2 * appearance * FEATURES,
+            factors(appearance, c.kept) + 12 * c.kept + row * c.groups,
         ),
-        "decode": Work(c.kept * (mlp + trigonometry), c.kept * (row + 12)),
-        "composite": Work(c.kept * 8 + c.rays * 20, 4 * (4 * c.kept + 9 * c.rays)),
+        "decode": Work(c.groups * (mlp + trigonometry), c.groups * (row + 12)),
+        "composite": Work(c.groups * 8 + c.rays * 20, 4 * (4 * c.groups + 9 * c.rays)),
         "composite adjoint": Work(c.used * 40 + c.kept * 12, 4 * (4 * c.used + 7 * c.kept + 6 * c.rays)),
-        "decode adjoint": Work(c.kept * (mlp_backward + trigonometry), c.kept * (2 * row + 24)),
+        "decode adjoint": Work(c.groups * (mlp_backward + trigonometry), c.groups * (2 * row + 24)),
         "appearance adjoint": Work(
-            c.kept * (appearance * SCATTER + 4 * appearance * FEATURES), 3 * factors(appearance, c.kept) + c.kept * row
+            c.kept * appearance * SCATTER + c.groups * 4 * appearance * FEATURES,
+            3 * factors(appearance, c.kept) + 12 * c.kept + c.groups * row,
         ),
         "density adjoint": Work(c.used * density * SCATTER, 3 * factors(density, c.used) + 4 * 2 * c.used),
         "update": Work(14 * parameters, 4 * 8 * parameters),
@@ -139,6 +142,8 @@ def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
         (trainer.field.decoder, "forward", "decode"),
         (composite, "composite", "composite"),
         (composite, "squared_error", "composite"),
+        (composite, "colour_gradients", "composite adjoint"),
+        (composite, "mean_gradients", "composite adjoint"),
         (composite, "composite_backward", "composite adjoint"),
         (vm, "density_backward", "density adjoint"),
         (trainer.field.decoder, "backward", "decode adjoint"),

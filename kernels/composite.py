@@ -10,6 +10,12 @@ no gradient. Only samples with w_i > weight_threshold are given a colour ("kept"
 TensoRF. The gradient of the weights follows from dw_j/dsigma_i = s delta (T_{i+1} [j = i] - w_j [j > i]):
 
     dL/dsigma_i = s delta ( T_{i+1} dL/dw_i  -  sum_{j>i} w_j dL/dw_j )
+
+Kept samples within ``span`` of a group's first form that *group* and share one colour: the decoder sees the mean P of
+their appearance products p_i, weighted by w_i, and the colour counts with the group's weight W = sum w_i. With a span
+of 0 each sample is a group of its own, and nothing changes. Through the mean a weight has one more effect,
+
+    dL/dw_i = dL/dP . (p_i - P) / W  +  ...
 """
 
 import taichi as ti
@@ -41,18 +47,20 @@ def trace_density(
     delta_scaled: ti.f32,
     stop_transmittance: ti.f32,
     weight_threshold: ti.f32,
+    span: ti.f32,
     sample_feature: f32_1d,
     sample_weight: f32_1d,
     ray_used: i32_1d,
     ray_kept: i32_1d,
+    ray_groups: i32_1d,
     ray_opacity: f32_1d,
     ray_depth: f32_1d,
 ):
     """Density feature and weight of each sample, front to back until the ray ends.
 
     delta_scaled = s delta. Out, for the first ray_used[i] samples of ray i: sample_feature, sample_weight; and per ray
-    the number of kept samples, the opacity and the depth (sum of w t). Adjoint: ``composite_backward`` and
-    ``vm.density_backward``.
+    the numbers of kept samples and of their groups, the opacity and the depth (sum of w t).
+    Adjoint: ``composite_backward`` and ``vm.density_backward``.
     """
     for ray in range(n_rays):
         o = load3(ray_o, ray)
@@ -63,6 +71,8 @@ def trace_density(
         shift = affine[a + 1] + density_shift
         light = 1.0
         kept = 0
+        groups = 0
+        group_t = 0.0
         opacity = 0.0
         depth = 0.0
         s = ray_start[ray]
@@ -80,11 +90,15 @@ def trace_density(
             depth += weight * t
             if weight > weight_threshold:
                 kept += 1
+                if groups == 0 or t - group_t > span:
+                    groups += 1
+                    group_t = t
             s += 1
             if light < stop_transmittance:
                 end = s
         ray_used[ray] = s - ray_start[ray]
         ray_kept[ray] = kept
+        ray_groups[ray] = groups
         ray_opacity[ray] = opacity
         ray_depth[ray] = depth
 
@@ -97,37 +111,61 @@ def collect_kept(
     sample_t: f32_1d,
     sample_weight: f32_1d,
     weight_threshold: ti.f32,
+    span: ti.f32,
     ray_kept_start: i32_1d,
+    ray_group_start: i32_1d,
     kept_t: f32_1d,
-    kept_ray: i32_1d,
     kept_weight: f32_1d,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_weight: f32_1d,
 ):
-    """Packs distance, ray and weight of the kept samples, ray by ray from ray_kept_start[ray]."""
+    """Packs the kept samples, ray by ray from ray_kept_start[ray], and their groups from ray_group_start[ray].
+
+    Group g holds the samples group_start[g] to group_start[g + 1]; n_groups + 1 starts are written.
+    """
     for ray in range(n_rays):
         at = ray_kept_start[ray]
+        g = ray_group_start[ray] - 1
+        group_t = 0.0
+        total = 0.0
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-            if sample_weight[s] > weight_threshold:
-                kept_t[at] = sample_t[s]
-                kept_ray[at] = ray
-                kept_weight[at] = sample_weight[s]
+            weight = sample_weight[s]
+            if weight > weight_threshold:
+                t = sample_t[s]
+                if at == ray_kept_start[ray] or t - group_t > span:
+                    g += 1
+                    group_t = t
+                    total = 0.0
+                    group_ray[g] = ray
+                    group_start[g] = at
+                total += weight
+                group_weight[g] = total
+                kept_t[at] = t
+                kept_weight[at] = weight
                 at += 1
+        if ray == n_rays - 1:
+            group_start[ray_group_start[n_rays]] = at
 
 
 @ti.kernel
 def composite(
     n_rays: ti.i32,
-    ray_kept_start: i32_1d,
-    kept_weight: f32_1d,
+    ray_group_start: i32_1d,
+    group_weight: f32_1d,
     colours: f32_1d,
     ray_opacity: f32_1d,
     background: vec3,
     pixel: f32_1d,
 ):
-    """pixel (n_rays, 3): C of each ray, not clamped. colours: (n_kept, 3). Adjoint: ``composite_backward``."""
+    """pixel (n_rays, 3): C of each ray, not clamped. colours: (n_groups, 3).
+
+    Adjoints: ``colour_gradients`` and ``composite_backward``.
+    """
     for ray in range(n_rays):
         c = background * (1.0 - ray_opacity[ray])
-        for j in range(ray_kept_start[ray], ray_kept_start[ray + 1]):
-            c += load3(colours, j) * kept_weight[j]
+        for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
+            c += load3(colours, g) * group_weight[g]
         for a in ti.static(range(3)):
             pixel[3 * ray + a] = c[a]
 
@@ -161,16 +199,57 @@ def squared_error(
 
 
 @ti.kernel
+def colour_gradients(
+    n_groups: ti.i32, group_ray: i32_1d, group_weight: f32_1d, grad_pixel: f32_1d, grad_colours: f32_1d
+):
+    """grad_colours (n_groups, 3) = W dL/dpixel."""
+    for g in range(n_groups):
+        for a in ti.static(range(3)):
+            grad_colours[3 * g + a] = group_weight[g] * grad_pixel[3 * group_ray[g] + a]
+
+
+@ti.kernel
+def mean_gradients(
+    n_groups: ti.i32,
+    n_kept: ti.i32,
+    n_columns: ti.i32,
+    group_start: i32_1d,
+    group_weight: f32_1d,
+    kept_weight: f32_1d,
+    kept_slope: f32_1d,
+):
+    """kept_slope[:n_kept] = dL/dP . (p - P) / W of each kept sample, what its weight does to the mean of its group.
+
+    In: kept_slope (n_columns, n_kept), dL/dP . p of each chunk and mode (``vm.appearance_backward``). Its first row
+    takes the result.
+    """
+    for g in range(n_groups):
+        mean = 0.0
+        for j in range(group_start[g], group_start[g + 1]):
+            along = 0.0
+            for column in range(n_columns):
+                along += kept_slope[column * n_kept + j]
+            kept_slope[j] = along
+            mean += along * kept_weight[j]
+        mean /= group_weight[g]
+        for j in range(group_start[g], group_start[g + 1]):
+            kept_slope[j] = (kept_slope[j] - mean) / group_weight[g]
+
+
+@ti.kernel
 def composite_backward(
     n_rays: ti.i32,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
     ray_kept_start: i32_1d,
+    ray_group_start: i32_1d,
+    group_start: i32_1d,
+    kept_slope: f32_1d,
+    use_slope: ti.i32,
     sample_t: f32_1d,
     sample_feature: f32_1d,
     sample_weight: f32_1d,
-    kept_weight: f32_1d,
     colours: f32_1d,
     affine: f32_1d,
     density_shift: ti.f32,
@@ -181,14 +260,14 @@ def composite_backward(
     grad_pixel: f32_1d,
     grad_opacity: f32_1d,
     grad_depth: f32_1d,
-    grad_colours: f32_1d,
     sample_grad: f32_1d,
     ray_grad_affine: f32_1d,
 ):
     """Adjoint of ``composite`` and of the weights, down to the density feature.
 
-    In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays). Out: grad_colours (n_kept, 3); sample_grad = dL/df of
-    each used sample; ray_grad_affine (n_rays, 2): each ray's part of the gradient of its rank's scale and shift.
+    In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays); with use_slope = 1 also kept_slope (n_kept), what
+    ``mean_gradients`` found. Out: sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
+    of the gradient of its rank's scale and shift.
     """
     for ray in range(n_rays):
         g = load3(grad_pixel, ray)
@@ -197,15 +276,18 @@ def composite_backward(
         first = ray_start[ray]
         end = first + ray_used[ray]
         j = ray_kept_start[ray]
+        group = ray_group_start[ray]
         behind = 0.0
         for s in range(first, end):
             w = sample_weight[s]
             gw = through_background + g_depth * sample_t[s]
             if w > weight_threshold:
-                gw += g.dot(load3(colours, j))
-                for a in ti.static(range(3)):
-                    grad_colours[3 * j + a] = w * g[a]
+                gw += g.dot(load3(colours, group))
+                if use_slope == 1:
+                    gw += kept_slope[j]
                 j += 1
+                if j == group_start[group + 1]:
+                    group += 1
             sample_grad[s] = gw
             behind += w * gw
         a = (ray_rank[ray] - 1) * AFFINE_WIDTH

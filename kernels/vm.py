@@ -270,11 +270,14 @@ def load16(matrix: ti.template(), at: ti.i32) -> vec16:
 
 @ti.kernel
 def appearance_products(
-    n_kept: ti.i32,
+    n_groups: ti.i32,
     n_chunks: ti.i32,
     block: ti.i32,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_weight: f32_1d,
     kept_t: f32_1d,
-    kept_ray: i32_1d,
+    kept_weight: f32_1d,
     ray_o: f32_1d,
     ray_d: f32_1d,
     contracted: ti.i32,
@@ -287,34 +290,39 @@ def appearance_products(
     max_chunks: ti.i32,
     products: f32_1d,
 ):
-    """products (n_kept, 48 n_chunks): p^m_k of each kept sample at its ray's rank, zeros above it.
+    """products (n_groups, 48 n_chunks): p^m_k at each group's ray's rank, zeros above it; the groups' weighted means.
 
     Column (3 c + m) 16 + lane, as the rows of the basis. Adjoint: ``appearance_backward``. One task takes ``block``
-    samples through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the cache.
+    groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the cache.
     """
     width = n_chunks * 3 * CHUNK
-    blocks = (n_kept + block - 1) // block
+    blocks = (n_groups + block - 1) // block
     for item in range(3 * n_chunks * blocks):
         column = item // blocks
         chunk = column // 3
         first = item % blocks * block
-        for j in range(first, ti.min(first + block, n_kept)):
-            ray = kept_ray[j]
+        for g in range(first, ti.min(first + block, n_groups)):
+            ray = group_ray[g]
             components = 3 * ray_rank[ray]
             p = vec16(0.0)
             if chunk * CHUNK < components:
-                x = place(load3(ray_o, ray), load3(ray_d, ray), kept_t[j], contracted)
-                low, frac = grid_position(x, box_min, texels_per_unit, grid)
-                p = product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks)
+                o = load3(ray_o, ray)
+                d = load3(ray_d, ray)
+                for j in range(group_start[g], group_start[g + 1]):
+                    low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                    share = kept_weight[j] / group_weight[g]
+                    p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
                 p *= lane_mask(components, chunk)
-            store16(products, j * width + column * CHUNK, p)
+            store16(products, g * width + column * CHUNK, p)
 
 
 @ti.kernel
-def feature_affine(n_kept: ti.i32, kept_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d, features: f32_1d):
+def feature_affine(
+    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d, features: f32_1d
+):
     """features = s_rank * raw + b_rank, both (n, 27). Adjoint: ``feature_affine_backward``."""
-    for j in range(n_kept):
-        a = (ray_rank[kept_ray[j]] - 1) * AFFINE_WIDTH + 2
+    for j in range(n_groups):
+        a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2
         for i in range(N_FEATURES):
             at = j * N_FEATURES + i
             features[at] = affine[a + i] * raw[at] + affine[a + N_FEATURES + i]
@@ -322,8 +330,8 @@ def feature_affine(n_kept: ti.i32, kept_ray: i32_1d, ray_rank: i32_1d, affine: f
 
 @ti.kernel
 def feature_affine_backward(
-    n_kept: ti.i32,
-    kept_ray: i32_1d,
+    n_groups: ti.i32,
+    group_ray: i32_1d,
     ray_rank: i32_1d,
     affine: f32_1d,
     raw: f32_1d,
@@ -335,8 +343,8 @@ def feature_affine_backward(
     One task per feature owns that feature's column of both, so that sums have one order.
     """
     for i in range(N_FEATURES):
-        for j in range(n_kept):
-            a = (ray_rank[kept_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
+        for j in range(n_groups):
+            a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
             at = j * N_FEATURES + i
             g = grad_features[at]
             grad_affine[a] = grad_affine[a] + g * raw[at]
@@ -499,12 +507,16 @@ def density_backward(
 
 @ti.kernel
 def appearance_backward(
+    n_groups: ti.i32,
     n_kept: ti.i32,
     n_chunks: ti.i32,
     n_bands: ti.i32,
     n_parts: ti.i32,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_weight: f32_1d,
     kept_t: f32_1d,
-    kept_ray: i32_1d,
+    kept_weight: f32_1d,
     ray_o: f32_1d,
     ray_d: f32_1d,
     contracted: ti.i32,
@@ -518,48 +530,74 @@ def appearance_backward(
     texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
+    use_slope: ti.i32,
+    kept_slope: f32_1d,
     atomic: ti.template(),
 ):
-    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_kept, 48 n_chunks).
+    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_groups, 48 n_chunks).
 
-    n_bands, n_parts: see ``density_backward``.
+    With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
+    ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density_backward``.
     """
     width = n_chunks * 3 * CHUNK
     if ti.static(atomic):
-        for item in range(n_kept * n_chunks * 3):
-            j = item // (n_chunks * 3)
-            part = item % (n_chunks * 3)
-            chunk = part // 3
-            ray = kept_ray[j]
+        for item in range(n_groups * n_chunks * 3):
+            group = item // (n_chunks * 3)
+            column = item % (n_chunks * 3)
+            chunk = column // 3
+            ray = group_ray[group]
             components = 3 * ray_rank[ray]
-            if chunk * CHUNK < components:
-                x = place(load3(ray_o, ray), load3(ray_d, ray), kept_t[j], contracted)
-                low, frac = grid_position(x, box_min, texels_per_unit, grid)
-                q = load16(grad_products, j * width + part * CHUNK) * lane_mask(components, chunk)
-                scatter_plane(q, part % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                scatter_line(q, part % 3, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
+            below = chunk * CHUNK < components
+            o = load3(ray_o, ray)
+            d = load3(ray_d, ray)
+            whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
+            for j in range(group_start[group], group_start[group + 1]):
+                along = 0.0
+                if below:
+                    low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                    q = whole * (kept_weight[j] / group_weight[group])
+                    scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
+                    scatter_line(q, column % 3, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
+                    if use_slope == 1:
+                        along = (whole * product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks)).sum()
+                if use_slope == 1:
+                    kept_slope[column * n_kept + j] = along
     else:
         ti.loop_config(block_dim=1)
         for task in range(n_parts * 3 * n_chunks * n_bands):
-            whole = n_parts == 1
+            both = n_parts == 1
             part = task % n_parts
             column = task // n_parts % (3 * n_chunks)
             m = column % 3
             chunk = column // 3
             band = task // (n_parts * 3 * n_chunks)
-            for j in range(n_kept):
-                ray = kept_ray[j]
+            for group in range(n_groups):
+                ray = group_ray[group]
                 components = 3 * ray_rank[ray]
-                if chunk * CHUNK < components:
-                    x = place(load3(ray_o, ray), load3(ray_d, ray), kept_t[j], contracted)
-                    low, frac = grid_position(x, box_min, texels_per_unit, grid)
-                    q = load16(grad_products, j * width + column * CHUNK) * lane_mask(components, chunk)
-                    if whole or part == 0:
-                        scatter_plane(
-                            q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
-                        )
-                    if whole or part == 1:
-                        scatter_line(q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False)
+                below = chunk * CHUNK < components
+                whole = vec16(0.0)
+                if below:
+                    whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
+                o = load3(ray_o, ray)
+                d = load3(ray_d, ray)
+                for j in range(group_start[group], group_start[group + 1]):
+                    wanted = use_slope == 1 and part == n_parts - 1 and j % n_bands == band
+                    along = 0.0
+                    if below:
+                        low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                        q = whole * (kept_weight[j] / group_weight[group])
+                        if both or part == 0:
+                            scatter_plane(
+                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                            )
+                        if both or part == 1:
+                            scatter_line(
+                                q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False
+                            )
+                        if wanted:
+                            along = (whole * product(planes, lines, m, chunk, low, frac, grid, max_chunks)).sum()
+                    if wanted:
+                        kept_slope[column * n_kept + j] = along
 
 
 @ti.func
@@ -636,8 +674,11 @@ def appearance_origin_gradient(
     ray_d: f32_1d,
     contracted: ti.i32,
     ray_rank: i32_1d,
-    ray_kept_start: i32_1d,
+    ray_group_start: i32_1d,
+    group_start: i32_1d,
+    group_weight: f32_1d,
     kept_t: f32_1d,
+    kept_weight: f32_1d,
     grad_products: f32_1d,
     planes: ti.template(),
     lines: ti.template(),
@@ -653,26 +694,27 @@ def appearance_origin_gradient(
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
-        for j in range(ray_kept_start[ray], ray_kept_start[ray + 1]):
-            low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
-            by_x = vec3(0.0)
-            for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
-                q = load16(grad_products, j * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)
-                by_x += product_slope(
-                    planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
-                )
-            by_o += by_x
+        for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
+            for j in range(group_start[g], group_start[g + 1]):
+                low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                by_x = vec3(0.0)
+                for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
+                    q = load16(grad_products, g * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)
+                    by_x += product_slope(
+                        planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
+                    )
+                by_o += by_x * (kept_weight[j] / group_weight[g])
         for a in ti.static(range(3)):
             grad_o[3 * ray + a] = grad_o[3 * ray + a] + by_o[a]
 
 
 @ti.kernel
-def basis_features(n_kept: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1d, features: f32_1d):
+def basis_features(n_groups: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1d, features: f32_1d):
     """features (n, 27) = products (n, width) times the first rows of the basis. Adjoint: the two kernels below.
 
     For devices without BLAS; the CPU hands all three to numpy (``tslim.renderer``).
     """
-    for item in range(n_kept * N_FEATURES):
+    for item in range(n_groups * N_FEATURES):
         j = item // N_FEATURES
         i = item % N_FEATURES
         total = 0.0
@@ -682,9 +724,11 @@ def basis_features(n_kept: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1
 
 
 @ti.kernel
-def basis_features_backward(n_kept: ti.i32, width: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: f32_1d):
+def basis_features_backward(
+    n_groups: ti.i32, width: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: f32_1d
+):
     """grad_products (n, width) = grad_features times the basis transposed."""
-    for item in range(n_kept * width):
+    for item in range(n_groups * width):
         j = item // width
         k = item % width
         total = 0.0
@@ -694,12 +738,12 @@ def basis_features_backward(n_kept: ti.i32, width: ti.i32, grad_features: f32_1d
 
 
 @ti.kernel
-def basis_gradient(n_kept: ti.i32, width: ti.i32, products: f32_1d, grad_features: f32_1d, grad_basis: f32_1d):
+def basis_gradient(n_groups: ti.i32, width: ti.i32, products: f32_1d, grad_features: f32_1d, grad_basis: f32_1d):
     """grad_basis (width, 27) = products transposed times grad_features."""
     for item in range(width * N_FEATURES):
         k = item // N_FEATURES
         i = item % N_FEATURES
         total = 0.0
-        for j in range(n_kept):
+        for j in range(n_groups):
             total += products[j * width + k] * grad_features[j * N_FEATURES + i]
         grad_basis[item] = total

@@ -271,6 +271,19 @@ def composite(
     return Composited(weight, rgb, depth, opacity)
 
 
+def groups(ray: torch.Tensor, t: torch.Tensor, span: float) -> torch.Tensor:
+    """Number of the group of each sample, front to back: a group ends ``span`` behind its first sample."""
+    result: list[int] = []
+    first = 0
+    for i in range(len(t)):
+        if i == 0 or int(ray[i]) != int(ray[first]) or float(t[i] - t[first]) > span:
+            first = i
+            result.append(result[-1] + 1 if result else 0)
+        else:
+            result.append(result[-1])
+    return torch.tensor(result)
+
+
 def render_samples(
     f: ReferenceField,
     origins: torch.Tensor,  # (n_rays, 3)
@@ -282,8 +295,9 @@ def render_samples(
     background: torch.Tensor | None,
     stop: float = 0.0,
     threshold: float = 1e-4,
+    span: float = 0.0,
 ) -> Composited:
-    """The whole forward pass from given samples."""
+    """The whole forward pass from given samples; those of a group (see ``groups``) share the colour of their mean."""
     index = ray.long()
     points = origins[index] + t[:, None] * directions[index]
     sigma = density(f, points, ranks[index])
@@ -292,7 +306,11 @@ def render_samples(
     colour = torch.zeros(len(t), 3, dtype=t.dtype)
     if kept.any():
         features = appearance(f, points[kept], ranks[index][kept])
-        colour = colour.index_put((kept.nonzero()[:, 0],), decode(f, features, directions[index][kept]))
+        group = groups(index[kept], t[kept], span)
+        share = weight[kept] / torch.zeros(int(group[-1]) + 1, dtype=t.dtype).index_add(0, group, weight[kept])[group]
+        mean = torch.zeros(int(group[-1]) + 1, features.shape[1], dtype=t.dtype)
+        mean = mean.index_add(0, group, features * share[:, None])[group]
+        colour = colour.index_put((kept.nonzero()[:, 0],), decode(f, mean, directions[index][kept]))
     return composite(weight, colour, t, ray, len(origins), background, threshold)
 
 

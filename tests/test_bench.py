@@ -43,7 +43,7 @@ def test_the_roofline_is_the_larger_of_arithmetic_and_traffic():
 
 
 def test_the_work_of_a_step_is_that_counted_by_hand():
-    work = minimal_work(Counts(rays=10, samples=300, used=200, kept=50, rank=2, grid=(20, 30, 40)))
+    work = minimal_work(Counts(rays=10, samples=300, used=200, kept=50, groups=50, rank=2, grid=(20, 30, 40)))
     # Decoder, per sample: 2 (150 128 + 128 128 + 128 3) operations, and 12 for each of 30 sines and cosines.
     assert work["decode"].flops == 50 * (2 * (19200 + 16384 + 384) + 360)
     # Its adjoint: the same for the weights, and 2 (135 128 + 128 128 + 128 3) for the inputs.

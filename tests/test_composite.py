@@ -31,6 +31,7 @@ class Traced:
     delta: float = DELTA
     softplus: int = 1
     background: tuple[float, float, float] = BACKGROUND
+    span: float = 0.0
     feature: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,24 +40,26 @@ class Traced:
         s, f = self.samples, self.field
         n, total = len(s.ranks), max(len(s.t), 1)
         self.feature, self.weight = np.zeros(total, np.float32), np.zeros(total, np.float32)
-        self.used, self.kept = np.zeros(n, np.int32), np.zeros(n, np.int32)
+        self.used, self.kept, self.groups = (np.zeros(n, np.int32) for _ in range(3))
         self.opacity, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
         self.delta_scaled = self.delta * f.state.config.distance_scale
         self.shift = f.state.config.density_shift
         composite.trace_density(
             n, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
             f.arenas.density_lines, f.affine, *f.where, f.density_chunks, self.shift, self.softplus,
-            self.delta_scaled, self.stop, self.threshold, self.feature, self.weight, self.used, self.kept,
-            self.opacity, self.depth,
+            self.delta_scaled, self.stop, self.threshold, self.span, self.feature, self.weight, self.used, self.kept,
+            self.groups, self.opacity, self.depth,
         )  # fmt: skip
-        self.kept_start = np.zeros(n + 1, np.int32)
+        self.kept_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
         march.offsets_from_counts(n, self.kept, self.kept_start)
-        kept = max(self.kept_start[-1], 1)
+        march.offsets_from_counts(n, self.groups, self.ray_group_start)
+        kept, groups = max(self.kept_start[-1], 1), max(self.ray_group_start[-1], 1)
         self.kept_t, self.kept_weight = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
-        self.kept_ray = np.zeros(kept, np.int32)
+        self.group_ray, self.group_start = np.zeros(groups, np.int32), np.zeros(groups + 1, np.int32)
+        self.group_weight = np.zeros(groups, np.float32)
         composite.collect_kept(
-            n, s.start, self.used, s.t, self.weight, self.threshold, self.kept_start, self.kept_t, self.kept_ray,
-            self.kept_weight,
+            n, s.start, self.used, s.t, self.weight, self.threshold, self.span, self.kept_start, self.ray_group_start,
+            self.kept_t, self.kept_weight, self.group_ray, self.group_start, self.group_weight,
         )  # fmt: skip
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:
@@ -64,7 +67,7 @@ class Traced:
 
         pixel = np.zeros(3 * len(self.samples.ranks), np.float32)
         composite.composite(
-            len(self.samples.ranks), self.kept_start, self.kept_weight, colours.ravel(), self.opacity,
+            len(self.samples.ranks), self.ray_group_start, self.group_weight, colours.ravel(), self.opacity,
             march.vec3(*self.background), pixel,
         )  # fmt: skip
         return pixel.reshape(-1, 3)
@@ -76,11 +79,13 @@ class Traced:
         s, n = self.samples, len(self.samples.ranks)
         grad_colours, sample_grad = np.zeros_like(colours).ravel(), np.zeros_like(self.feature)
         ray_affine, affine = np.zeros(2 * n, np.float32), np.zeros_like(self.field.affine)
+        n_groups = int(self.ray_group_start[-1])
+        composite.colour_gradients(n_groups, self.group_ray, self.group_weight, grad_pixel.ravel(), grad_colours)
         composite.composite_backward(
-            n, s.ranks, s.start, self.used, self.kept_start, s.t, self.feature, self.weight, self.kept_weight,
+            n, s.ranks, s.start, self.used, self.kept_start, self.ray_group_start, self.group_start,
+            np.full(1, np.nan, np.float32), 0, s.t, self.feature, self.weight,
             colours.ravel(), self.field.affine, self.shift, self.softplus, self.delta_scaled, self.threshold,
-            march.vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, grad_colours, sample_grad,
-            ray_affine,
+            march.vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, sample_grad, ray_affine,
         )  # fmt: skip
         rank_rows = self.field.state.rank
         composite.sum_affine(n, rank_rows, s.ranks, ray_affine, affine)
@@ -141,11 +146,36 @@ def test_a_sample_below_the_weight_threshold_is_dark_but_hides_the_background(ar
     samples, t = samples_on_the_ramp()
     traced = Traced(ramp(arenas), samples, threshold=1 / 16, delta=1.0, softplus=0)
     assert traced.kept_start.tolist() == [0, 0, 2]
-    assert traced.kept_ray.tolist() == [1, 1]
+    assert traced.group_ray.tolist() == [1, 1]
     assert traced.kept_t == pytest.approx(t[:2], abs=1e-6)
     assert traced.kept_weight == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
     pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
     assert pixel[1] == pytest.approx([3 / 4 + 3 / 32 * 0.2, 1 / 8 + 3 / 32 * 0.9, 3 / 32 * 0.6], abs=2e-6)
+
+
+def test_samples_within_the_span_of_a_groups_first_share_one_colour(arenas):
+    # The samples lie 0.347 and 0.203 apart. Red for the first group and green for the second; weights 3/4, 1/8, 1/32.
+    samples, _ = samples_on_the_ramp()
+    for span, starts, weights in ((0.4, [0, 2, 3], [7 / 8, 1 / 32]), (0.3, [0, 1, 3], [3 / 4, 5 / 32])):
+        traced = Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=span)
+        assert traced.groups.tolist() == [0, 2] and traced.ray_group_start.tolist() == [0, 0, 2]
+        assert traced.group_start.tolist() == starts and traced.group_ray.tolist() == [1, 1]
+        assert traced.group_weight == pytest.approx(weights, abs=2e-6)
+        pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
+        expected = [weights[0] + 3 / 32 * 0.2, weights[1] + 3 / 32 * 0.9, 3 / 32 * 0.6]
+        assert pixel[1] == pytest.approx(expected, abs=2e-6)
+    assert Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=10.0).group_weight == pytest.approx([29 / 32])
+
+
+def test_what_a_weight_does_to_the_mean_of_its_group_is_that_computed_by_hand(cpu):
+    # One group of weights 3 and 1; dL/dP . p is 2 + 4 = 6 and 1 + 1 = 2 over two columns, their mean 20/4 = 5.
+    # (6 - 5) / 4 and (2 - 5) / 4; the sample alone in its group has no effect.
+    from kernels import composite
+
+    starts, weights = np.array([0, 2, 3], np.int32), np.array([3, 1, 2], np.float32)
+    slopes = np.array([2, 1, 7, 4, 1, 8], np.float32)
+    composite.mean_gradients(2, 3, 2, starts, np.array([4, 2], np.float32), weights, slopes)
+    assert slopes[:3] == pytest.approx([1 / 4, -3 / 4, 0], abs=1e-6)
 
 
 def test_a_ray_ends_behind_the_sample_that_leaves_less_light_than_the_stop(arenas):
@@ -279,5 +309,5 @@ def test_the_squared_error_and_its_gradient_agree_with_the_twin_also_where_the_c
 def test_tracing_twice_gives_the_same_bits(arenas):
     samples = device_field.random_samples(np.random.default_rng(15), ranks=(5, 13), step=DELTA)
     one, two = (Traced(dense(arenas), samples) for _ in range(2))
-    for name in ("feature", "weight", "used", "opacity", "depth", "kept_t", "kept_ray", "kept_weight"):
+    for name in ("feature", "weight", "used", "opacity", "depth", "kept_t", "kept_weight", "group_ray", "group_start"):
         assert (getattr(one, name) == getattr(two, name)).all(), name

@@ -63,13 +63,20 @@ def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, ac
     assert (right > 0.1).mean() > 0.1 and outside.any() and on_face.any()
 
 
+def each_alone(samples) -> tuple[np.ndarray, ...]:
+    """Every sample as a group of its own: ray and first sample of each group, weights of groups, t and weights."""
+    n = len(samples.t)
+    ones = np.ones(n, np.float32)
+    return samples.ray, np.arange(n + 1, dtype=np.int32), ones, samples.t, ones
+
+
 def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     from kernels import vm
 
     n = len(samples.t)
     products = np.full(n * 48 * n_chunks, np.nan, np.float32)
     vm.appearance_products(
-        n, n_chunks, 100, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
+        n, n_chunks, 100, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
         field.arenas.appearance_planes, field.arenas.appearance_lines, *field.where, field.appearance_chunks, products,
     )  # fmt: skip
     return products.reshape(n, n_chunks, 3, 16)
@@ -131,11 +138,12 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n
     field = make(arenas)
     n, n_chunks = len(samples.t), 3
     upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
+    slopes = np.zeros(1, np.float32)
     vm.appearance_backward(
-        n, n_chunks, n_bands, n_parts, samples.t, samples.ray, samples.origins.ravel(), samples.directions.ravel(),
+        n, n, n_chunks, n_bands, n_parts, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(),
         0, samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
         arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
-        field.appearance_chunks, device_field.by_atomics(),
+        field.appearance_chunks, 0, slopes, device_field.by_atomics(),
     )  # fmt: skip
     twin = field.reference()
     x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))

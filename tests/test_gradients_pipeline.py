@@ -35,12 +35,13 @@ def make_rays(seed: int = 22) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return origins, directions, samples.ranks
 
 
-def run(field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, rays=None):
+def run(field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, span: float = 0.0, rays=None):
     """A pipeline after its forward pass."""
     from tslim.renderer import MarchConfig, Pipeline
 
     origins, directions, ranks = rays or make_rays()
-    pipeline = Pipeline(field, N_RAYS, MarchConfig(stop_transmittance=stop, weight_threshold=threshold))
+    config = MarchConfig(stop_transmittance=stop, weight_threshold=threshold, colour_span=span)
+    pipeline = Pipeline(field, N_RAYS, config)
     buffers.write(pipeline.ray_o, origins.ravel())
     buffers.write(pipeline.ray_d, directions.ravel())
     buffers.write(pipeline.ray_rank, ranks)
@@ -48,7 +49,7 @@ def run(field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, ra
     return pipeline
 
 
-def twin_pixels(pipeline, state, stop: float, threshold: float):
+def twin_pixels(pipeline, state, stop: float, threshold: float, span: float = 0.0):
     """The twin, and its pixels from the same samples."""
     twin = reference.ReferenceField.from_state(state, requires_grad=True)
     n = pipeline.n_samples
@@ -59,7 +60,7 @@ def twin_pixels(pipeline, state, stop: float, threshold: float):
     seen = reference.render_samples(
         twin, origins, directions, ray, torch.tensor(host.sample_t[:n]).double(),
         torch.full((n,), pipeline.step, dtype=torch.float64), torch.tensor(host.ray_rank).long(),
-        torch.tensor(BACKGROUND).double(), stop, threshold,
+        torch.tensor(BACKGROUND).double(), stop, threshold, span * pipeline.field.voxel,
     )  # fmt: skip
     return twin, seen
 
@@ -89,14 +90,17 @@ def device_gradients(field, gradients) -> dict[str, np.ndarray]:
     ],
     ids=["mlp", "sh", "relu without affine"],
 )
-@pytest.mark.parametrize(("stop", "threshold"), [(0.0, 1e-4), (0.05, 0.01)])
-def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, options, stop, threshold):
+@pytest.mark.parametrize(
+    ("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-4, 1.7), (0.0, 0.01, 1e9)]
+)
+def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, options, stop, threshold, span):
     from tslim.renderer import Gradients
 
     field, state = make_field(**options)
-    pipeline = run(field, stop=stop, threshold=threshold)
-    twin, seen = twin_pixels(pipeline, state, stop, threshold)
-    assert 0 < pipeline.n_kept
+    pipeline = run(field, stop=stop, threshold=threshold, span=span)
+    twin, seen = twin_pixels(pipeline, state, stop, threshold, span)
+    assert 0 < pipeline.n_groups <= pipeline.n_kept
+    assert (pipeline.n_groups < pipeline.n_kept) == (span > 0)
     assert pipeline.n_kept < pipeline.n_samples or stop == 0
     host = on_host(pipeline)
     pairs = ((host.pixel.reshape(-1, 3), seen.rgb), (host.ray_opacity, seen.opacity), (host.ray_depth, seen.depth))

@@ -103,6 +103,9 @@ class TrainConfig:
     """distance between samples, in voxels"""
     weight_threshold: float = 1e-4
     """samples of smaller weight are not given a colour"""
+    colour_span: float = 0.0
+    """samples of a ray that lie within so many voxels of one another share one colour, decoded from their mean; 0 gives
+    each its own"""
     stop_transmittance: float = 1e-4
     """a ray ends where less light than this is left; 0 follows every ray to its end"""
     l1_start: float = 8e-5
@@ -182,8 +185,8 @@ _ABOVE_ZERO = (
     "checkpoint_every", "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
-    "weight_threshold", "stop_transmittance", "l1_start", "l1_rest", "tv_density", "tv_appearance", "seed",
-    "occupancy_threshold", "field.feature_encoding", "field.direction_encoding", "field.init_scale",
+    "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
+    "seed", "occupancy_threshold", "field.feature_encoding", "field.direction_encoding", "field.init_scale",
     "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ class MarchConfig:
     step_ratio: float = 0.5
     weight_threshold: float = 1e-4
     stop_transmittance: float = 1e-4
+    colour_span: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,20 @@ class Pipeline:
         self.path_o, self.path_d, self.contracted = self.ray_o, self.ray_d, 0
         """Rays as they are marched, and whether the field is contracted: see ``kernels.space``."""
         self.ray_t0 = buffers.array(max_rays)
-        self.ray_count, self.ray_used, self.ray_kept = (buffers.array(max_rays, np.int32) for _ in range(3))
-        self.ray_start, self.ray_kept_start = (buffers.array(max_rays + 1, np.int32) for _ in range(2))
+        self.ray_count, self.ray_used, self.ray_kept, self.ray_groups = (
+            buffers.array(max_rays, np.int32) for _ in range(4)
+        )
+        self.ray_start, self.ray_kept_start, self.ray_group_start = (
+            buffers.array(max_rays + 1, np.int32) for _ in range(3)
+        )
         self.ray_opacity, self.ray_depth = buffers.array(max_rays), buffers.array(max_rays)
         self.pixel, self.grad_pixel = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
         self.grad_opacity, self.grad_depth = buffers.array(max_rays), buffers.array(max_rays)
         self.ray_grad_affine = buffers.array(2 * max_rays)
         self.ray_mask = buffers.array(1, np.uint32)
-        self._sample_room = self._kept_room = self._product_room = 0
-        self.n_rays = self.n_samples = self.n_kept = 0
+        self._sample_room = self._kept_room = self._group_room = self._product_room = self._slope_room = 0
+        self.n_rays = self.n_samples = self.n_kept = self.n_groups = 0
+        self.kept_slope = buffers.array(1)
         self._everything = buffers.array(1, np.uint32)
 
     # -- memory ------------------------------------------------------------------------------------------------------
@@ -96,30 +102,41 @@ class Pipeline:
             self.sample_t, self.sample_feature = buffers.array(room), buffers.array(room)
             self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
 
-    def _reserve_kept(self, n: int, width: int, train: bool) -> None:
-        if max(n, 1) > self._kept_room:
-            self._kept_room = max(n, self._kept_room * 5 // 4, 256)
-            room = self._kept_room
-            self.kept_t, self.kept_weight = buffers.array(room), buffers.array(room)
-            self.kept_ray = buffers.array(room, np.int32)
+    def _reserve_kept(self, width: int) -> None:
+        if max(self.n_kept, 1) > self._kept_room:
+            self._kept_room = max(self.n_kept, self._kept_room * 5 // 4, 256)
+            self.kept_t, self.kept_weight = buffers.array(self._kept_room), buffers.array(self._kept_room)
+        n = max(self.n_groups, 1)
+        if n > self._group_room:
+            self._group_room = max(n, self._group_room * 5 // 4, 256)
+            room = self._group_room
+            self.group_ray, self.group_start = buffers.array(room, np.int32), buffers.array(room + 1, np.int32)
+            self.group_weight = buffers.array(room)
             self.raw, self.features = buffers.array(N_FEATURES * room), buffers.array(N_FEATURES * room)
             self.grad_features = buffers.array(N_FEATURES * room)
             self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
-        if max(n, 1) * width > self._product_room:
+        if n * width > self._product_room:
             self._product_room = max(n * width, self._product_room * 5 // 4, 256 * width)
             self.products = buffers.array(self._product_room)
+
+    def _reserve_slopes(self) -> None:
+        n = 3 * self.chunks * self.n_kept
+        if n > self._slope_room:
+            self._slope_room = max(n, self._slope_room * 5 // 4)
+            self.kept_slope = buffers.array(self._slope_room)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays held."""
+        per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
+        total = per_ray * self.max_rays + self.ray_mask.shape[0] + 4 * self._sample_room
+        total += 2 * self._kept_room + (3 + 3 * N_FEATURES + 6) * self._group_room
+        return 4 * (total + self._product_room + self._slope_room)
 
     @property
     def _path(self) -> tuple:
         """The kernel arguments ray_o, ray_d, contracted."""
         return self.path_o, self.path_d, self.contracted
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays held."""
-        per_ray = 3 + 3 + 1 + 1 + 3 + 2 + 2 + 6 + 2 + 2
-        total = per_ray * self.max_rays + self.ray_mask.shape[0] + 4 * self._sample_room
-        return 4 * (total + (3 + 3 * N_FEATURES + 6) * self._kept_room + self._product_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -145,27 +162,30 @@ class Pipeline:
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
         self.march(n_rays, jitter)
         self._reserve_samples(self.n_samples)
+        span = config.colour_span * field.voxel
         march.expand(n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
         composite.trace_density(
             n_rays, *self._path, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
             field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
-            config.stop_transmittance, config.weight_threshold, self.sample_feature, self.sample_weight,
-            self.ray_used, self.ray_kept, self.ray_opacity, self.ray_depth,
+            config.stop_transmittance, config.weight_threshold, span, self.sample_feature, self.sample_weight,
+            self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity, self.ray_depth,
         )  # fmt: skip
         march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
-        self.n_kept = int(self.ray_kept_start[n_rays])
+        march.offsets_from_counts(n_rays, self.ray_groups, self.ray_group_start)
+        self.n_kept, self.n_groups = int(self.ray_kept_start[n_rays]), int(self.ray_group_start[n_rays])
         width = 48 * self.chunks
-        self._reserve_kept(self.n_kept, width, keep)
+        self._reserve_kept(width)
         composite.collect_kept(
-            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold,
-            self.ray_kept_start, self.kept_t, self.kept_ray, self.kept_weight,
+            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold, span,
+            self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
+            self.group_ray, self.group_start, self.group_weight,
         )  # fmt: skip
-        if self.n_kept:
+        if self.n_groups:
             self._appearance(width)
-        field.decoder.forward(self.features, self.kept_ray, self.ray_d, self.n_kept, self.colours, keep=keep)
+        field.decoder.forward(self.features, self.group_ray, self.ray_d, self.n_groups, self.colours, keep=keep)
         composite.composite(
-            n_rays, self.ray_kept_start, self.kept_weight, self.colours, self.ray_opacity, self.background, self.pixel
+            n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
         )
 
     def march(self, n_rays: int, jitter: tuple[int, int] | None = None) -> None:
@@ -195,10 +215,10 @@ class Pipeline:
         self.n_samples = int(self.ray_start[n_rays])
 
     def _appearance(self, width: int) -> None:
-        field, n = self.field, self.n_kept
+        field, n = self.field, self.n_groups
         vm.appearance_products(
-            n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.kept_t, self.kept_ray,
-            *self._path, self.ray_rank,
+            n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_weight,
+            self.kept_t, self.kept_weight, *self._path, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
         raw = self.raw if field.config.rank_affine else self.features
@@ -208,11 +228,11 @@ class Pipeline:
         else:
             vm.basis_features(n, width, self.products, field.basis, raw)
         if field.config.rank_affine:
-            vm.feature_affine(n, self.kept_ray, self.ray_rank, field.affine, raw, self.features)
+            vm.feature_affine(n, self.group_ray, self.ray_rank, field.affine, raw, self.features)
 
     def _matrices(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Products (n, width) and the basis rows in use (width, 27), as numpy views."""
-        products = self.products[: self.n_kept * width].reshape(self.n_kept, width)
+        products = self.products[: self.n_groups * width].reshape(self.n_groups, width)
         return products, self.field.basis[: width * N_FEATURES].reshape(width, N_FEATURES)
 
     # -- backward ----------------------------------------------------------------------------------------------------
@@ -223,39 +243,59 @@ class Pipeline:
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
         of the last ``forward``; ``origin_gradient`` may follow.
         """
-        field, n, config = self.field, self.n_kept, self.config
-        atomic = not self._on_cpu
+        field, config = self.field, self.config
+        if self.n_groups:
+            self._colours_backward(gradients)
+        else:
+            field.decoder.backward(
+                self.features, self.group_ray, self.ray_d, 0, self.colours, self.grad_colours, self.grad_features
+            )
+            buffers.write(gradients.basis, np.zeros(gradients.basis.shape[0], np.float32))
         composite.composite_backward(
-            self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.ray_kept_start, self.sample_t,
-            self.sample_feature, self.sample_weight, self.kept_weight, self.colours, field.affine,
-            field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
-            config.weight_threshold, self.background, self.grad_pixel, self.grad_opacity, self.grad_depth,
-            self.grad_colours, self.sample_grad, self.ray_grad_affine,
+            self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.ray_kept_start, self.ray_group_start,
+            self.group_start, self.kept_slope, self._shared, self.sample_t, self.sample_feature, self.sample_weight,
+            self.colours, field.affine, field.config.density_shift, field.use_softplus,
+            self.step * field.config.distance_scale, config.weight_threshold, self.background,
+            self.grad_pixel, self.grad_opacity, self.grad_depth, self.sample_grad, self.ray_grad_affine,
         )  # fmt: skip
         vm.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
             *self._path, self.ray_rank, self.ray_start, self.ray_used,
             self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
-            gradients.density.planes, gradients.density.lines, *field.geometry(field.density), atomic,
+            gradients.density.planes, gradients.density.lines, *field.geometry(field.density), not self._on_cpu,
         )  # fmt: skip
         if field.config.rank_affine:
             composite.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
+
+    @property
+    def _shared(self) -> int:
+        """1 if some samples share a colour, so that weights act on it."""
+        return int(self.n_groups < self.n_kept)
+
+    def _colours_backward(self, gradients: Gradients) -> None:
+        """From pixels through colours to the appearance factors."""
+        field, n = self.field, self.n_groups
+        composite.colour_gradients(n, self.group_ray, self.group_weight, self.grad_pixel, self.grad_colours)
         field.decoder.backward(
-            self.features, self.kept_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features
+            self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features
         )
-        if not n:
-            buffers.write(gradients.basis, np.zeros(gradients.basis.shape[0], np.float32))
-            return
         if field.config.rank_affine:
             vm.feature_affine_backward(
-                n, self.kept_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
+                n, self.group_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
             )
         self._basis_backward(gradients)
+        if self._shared:
+            self._reserve_slopes()
         vm.appearance_backward(
-            n, self.chunks, *self._shares(3 * self.chunks), self.kept_t, self.kept_ray,
-            *self._path, self.ray_rank, self.products, field.appearance.planes, field.appearance.lines,
-            gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), atomic,
+            n, self.n_kept, self.chunks, *self._shares(3 * self.chunks), self.group_ray, self.group_start,
+            self.group_weight, self.kept_t, self.kept_weight, *self._path, self.ray_rank, self.products,
+            field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
+            *field.geometry(field.appearance), self._shared, self.kept_slope, not self._on_cpu,
         )  # fmt: skip
+        if self._shared:
+            composite.mean_gradients(
+                n, self.n_kept, 3 * self.chunks, self.group_start, self.group_weight, self.kept_weight, self.kept_slope
+            )
 
     def origin_gradient(self, grad_o) -> None:
         """Overwrites grad_o (n_rays, 3) with the gradient of the rays' origins, after ``backward``.
@@ -267,16 +307,17 @@ class Pipeline:
             self.n_rays, *self._path, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
             self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density), grad_o,
         )  # fmt: skip
-        if self.n_kept:
+        if self.n_groups:
             vm.appearance_origin_gradient(
-                self.n_rays, self.chunks, *self._path, self.ray_rank, self.ray_kept_start, self.kept_t,
-                self.products, field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
+                self.n_rays, self.chunks, *self._path, self.ray_rank, self.ray_group_start,
+                self.group_start, self.group_weight, self.kept_t, self.kept_weight, self.products,
+                field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
                 grad_o,
             )  # fmt: skip
 
     def _basis_backward(self, gradients: Gradients) -> None:
         """Gradient of the basis; then that of the products, in their place."""
-        field, n, width = self.field, self.n_kept, 48 * self.chunks
+        field, n, width = self.field, self.n_groups, 48 * self.chunks
         if self._on_cpu:
             products, basis = self._matrices(width)
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)

@@ -71,7 +71,9 @@ class Trainer:
         self.seconds = 0.0
         """Time spent training."""
         self.schedule = make_schedule(settings.schedule, field.max_rank, settings.steps)
-        self.march_config = MarchConfig(settings.step_ratio, settings.weight_threshold, settings.stop_transmittance)
+        self.march_config = MarchConfig(
+            settings.step_ratio, settings.weight_threshold, settings.stop_transmittance, settings.colour_span
+        )
         self.memory = self.predicted_memory(settings, scene)
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
         self.background = scene.background or WHITE
