@@ -45,6 +45,17 @@ def app(action: Callable[..., None]) -> int:
     return guarded(call)
 
 
+def experiment(action: Callable[[Any], None], kind: type) -> int:
+    """Calls a script's function with the options of its command line, a dataclass; errors as those of the commands."""
+
+    def call() -> None:
+        given = _asked(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
+        if given is not None:
+            action(given)
+
+    return guarded(call)
+
+
 def guarded(action: Callable[..., int | None], *args: Any) -> int:
     """Calls ``action``; whatever the user can do something about becomes one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -137,19 +148,25 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
         Annotated[kind, tyro.conf.subcommand(name, default=train) if kind is Train else tyro.conf.subcommand(name)]
         for name, kind in COMMANDS.items()
     )
+    return _asked(
+        Union[kinds],  # noqa: UP007
+        argv,
+        f"(see tslim {argv[0]} --help)",
+        prog="tslim",
+        description="One radiance field from photographs; choose its size afterwards.",
+    )
+
+
+def _asked(kind: Any, argv: Sequence[str], hint: str, **more: Any) -> Any:
+    """tyro's reading of a command line; None if help was asked for, ``ConfigError`` in one line and with a hint."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                Union[kinds],  # noqa: UP007
-                prog="tslim",
-                description="One radiance field from photographs; choose its size afterwards.",
-                args=argv,
-            )
+            return tyro.cli(kind, args=argv, **more)
     except SystemExit as stop:
         if stop.code in (0, None):
             return None
-        raise ConfigError(f"{_one_line(said.getvalue())} (see tslim {argv[0]} --help)") from None
+        raise ConfigError(f"{_one_line(said.getvalue())} {hint}") from None
 
 
 def _preset(argv: Sequence[str]) -> str:

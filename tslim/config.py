@@ -212,6 +212,25 @@ def require_valid(settings: TrainConfig) -> None:
             raise ConfigError(f"{name} {' '.join(map(str, steps))}: step numbers from 1 on must grow")
 
 
+def with_steps(settings: TrainConfig, steps: int) -> TrainConfig:
+    """The same run in another number of steps: the grid grows and empty space is measured at the same shares of it.
+
+    Raises ``ConfigError`` for fewer than 1 step. Steps that would fall together are done once.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}: it must be above 0 and below 2^31")
+
+    def moved(at: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted({max(1, round(step * steps / settings.steps)) for step in at}))
+
+    return dataclasses.replace(
+        settings,
+        steps=steps,
+        grow_steps=moved(settings.grow_steps),
+        occupancy_steps=moved(settings.occupancy_steps),
+    )
+
+
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain data for json."""
     return dataclasses.asdict(config)

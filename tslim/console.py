@@ -56,6 +56,14 @@ class Console:
         self.rich.print(table)
         return rows
 
+    def table(self, heads: Sequence[str], cells: Sequence[Sequence[str]], title: str | None = None) -> None:
+        """Shows lines of text below headings; all columns but the first stand to the right."""
+        table = _table(*heads, title=title)
+        table.columns[0].justify, table.columns[0].no_wrap = "left", False
+        for line in cells:
+            table.add_row(*(Text(cell) for cell in line))
+        self.rich.print(table)
+
     def facts_table(self, rows: Sequence[tuple[str, object]], title: str | None = None) -> None:
         """Two columns: names and values."""
         table = Table(show_header=False, box=None, title=title, title_justify="left", padding=(0, 2, 0, 0))

@@ -82,6 +82,24 @@ def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, t
     return _save(figure, path)
 
 
+def compare_training(
+    path: str | Path, histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str = ""
+) -> Path:
+    """PSNR of the training rays over steps, one curve a run, unsmoothed behind smoothed. Raises as ``size_quality``."""
+    curves = {name: [(r["step"], r["psnr"]) for r in rows if "psnr" in r] for name, rows in histories.items()}
+    if not any(curves.values()):
+        raise ConfigError("no progress to plot: the runs have not reported any yet")
+    figure, axes = _figure(title)
+    for (name, points), colour in zip(curves.items(), _cycle(COLOURS), strict=False):
+        steps, psnr = zip(*points, strict=True) if points else ((), ())
+        axes.plot(steps, psnr, color=colour, alpha=0.3, linewidth=1)
+        axes.plot(steps, _smoothed(psnr), color=colour, linewidth=1.8, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("PSNR of training rays at the active rank (dB)")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return _save(figure, path)
+
+
 def rank_trace(path: str | Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> Path:
     """How ranks arrived, and what each was worth meanwhile, from the lines of ``metrics.jsonl``.
 

@@ -1,0 +1,36 @@
+"""Does block coordinate descent over ranks train at all? ``python apps/block_descent.py [FOLDER OF PHOTOGRAPHS]``.
+
+The baseline of SlimmeRF's section 3.6, of which the paper says that it fluctuates too much to report: blocks of four
+ranks learn in turn, all ranks render. Fluctuation is the mean change of the training rays' PSNR from one report to the
+next over the second half of training. --quick takes a few minutes on two cores.
+"""
+
+import sys
+
+import _checkout  # noqa: F401
+
+from tslim import cli, experiments
+from tslim.experiments import ours, plain
+
+
+def fluctuation(variant: experiments.Variant) -> str:
+    """Mean of |change of PSNR| between neighbouring reports of the second half, dB."""
+    psnr = [row["psnr"] for row in variant.history][len(variant.history) // 2 :]
+    changes = [abs(b - a) for a, b in zip(psnr, psnr[1:], strict=False)]
+    return f"{sum(changes) / max(len(changes), 1):.3f}"
+
+
+def main(given: experiments.Options) -> None:
+    """Trains block descent with short and long turns beside plain TensoRF and tslim's default."""
+    experiment = experiments.Experiment("block-descent", given)
+    base = experiment.settings
+    variants = [experiment.train("TensoRF", plain(base, "fixed"))]
+    for turn in (1, base.steps // 60, base.steps // 12):
+        variants.append(experiment.train(f"turns of {turn} steps", plain(base, "bcd", bcd_steps=max(turn, 1))))
+    variants.append(experiment.train("staged (default)", ours(base)))
+    swing = {variant.name: fluctuation(variant) for variant in variants}
+    experiment.report("block coordinate descent", variants, extra={"fluctuation (dB)": swing})
+
+
+if __name__ == "__main__":
+    sys.exit(cli.experiment(main, experiments.Options))

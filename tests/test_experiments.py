@@ -1,0 +1,131 @@
+"""Experiments: what is trained once is not trained again, tables say what was measured, and every app runs."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console as RichConsole
+
+from tslim import config, experiments, options
+from tslim.console import Console
+from tslim.errors import ConfigError, RunFolderError
+from tslim.evaluate import SweepRow
+
+ROOT = Path(__file__).resolve().parent.parent
+APPS = ("truncation", "dedicated", "ablation", "block_descent")
+
+
+def variant(name: str, **psnr: float) -> experiments.Variant:
+    return experiments.Variant(name, [SweepRow(int(rank[1:]), 1000, value, 0.9, 5.0) for rank, value in psnr.items()])
+
+
+def test_a_table_has_a_column_a_rank_and_differences_to_the_reference():
+    alone, one = variant("alone", r16=31.0, r4=28.0), variant("one", r2=25.0, r4=28.25, r16=30.5)
+    heads, cells = experiments.table([alone, one], reference="alone", extra={"rank": {"one": "16"}})
+    assert heads == ["trained as", "2", "4", "16", "rank"]
+    assert cells == [
+        ["alone", "–", "28.00", "31.00", "–"],
+        ["one", "25.00", "28.25 (+0.25)", "30.50 (-0.50)", "16"],
+    ]
+    with pytest.raises(ConfigError, match="no line is called 'other': there are alone, one"):
+        experiments.table([alone, one], reference="other")
+
+
+def test_every_training_of_an_experiment_sees_the_same_number_of_rays():
+    base = experiments.base_settings(experiments.Options(quick=True, steps=300, rays=512))
+    assert (base.steps, base.batch_rays, base.batch_decoded) == (300, 512, 0)
+    assert max(base.grow_steps) < 300 and max(base.occupancy_steps) < 300
+    fixed, staged = experiments.plain(base, "fixed"), experiments.ours(base)
+    assert fixed.batch_rays == staged.batch_rays == 512
+    assert not fixed.field.rank_affine and fixed.schedule.policy == "fixed"
+    assert staged.field.rank_affine and staged.schedule == config.quick().schedule
+    # Half as many again, and those at prefixes: as many as before have the full rank.
+    more = experiments.ours(base, more_rays=1.5)
+    assert more.batch_rays == 768 and round(768 * (1 - more.schedule.prefix_share)) == 512
+
+
+def test_a_run_of_other_length_does_everything_at_the_same_shares():
+    settings = config.with_steps(config.paper(), 3000)
+    assert settings.grow_steps == (200, 300, 400, 550, 700) and settings.occupancy_steps == (200, 400)
+    config.require_valid(config.with_steps(config.paper(), 2))
+    with pytest.raises(ConfigError, match="steps is 0"):
+        config.with_steps(config.paper(), 0)
+
+
+@pytest.fixture(scope="module")
+def given(cpu, tmp_path_factory) -> experiments.Options:
+    small = options.SceneOptions(downscale=8, max_images=4)
+    out = tmp_path_factory.mktemp("experiment")
+    return experiments.Options(quick=True, steps=8, rays=64, out=out, arch="cpu", photographs=small)
+
+
+def new_experiment(given: experiments.Options) -> tuple[experiments.Experiment, io.StringIO]:
+    said = io.StringIO()
+    return experiments.Experiment("trial", given, Console(RichConsole(file=said, width=120))), said
+
+
+def test_runs_that_are_there_are_used_again_and_others_refused(given):
+    experiment, said = new_experiment(given)
+    settings = experiments.plain(experiment.settings, "linear", linear_share=0.9)
+    settings = dataclasses.replace(settings, field=dataclasses.replace(settings.field, max_rank=4))
+    first = experiment.train("Linear growth!", settings, ranks=(1, 4, 16))
+    assert [row.rank for row in first.rows] == [4, 1] and first.reached() == 4
+    assert "finished" in said.getvalue()
+    folder = given.out / "linear-growth"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    again, said = new_experiment(given)
+    second = again.train("Linear growth!", settings, ranks=(1, 4, 16))
+    assert second == first and "finished" not in said.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with pytest.raises(RunFolderError, match="other settings"):
+        again.train("Linear growth!", dataclasses.replace(settings, seed=1))
+
+    # A run that was stopped before its model was written goes on.
+    (folder / "model.slim").unlink()
+    (folder / "eval.json").unlink()
+    third, said = new_experiment(given)
+    rows = third.train("Linear growth!", settings, ranks=(1, 4)).rows
+    assert "resumed" in said.getvalue()
+    assert [(row.rank, row.psnr) for row in rows] == [(row.rank, row.psnr) for row in first.rows]
+
+
+def test_a_report_is_a_table_for_people_one_for_documents_and_one_for_machines(given):
+    experiment, said = new_experiment(given)
+    one = dataclasses.replace(
+        variant("one", r4=28.25), settings=experiment.settings, history=[{"step": s, "psnr": 9.0 + s} for s in (1, 2)]
+    )
+    wrote = experiment.report("a trial", [variant("alone", r4=28.0), one], reference="alone", extra={"n": {"one": "7"}})
+    assert {path.name for path in wrote} == {"table.md", "results.json", "size-quality.png", "training.png"}
+    text = (given.out / "table.md").read_text(encoding="utf-8")
+    assert "| trained as | 4 | n |\n| --- | --- | --- |\n| alone | 28.00 | – |\n| one | 28.25 (+0.25) | 7 |" in text
+    assert "8 steps of 64 rays" in text and "Command: `" in text
+    found = json.loads((given.out / "results.json").read_text(encoding="utf-8"))
+    assert found["variants"][1]["rows"][0]["psnr"] == 28.25 and found["variants"][1]["n"] == "7"
+    assert found["train"]["steps"] == found["variants"][1]["train"]["steps"] == 8
+    assert "28.25 (+0.25)" in said.getvalue()
+
+
+@pytest.mark.parametrize("words", [["--stepz", "3"], ["--steps", "few"], ["nowhere"], ["--quick", "--steps", "0"]])
+def test_an_app_refuses_in_one_line(words, tmp_path):
+    command = [sys.executable, str(ROOT / "apps" / "dedicated.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("tslim: ") and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", APPS)
+def test_every_app_trains_measures_and_reports(app, tmp_path):
+    words = ["--quick", "--steps", "6", "--rays", "64", "--views", "1", "--downscale", "8", "--max-images", "4"]
+    command = [sys.executable, str(ROOT / "apps" / f"{app}.py"), *words, "--arch", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    folder = next((tmp_path / "runs").iterdir())
+    text = (folder / "table.md").read_text(encoding="utf-8")
+    assert f"`python apps/{app}.py --quick" in text and "| trained as |" in text
+    assert {"table.md", "results.json", "size-quality.png"} <= {path.name for path in folder.iterdir()}

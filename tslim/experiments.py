@@ -1,0 +1,290 @@
+"""Experiments: several trainings on one scene with equal rays, measured alike, as one table. What such apps share.
+
+Each training is a run folder of its own inside the experiment's folder. A run that is already there is not trained
+again if it has the same settings, and continued if it was interrupted; with other settings it is refused.
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from tslim import __version__, commands, config, evaluate, files, model_file, options, plots
+from tslim.config import ScheduleConfig, TrainConfig
+from tslim.console import Console
+from tslim.errors import ConfigError, RunFolderError
+from tslim.evaluate import SweepRow
+from tslim.run_folder import RunFolder
+from tslim.scene import Views
+
+RANKS = (1, 2, 4, 6, 8, 12, 16)
+"""Prefixes that are measured: the stages, and some between them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an experiment can be told."""
+
+    scene: Positional[Annotated[Path | None, arg(metavar="[PATH]", help_behavior_hint="")]] = None
+    """folder of posed photographs; if not given, the built-in scene"""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """small pictures and short training: a few minutes on two CPU cores"""
+    preset: Literal["quick", "demo", "paper"] = "quick"
+    """settings of the full experiment; --quick has its own"""
+    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """optimiser steps of each training, its growth and refreshes moved in proportion; the preset's if not given"""
+    rays: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """rays of a step; 2048 if not given (paper: 4096), with --quick 768"""
+    views: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """measure on so many evenly spaced test views; on all if not given, with --quick on 10"""
+    out: Annotated[Path | None, arg(metavar="PATH", aliases=("-o",), help_behavior_hint="")] = None
+    """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
+    arch: options.Arch = "auto"
+    """device; auto takes a GPU that works, else the CPU"""
+    photographs: Annotated[options.SceneOptions, arg(name="")] = field(default_factory=options.SceneOptions)
+
+
+def base_settings(given: Options) -> TrainConfig:
+    """What all trainings of an experiment have in common. Every step takes the same number of rays.
+
+    Raises ``ConfigError`` for steps or rays that make no sense.
+    """
+    settings = config.demo() if given.quick else config.PRESETS[given.preset]()
+    if given.quick:
+        settings = dataclasses.replace(config.with_steps(settings, 600), grid_start=48, grid_end=96)
+    if given.steps is not None:
+        settings = config.with_steps(settings, given.steps)
+    rays = given.rays or (768 if given.quick else 4096 if given.preset == "paper" else 2048)
+    settings = dataclasses.replace(settings, batch_rays=rays, batch_decoded=0)
+    config.require_valid(settings)
+    return settings
+
+
+def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
+    """TensoRF's field, without scales and shifts per rank, under the given policy and settings of the schedule."""
+    return dataclasses.replace(
+        settings,
+        field=dataclasses.replace(settings.field, rank_affine=False),
+        schedule=ScheduleConfig(policy=policy, **schedule),
+    )
+
+
+def ours(settings: TrainConfig, *, more_rays: float = 1.0, **schedule: Any) -> TrainConfig:
+    """tslim's default: the schedule of the preset quick, with scales and shifts per rank.
+
+    ``more_rays`` times the rays: at 1.5, as many as other trainings have at full rank, and half as many at prefixes.
+    """
+    if more_rays > 1:
+        schedule = {"prefix_share": 1 - 1 / more_rays, **schedule}
+    return dataclasses.replace(
+        settings,
+        batch_rays=round(settings.batch_rays * more_rays),
+        field=dataclasses.replace(settings.field, rank_affine=True),
+        schedule=dataclasses.replace(config.quick().schedule, **schedule),
+    )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A line of the table: what was trained and what it measured."""
+
+    name: str
+    rows: Sequence[SweepRow]
+    settings: TrainConfig | None = None
+    """None where the rows come from several trainings"""
+    history: Sequence[Mapping[str, Any]] = ()
+    """the lines of its ``metrics.jsonl``"""
+
+    def psnr(self, rank: int) -> float | None:
+        """Mean PSNR of the prefix of that rank, dB; None if it was not measured."""
+        return next((row.psnr for row in self.rows if row.rank == rank), None)
+
+    def reached(self) -> int:
+        """The active rank at the end of training."""
+        return int(self.history[-1]["rank"])
+
+
+class Experiment:
+    """Trainings of one scene in one folder.
+
+    Args:
+        name: of the experiment, as in the folder's.
+        given: the user's options.
+        console: where to say what is going on.
+
+    Raises as loading a scene and starting a device do.
+    """
+
+    def __init__(self, name: str, given: Options, console: Console | None = None) -> None:
+        self.name, self.given = name, given
+        self.console = console or Console()
+        self.settings = base_settings(given)
+        commands.start(given.arch, self.console, self.settings.seed)
+        photographs = given.photographs
+        if given.quick and photographs.downscale is None:
+            photographs = dataclasses.replace(photographs, downscale=2 if given.scene is None else 4)
+        self.scene = commands.open_scene(given.scene, photographs)
+        self.record = commands.scene_record(given.scene, photographs)
+        commands.warn_about(self.scene, self.console)
+        named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")
+        self.folder = given.out or Path("runs") / named
+        self.views = self._views()
+        self.console.fact("folder", self.folder)
+
+    def _views(self) -> Views:
+        every = self.scene.test if len(self.scene.test) else self.scene.train
+        most = self.given.views or (10 if self.given.quick else len(every))
+        if len(every) <= most:
+            return every
+        return every.subset([round(i * (len(every) - 1) / max(most - 1, 1)) for i in range(most)])
+
+    def train(self, name: str, settings: TrainConfig, ranks: Sequence[int] = RANKS) -> Variant:
+        """Trains unless that was done before, and measures those of the ranks that the model came to have.
+
+        Raises ``RunFolderError`` where the run's folder holds something else.
+        """
+        run = RunFolder(self.folder / re.sub(r"[^\w.]+", "-", name.lower()).strip("-"))
+        self.console.fact("run", run.path)
+        if not (run.model.exists() and self._is_same(run, settings)):
+            self._train(run, settings)
+        rows = self._measure(run, ranks)
+        for row in rows:
+            self.console.line(f"  {row}")
+        return Variant(name, rows, settings, run.history())
+
+    def _is_same(self, run: RunFolder, settings: TrainConfig) -> bool:
+        """True; raises ``RunFolderError`` if the run there is another one."""
+        found = run.settings()
+        wanted = json.loads(json.dumps({"scene": self.record, "train": config.to_dict(settings)}))
+        if {name: found[name] for name in wanted} != wanted:
+            raise RunFolderError(f"{run.path} holds a run with other settings or photographs: choose another --out")
+        return True
+
+    def _train(self, run: RunFolder, settings: TrainConfig) -> None:
+        from tslim.trainer import Trainer
+
+        if run.config.exists() and self._is_same(run, settings) and (run.path / "checkpoint.npz").exists():
+            trainer = Trainer.resume(run.path, self.scene)
+        else:
+            if run.config.exists():
+                run.discard()
+            run.create({"version": __version__, "scene": self.record, "train": config.to_dict(settings)})
+            trainer = Trainer(Trainer.new_field(self.scene, settings), self.scene, settings, run_dir=run.path)
+        with self.console.training(settings.steps) as view:
+            for event in trainer.run():
+                view.show(event)
+        trainer.field.save(run.model)
+
+    def _measure(self, run: RunFolder, ranks: Sequence[int]) -> list[SweepRow]:
+        wanted = [rank for rank in ranks if rank <= model_file.read_header(run.model).rank]
+        if run.evaluation.exists():
+            rows, views = evaluate.read_eval_json(run.evaluation)
+            if views == len(self.views) and {row.rank for row in rows} >= set(wanted):
+                return [row for row in rows if row.rank in wanted]
+        field = model_file.load(run.model)
+        rows = list(evaluate.rank_sweep(field, self.views, wanted))
+        evaluate.write_eval_json(run.evaluation, rows, len(self.views))
+        return rows
+
+    def report(
+        self,
+        title: str,
+        variants: Sequence[Variant],
+        *,
+        reference: str | None = None,
+        extra: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> list[Path]:
+        """Shows the table; writes ``table.md``, ``results.json`` and two plots into the folder, and returns them.
+
+        Args:
+            title: what is compared.
+            variants: the lines.
+            reference: the name of the line that the others' differences are given to, in brackets.
+            extra: further columns: their headings, each with cells by line name.
+        """
+        heads, cells = table(variants, reference=reference, extra=extra)
+        self.console.table(heads, cells, title=title)
+        text = "\n".join([f"### {title}", "", self._said(), "", *_markdown(heads, cells), ""])
+        wrote = [files.write_bytes(self.folder / "table.md", text.encode())]
+        wrote.append(files.write_bytes(self.folder / "results.json", self._json(title, variants, extra)))
+        curves = {variant.name: variant.rows for variant in variants}
+        wrote.append(plots.size_quality(self.folder / "size-quality.png", curves, title=f"{self.scene.name}: {title}"))
+        histories = {variant.name: variant.history for variant in variants if variant.history}
+        if histories:
+            path = self.folder / "training.png"
+            wrote.append(plots.compare_training(path, histories, title=f"{self.scene.name}: {title}"))
+        self.console.wrote(wrote)
+        return wrote
+
+    def _said(self) -> str:
+        """The settings in words, with the command."""
+        s, (width, height) = self.settings, self.scene.train.cameras.sizes[0]
+        return (
+            f"Mean PSNR in dB over {len(self.views)} views of {self.scene.name} ({width}×{height}; "
+            f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {s.batch_rays} rays, grid "
+            f"{s.grid_start}³ to {s.grid_end}³, {s.field.decoder} decoder of width {s.field.decoder_width}, seed "
+            f"{s.seed}. Command: `{self._command()}`"
+        )
+
+    def _command(self) -> str:
+        return shlex.join(["python", f"apps/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+    def _json(self, title: str, variants: Sequence[Variant], extra: Mapping[str, Mapping[str, str]] | None) -> bytes:
+        lines = []
+        for v in variants:
+            line: dict[str, Any] = {"name": v.name, "rows": [dataclasses.asdict(row) for row in v.rows]}
+            if v.settings is not None:
+                line["train"] = config.to_dict(v.settings)
+            line |= {head: by_name[v.name] for head, by_name in (extra or {}).items() if v.name in by_name}
+            lines.append(line)
+        found = {
+            "title": title,
+            "command": self._command(),
+            "version": __version__,
+            "scene": self.scene.name,
+            "views": len(self.views),
+            "train": config.to_dict(self.settings),
+            "variants": lines,
+        }
+        return (json.dumps(found, indent=2) + "\n").encode()
+
+
+def table(
+    variants: Sequence[Variant],
+    *,
+    reference: str | None = None,
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[list[str], list[list[str]]]:
+    """Headings, and the cells of each variant: its name, then its PSNR at each rank that any of them was measured at.
+
+    See ``Experiment.report`` for the arguments. Raises ``ConfigError`` if no variant has the reference's name.
+    """
+    ranks = sorted({row.rank for variant in variants for row in variant.rows})
+    against = next((variant for variant in variants if variant.name == reference), None)
+    if reference is not None and against is None:
+        raise ConfigError(f"no line is called {reference!r}: there are {', '.join(v.name for v in variants)}")
+    extra = extra or {}
+    lines = []
+    for variant in variants:
+        line = [variant.name]
+        for rank in ranks:
+            psnr, other = variant.psnr(rank), against.psnr(rank) if against else None
+            cell = "–" if psnr is None else f"{psnr:.2f}"
+            if psnr is not None and other is not None and variant is not against:
+                cell += f" ({psnr - other:+.2f})"
+            line.append(cell)
+        lines.append(line + [by_name.get(variant.name, "–") for by_name in extra.values()])
+    return ["trained as", *map(str, ranks), *extra], lines
+
+
+def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    rows = [heads, ["---"] * len(heads), *cells]
+    return ["| " + " | ".join(row) + " |" for row in rows]
