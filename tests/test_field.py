@@ -165,3 +165,32 @@ def test_what_was_empty_before_stays_empty_unless_asked_otherwise(cpu, state):
     assert not occupied[:2].any() and occupied[5:].all()
     field.refresh_occupancy([13], 0.1, 1e-4, within=False)
     assert field.occupancy.to_cells().all()
+
+
+def test_separate_ranks_have_the_density_of_one_rank_and_the_colours_of_another(cpu):
+    from tslim import buffers
+    from tslim.cameras import Cameras
+    from tslim.config import FieldConfig
+    from tslim.field import Field
+    from tslim.renderer import render
+
+    rng = np.random.default_rng(3)
+    field = Field(
+        np.array([[-1, -1, -1], [1, 1, 1]]), FieldConfig(max_rank=5, density_shift=-1.0, rank_affine=True), grid=12
+    )
+    buffers.write(field.affine, rng.normal(1, 0.2, field.affine.shape[0]).astype(np.float32))
+    points = rng.uniform(-1, 1, (200, 3))
+    for kept in ((5, 2), (1, 4)):
+        separate = Field.from_state(field.state().separate(*kept))
+        assert separate.kept == kept and separate.rank == max(kept) and separate.state().kept == kept
+        np.testing.assert_array_equal(separate.density_at(points), field.density_at(points, kept[0]))
+        assert separate.slim(min(kept)).state().kept is None
+    # Without any density ranks of its own to tell them apart, colours are those of the rank that appearance has.
+    state = field.state()
+    state.affine[:, :2] = state.affine[0, :2]
+    for array in (*state.density_planes, *state.density_lines):
+        array[1:] = 0
+    camera = Cameras.look_at(np.array([[3.0, 0.5, 1.0]]), (0, 0, 0), (0, 0, 1), 45, (12, 10))
+    whole = render(Field.from_state(state), camera, rank=3)
+    np.testing.assert_allclose(render(Field.from_state(state.separate(5, 3)), camera).rgb, whole.rgb, atol=1e-6)
+    assert np.abs(render(Field.from_state(state.separate(5, 2)), camera).rgb - whole.rgb).max() > 1e-3

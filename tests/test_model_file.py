@@ -53,6 +53,7 @@ def arrays_of(state: FieldState) -> dict[str, np.ndarray]:
     for name in ("density_planes", "density_lines", "appearance_planes", "appearance_lines"):
         named |= {f"{name}{m}": a for m, a in enumerate(getattr(state, name))}
     named |= {f"decoder.{name}": a for name, a in state.decoder.items()}
+    assert state.kept is None or max(state.kept) == state.rank
     optional = {"affine": state.affine, "occupancy": state.occupancy, "occupancy_box": state.occupancy_box}
     return named | {name: a for name, a in optional.items() if a is not None}
 
@@ -63,7 +64,7 @@ def assert_same(a: FieldState, b: FieldState) -> None:
     for name in x:
         np.testing.assert_array_equal(x[name], y[name], err_msg=name)
         assert x[name].dtype == y[name].dtype, name
-    for name in ("config", "near", "far", "space", "background", "metadata"):
+    for name in ("config", "near", "far", "space", "background", "metadata", "kept"):
         assert getattr(a, name) == getattr(b, name), name
     assert tuple(a.grid) == tuple(b.grid)
 
@@ -240,8 +241,8 @@ def test_other_files_and_versions_are_named(tmp_path):
         with pytest.raises(ModelFileError, match=r"a\.slim is (not a tslim model file|cut short)"):
             model_file.read(path)
     data = model_file.write(make_state(), path).read_bytes()
-    path.write_bytes(data[:8] + struct.pack("<I", 2) + data[12:])
-    with pytest.raises(ModelFileError, match="version 2; this tslim reads version 1"):
+    path.write_bytes(data[:8] + struct.pack("<I", 3) + data[12:])
+    with pytest.raises(ModelFileError, match="version 3; this tslim reads versions 1 and 2"):
         model_file.read_header(path)
     path.write_bytes(data[:12] + struct.pack("<I", 2**32 - 1) + data[16:])
     with pytest.raises(ModelFileError, match="4294967295 bytes"):
@@ -315,3 +316,73 @@ def test_numpy_values_and_paths_in_metadata_become_plain_data(tmp_path):
     metadata = {"n": np.int64(3), "x": np.float32(0.5), "a": np.arange(2), "p": tmp_path}
     back = model_file.read(model_file.write(make_state(metadata=metadata), tmp_path / "a.slim"))
     assert back.metadata == {"n": 3, "x": 0.5, "a": [0, 1], "p": str(tmp_path)}
+
+
+SEPARATE = [(5, 2), (2, 5), (5, 4), (1, 4)]
+
+
+@pytest.mark.parametrize("kept", SEPARATE)
+@pytest.mark.parametrize("affine", [True, False])
+def test_separate_ranks_come_back_from_a_file_that_holds_nothing_else(tmp_path, kept, affine):
+    state = make_state(rank=5, affine=affine)
+    separate = state.separate(*kept)
+    path = model_file.write(separate, tmp_path / "a.slim")
+    assert_same(model_file.read(path), separate)
+    header = model_file.read_header(path)
+    assert header.kept == kept and header.spare_bytes == 0 and header.rank == max(kept)
+    values = 3 * sum(a[0].size for a in (*state.density_planes, *state.density_lines))
+    missing = 2 * (values + 9 * 27) + 4 * 54 * affine if kept[0] > kept[1] else 2 * values // 3 + 4 * 2 * affine
+    # Beside what is left out there are some twenty bytes more of header.
+    whole = model_file.sizes(state)[max(kept) - 1]
+    assert 0 < model_file.size_of(separate) - (whole - missing * abs(kept[0] - kept[1])) < 60
+
+
+@pytest.mark.parametrize("kept", SEPARATE)
+def test_separate_ranks_slim_on_and_have_the_predicted_sizes(tmp_path, kept):
+    separate = make_state(rank=5).separate(*kept)
+    whole = model_file.write(separate, tmp_path / "a.slim").read_bytes()
+    header = model_file.read_header(tmp_path / "a.slim")
+    for rank in range(1, max(kept) + 1):
+        slimmed = model_file.write(separate.slim(rank), tmp_path / "b.slim").read_bytes()
+        assert len(slimmed) == model_file.sizes(separate)[rank - 1]
+        assert_same(model_file.read(tmp_path / "b.slim"), separate.slim(rank))
+        assert_same(model_file.read(tmp_path / "a.slim", rank=rank), separate.slim(rank))
+        if rank > min(kept):
+            assert slimmed == whole[: header.bytes_at(rank)]
+        (tmp_path / "cut.slim").write_bytes(whole[: header.bytes_at(rank) + 3])
+        assert_same(model_file.read(tmp_path / "cut.slim"), separate.slim(rank))
+
+
+@pytest.mark.parametrize("kept", SEPARATE)
+def test_separate_ranks_have_the_scale_and_shift_of_their_own_rank(kept):
+    state = make_state(rank=5)
+    separate = state.separate(*kept)
+    low, high = min(kept), max(kept)
+    assert (separate.affine[high - 1, :2] == state.affine[kept[0] - 1, :2]).all()
+    assert (separate.affine[high - 1, 2:] == state.affine[kept[1] - 1, 2:]).all()
+    assert (separate.affine[:low] == state.affine[:low]).all()
+    density, appearance = separate.density_planes[0], separate.appearance_planes[0]
+    assert density[: kept[0]].any(axis=(1, 2)).all() and not density[kept[0] :].any()
+    assert appearance[: 3 * kept[1]].any(axis=(1, 2)).all() and not appearance[3 * kept[1] :].any()
+    assert not separate.basis[:, 3 * kept[1] :].any() and separate.basis[:, : 3 * kept[1]].any()
+    assert_same(state, make_state(rank=5))
+
+
+def test_separate_ranks_that_are_equal_are_plain_slimming_and_no_more_than_there_is_can_be_had():
+    state = make_state(rank=5)
+    assert_same(state.separate(3, 3), state.slim(3))
+    with pytest.raises(ConfigError, match="the density has ranks 1 to 5"):
+        state.separate(6, 2)
+    with pytest.raises(ConfigError, match="the appearance has ranks 1 to 2"):
+        state.separate(5, 2).separate(5, 3)
+    assert_same(state.separate(5, 2).separate(4, 1), state.separate(4, 1))
+
+
+@pytest.mark.parametrize(
+    "lie", [{"kind": "colour", "after": 2}, {"kind": "density", "after": 0}, {"kind": "density", "after": "2"}, 7]
+)
+def test_lies_about_separate_ranks_are_refused(tmp_path, lie):
+    path = model_file.write(make_state(rank=5).separate(5, 2), tmp_path / "a.slim")
+    path.write_bytes(with_header(path.read_bytes(), lambda h: h.update(tail=lie)))
+    with pytest.raises(ModelFileError, match="makes no sense"):
+        model_file.read(path)

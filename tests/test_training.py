@@ -181,6 +181,19 @@ def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, polic
     assert_same(expected, bits(again))
 
 
+def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):
+    settings = dataclasses.replace(
+        SETTINGS, field=dataclasses.replace(SETTINGS.field, rank_affine=True),
+        schedule=ScheduleConfig(policy="staged", stage_ranks=(2, 5), stage_starts=(0, 0.2), anchors=(1,)),
+    )  # fmt: skip
+    trainer = new_trainer(settings)
+    run_to(trainer, 8)
+    rows = trainer.field.affine.reshape(-1, 56)
+    assert trainer.rank == 6 and trainer.step == 8
+    assert (rows[1] != rows[0]).all() and rows[1, 0] != 1
+    assert (rows[2:] == rows[1]).all()
+
+
 def test_block_descent_changes_its_block_and_nothing_of_the_others(new_trainer):
     settings = dataclasses.replace(
         SETTINGS, schedule=ScheduleConfig(policy="bcd", bcd_block=2, bcd_steps=4), tv_density=0.1, tv_appearance=0.1

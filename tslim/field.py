@@ -15,7 +15,7 @@ from tslim import buffers, memory
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 from tslim.errors import ConfigError
-from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
+from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
 from tslim.occupancy import Occupancy
 
 CAPACITY_MARGIN = 1.2
@@ -195,6 +195,8 @@ class Field:
         self.box = box
         self.rank = self.max_rank = config.max_rank
         self.metadata: dict[str, Any] = {}
+        self.kept: tuple[int, int] | None = None
+        """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
         capacity = tuple(int(CAPACITY_MARGIN * t) for t in _texels((max_grid,) * 3))
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
@@ -324,6 +326,7 @@ class Field:
             occupancy=self.occupancy.to_cells() if self.occupancy else None,
             occupancy_box=self.occupancy.box if self.occupancy else None,
             metadata=copy.deepcopy(self.metadata),
+            kept=lesser(self.kept, self.rank),
         )
 
     @classmethod
@@ -347,6 +350,7 @@ class Field:
             box = field.box if state.occupancy_box is None else state.occupancy_box
             field.occupancy = Occupancy.from_cells(state.occupancy, box)
         field.metadata = copy.deepcopy(state.metadata)
+        field.kept = state.kept
         return field
 
     def save(self, path: str | Path, *, dtype: str = "float16") -> Path:
@@ -419,6 +423,12 @@ class Field:
         low = self.box[0]
         self.box = np.stack([low + first / per_unit, low + last / per_unit]).astype(np.float32)
         self._resample(grid, np.ones(3), first, scratch)
+
+    def inherit_affine(self, rank: int, last: int) -> None:
+        """Gives ranks ``rank + 1 .. last`` the scale and shift of ``rank``, so that they start from where it stands."""
+        rows = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)
+        rows[rank:last] = rows[rank - 1]
+        buffers.write(self.affine, rows.ravel())
 
     def _resample(self, grid, scale: np.ndarray, shift: np.ndarray, scratch) -> None:
         for i, factors in enumerate((self.density, self.appearance)):

@@ -1,6 +1,7 @@
 """A field as plain numpy arrays, and how the arrays of one rank become the bytes of one block of a model file."""
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,9 @@ class FieldState:
     """(2, 3) corners of the occupancy grid; the field's box if None"""
     metadata: dict[str, Any] = field(default_factory=dict)
     """provenance: json data, kept when slimming"""
+    kept: tuple[int, int] | None = None
+    """ranks of density and of appearance where they differ: R is the higher of them, and the components of the other
+    kind above its own rank are zero; see ``separate``"""
 
     @property
     def rank(self) -> int:
@@ -70,6 +74,7 @@ class FieldState:
         require_rank(rank, self.rank)
         return dataclasses.replace(
             self,
+            kept=lesser(self.kept, rank),
             config=dataclasses.replace(self.config, max_rank=rank),
             density_planes=[a[:rank] for a in self.density_planes],
             density_lines=[a[:rank] for a in self.density_lines],
@@ -79,34 +84,101 @@ class FieldState:
             affine=None if self.affine is None else self.affine[:rank],
         )
 
+    def separate(self, density_rank: int, appearance_rank: int) -> "FieldState":
+        """So many ranks of density, and so many of appearance, each with the scale and shift of its own rank.
+
+        A copy where the two differ. Raises ``ConfigError`` outside what there is.
+        """
+        most = self.kept or (self.rank, self.rank)
+        require_rank(density_rank, most[0], "the density has")
+        require_rank(appearance_rank, most[1], "the appearance has")
+        low, high = sorted((density_rank, appearance_rank))
+        state = self.slim(high)
+        if low == high:
+            return state
+        state = dataclasses.replace(state, kept=(density_rank, appearance_rank))
+        kind, per_rank = ("appearance", 3) if density_rank == high else ("density", 1)
+        for name in (f"{kind}_planes", f"{kind}_lines"):
+            setattr(state, name, [_cut(a, per_rank * low) for a in getattr(state, name)])
+        if kind == "appearance":
+            state.basis = _cut(state.basis.swapaxes(0, 1), 3 * low).swapaxes(0, 1)
+        if state.affine is not None:
+            state.affine = state.affine.copy()
+            state.spread_affine()
+        return state
+
+    def spread_affine(self) -> None:
+        """Gives the ranks that only one kind has the other kind's scale and shift at its last rank, in place."""
+        if self.kept is None or self.affine is None:
+            return
+        low = min(self.kept)
+        columns = _APPEARANCE if self.kept[0] > self.kept[1] else _DENSITY
+        self.affine[low:, columns] = self.affine[low - 1, columns]
+
+
+_DENSITY, _APPEARANCE = slice(0, 2), slice(2, AFFINE_WIDTH)
+"""columns of an affine row"""
+
+
+def lesser(kept: tuple[int, int] | None, rank: int) -> tuple[int, int] | None:
+    """What ``FieldState.kept`` is after slimming to ``rank``."""
+    if kept is None or rank <= min(kept):
+        return None
+    return (min(kept[0], rank), min(kept[1], rank))
+
+
+def _cut(array: np.ndarray, n: int) -> np.ndarray:
+    """A copy with zeros from entry n on."""
+    array = array.copy()
+    array[n:] = 0
+    return array
+
 
 class RankLayout:
-    """The arrays of one rank's block, in order, and where they lie in a ``FieldState``.
+    """The arrays of each rank's block, in order, and where they lie in a ``FieldState``.
 
     A block: per mode the density plane (G_v, G_u) and line (G_w); per mode the 3 appearance planes and 3 lines;
     the 3 basis rows of each mode (3, 3, 27); all in ``dtype``. Then the affine row (56 float32) if the model has one.
+    Ranks that only density or only appearance has (see ``FieldState.kept``) come last, and lack the other kind's part:
+    density's is the first 6 arrays and the first 2 numbers of the affine row.
+
+    Args:
+        grid: texels along x, y, z.
+        affine: whether there are affine rows.
+        dtype: of the factors as stored.
+        tail: (kind, n): blocks after the first n hold only "density" or only "appearance". None if all are whole.
     """
 
-    dtype: np.dtype
-    """of the factors as stored"""
-    n_bytes: int
-    """of a block"""
-
-    def __init__(self, grid: tuple[int, int, int], affine: bool, dtype: str) -> None:
+    def __init__(
+        self, grid: tuple[int, int, int], affine: bool, dtype: str, tail: tuple[str, int] | None = None
+    ) -> None:
         if dtype not in DTYPES:
             raise ConfigError(f"unknown precision {dtype!r}; known: {', '.join(DTYPES)}")
-        self.affine, self.dtype = affine, DTYPES[dtype]
+        self.affine, self.dtype, self.tail = affine, DTYPES[dtype], tail
         modes = [((grid[v], grid[u]), (grid[w],)) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
         self.shapes: list[tuple[int, ...]] = [shape for mode in modes for shape in mode]
         self.shapes += [(3, *shape) for mode in modes for shape in mode]
         self.shapes.append((3, 3, N_FEATURES))
-        self.n_values = sum(map(math.prod, self.shapes))
-        self.n_bytes = self.n_values * self.dtype.itemsize + 4 * AFFINE_WIDTH * affine
+        self.n_bytes = self._bytes(*_PARTS["whole"])
+        """of a whole block"""
+        self.tail_bytes = self._bytes(*_PARTS[tail[0]]) if tail else self.n_bytes
+        """of a block in the tail"""
+
+    def _bytes(self, arrays: slice, columns: slice) -> int:
+        values = sum(map(math.prod, self.shapes[arrays]))
+        return values * self.dtype.itemsize + 4 * (columns.stop - columns.start) * self.affine
+
+    def bytes_of(self, rank: int) -> int:
+        """Of the block of 0-based ``rank``."""
+        return self.tail_bytes if self.tail and rank >= self.tail[1] else self.n_bytes
 
     @classmethod
     def of(cls, state: FieldState, dtype: str) -> "RankLayout":
         """Layout of a state whose arrays have been checked against its grid and rank."""
-        layout = cls(tuple(state.grid), state.affine is not None, dtype)
+        tail = None
+        if state.kept is not None:
+            tail = ("density" if state.kept[0] > state.kept[1] else "appearance", min(state.kept))
+        layout = cls(tuple(state.grid), state.affine is not None, dtype, tail)
         wanted = [((state.rank, *s) if i < 6 else (3 * state.rank, *s[1:])) for i, s in enumerate(layout.shapes[:12])]
         wanted.append((3, 3 * state.rank, N_FEATURES))
         names = [f"{kind} of mode {m}" for kind in ("density", "appearance") for m in range(3) for _ in range(2)]
@@ -116,29 +188,44 @@ class RankLayout:
             _require_shape(state.affine, (state.rank, AFFINE_WIDTH), "affine")
         return layout
 
+    def _part(self, rank: int) -> tuple[slice, slice]:
+        """Which of the 13 arrays, and which columns of the affine row, the block of 0-based ``rank`` holds."""
+        return _PARTS[self.tail[0] if self.tail and rank >= self.tail[1] else "whole"]
+
     def slices(self, state: FieldState, rank: int) -> list[np.ndarray]:
         """Views of what the block of 0-based ``rank`` holds, in order."""
         arrays = _factors(state)
         three = slice(3 * rank, 3 * rank + 3)
-        return [a[rank] for a in arrays[:6]] + [a[three] for a in arrays[6:12]] + [arrays[12][:, three]]
+        views = [a[rank] for a in arrays[:6]] + [a[three] for a in arrays[6:12]] + [arrays[12][:, three]]
+        return views[self._part(rank)[0]]
 
     def pack(self, state: FieldState, rank: int) -> bytes:
         """The block of 0-based ``rank``."""
         values = np.concatenate([a.ravel() for a in self.slices(state, rank)])
         block = to_bytes(values, self.dtype, f"rank {rank + 1}")
         if state.affine is not None:
-            block += to_bytes(state.affine[rank], DTYPES["float32"], f"the affine row of rank {rank + 1}")
+            row = state.affine[rank, self._part(rank)[1]]
+            block += to_bytes(row, DTYPES["float32"], f"the affine row of rank {rank + 1}")
         return block
 
     def unpack(self, block: bytes, state: FieldState, rank: int) -> None:
         """Writes a block into a state's arrays."""
-        values = np.frombuffer(block, self.dtype, self.n_values)
-        at = 0
-        for into in self.slices(state, rank):
+        slices = self.slices(state, rank)
+        starts = list(itertools.accumulate((a.size for a in slices), initial=0))
+        values = np.frombuffer(block, self.dtype, starts[-1])
+        for into, at in zip(slices, starts, strict=False):
             into[...] = values[at : at + into.size].reshape(into.shape)
-            at += into.size
         if state.affine is not None:
-            state.affine[rank] = np.frombuffer(block, DTYPES["float32"], AFFINE_WIDTH, at * self.dtype.itemsize)
+            row = state.affine[rank, self._part(rank)[1]]
+            row[...] = np.frombuffer(block, DTYPES["float32"], row.size, starts[-1] * self.dtype.itemsize)
+
+
+_PARTS = {
+    "whole": (slice(0, 13), slice(0, AFFINE_WIDTH)),
+    "density": (slice(0, 6), _DENSITY),
+    "appearance": (slice(6, 13), _APPEARANCE),
+}
+"""What a block holds: of the arrays of ``_factors``, and of the columns of the affine row."""
 
 
 def _factors(state: FieldState) -> list[np.ndarray]:

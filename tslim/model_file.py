@@ -3,18 +3,20 @@
 Layout, all numbers little-endian::
 
     magic      8 bytes   93 'TSLIM' 0D 0A
-    version    u32       1
+    version    u32       1, or 2 where the ranks of density and appearance differ
     length     u32       bytes of the header
     checksum   u32       crc32 of the header
     header     json, utf-8: config (without max_rank), box, grid, near, far, space, background, dtype, affine,
-               decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32, metadata
+               decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32, metadata;
+               tail (kind, after) in version 2
     shared     the decoder's arrays in the header's order, then the occupancy bits
     rank 1     crc32 of the block (u32), then the block; see ``RankLayout``
     rank 2     ...
 
 Nothing before the ranks depends on how many follow, and all ranks take the same number of bytes: a file cut after r
 ranks *is*, byte for byte, the file that ``write`` makes of the model slimmed to r. The number of ranks is derived from
-the bytes present, and what is left of a rank that was cut through is ignored.
+the bytes present, and what is left of a rank that was cut through is ignored. In version 2 the blocks after the first
+``tail.after`` hold only density or only appearance, which has more ranks; cut below that, it is a model, too.
 
 Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the affine rows
 in single. There is no pickle.
@@ -37,6 +39,7 @@ from tslim.field_state import (
     PLANE_AXES,
     FieldState,
     RankLayout,
+    lesser,
     require_rank,
     to_bytes,
 )
@@ -85,11 +88,12 @@ def read(path: str | Path, *, rank: int | None = None) -> FieldState:
         _read_shared(source, header, state, path)
         layout = RankLayout.of(state, header.dtype)
         for r in range(rank):
-            checksum, block = source.read(CHECKSUM.size), source.read(layout.n_bytes)
+            checksum, block = source.read(CHECKSUM.size), source.read(layout.bytes_of(r))
             if checksum != CHECKSUM.pack(zlib.crc32(block)):
                 intact = f"; ranks 1 to {r} are intact and can be read" if r else ""
                 raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
             layout.unpack(block, state, r)
+    state.spread_affine()
     return state
 
 
@@ -109,9 +113,16 @@ def read_header(path: str | Path) -> ModelHeader:
 
 def sizes(state: FieldState, *, dtype: Precision = "float16") -> list[int]:
     """The exact size in bytes of the file that ``write(state.slim(r), dtype=dtype)`` makes, for r = 1, 2, ..., R."""
-    layout = RankLayout.of(state, dtype)
-    head, rank_bytes = len(_head(state, layout)), CHECKSUM.size + layout.n_bytes
-    return [head + rank * rank_bytes for rank in range(1, state.rank + 1)]
+    whole = state.slim(state.rank if state.kept is None else min(state.kept))
+    layout = RankLayout.of(whole, dtype)
+    head, rank_bytes = len(_head(whole, layout)), CHECKSUM.size + layout.n_bytes
+    known = [head + rank * rank_bytes for rank in range(1, whole.rank + 1)]
+    if state.kept is not None:
+        layout = RankLayout.of(state, dtype)
+        base = len(_head(state, layout)) + whole.rank * rank_bytes
+        more = CHECKSUM.size + layout.tail_bytes
+        known += [base + rank * more for rank in range(1, state.rank - whole.rank + 1)]
+    return known
 
 
 def size_of(state: FieldState, *, dtype: Precision = "float16") -> int:
@@ -154,7 +165,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _empty_state(header: ModelHeader, rank: int) -> FieldState:
-    """A state with room for ``rank`` ranks, all of which are in the file."""
+    """A zeroed state with room for ``rank`` ranks, all of which are in the file."""
     grid = header.grid
     planes = [(grid[v], grid[u]) for u, v in PLANE_AXES]
     lines = [grid[w] for w in LINE_AXES]
@@ -166,15 +177,16 @@ def _empty_state(header: ModelHeader, rank: int) -> FieldState:
         far=header.far,
         space=header.space,
         background=header.background,
-        density_planes=[np.empty((rank, *p), np.float32) for p in planes],
-        density_lines=[np.empty((rank, n), np.float32) for n in lines],
-        appearance_planes=[np.empty((3 * rank, *p), np.float32) for p in planes],
-        appearance_lines=[np.empty((3 * rank, n), np.float32) for n in lines],
-        basis=np.empty((3, 3 * rank, N_FEATURES), np.float32),
-        affine=np.empty((rank, AFFINE_WIDTH), np.float32) if header.affine else None,
+        density_planes=[np.zeros((rank, *p), np.float32) for p in planes],
+        density_lines=[np.zeros((rank, n), np.float32) for n in lines],
+        appearance_planes=[np.zeros((3 * rank, *p), np.float32) for p in planes],
+        appearance_lines=[np.zeros((3 * rank, n), np.float32) for n in lines],
+        basis=np.zeros((3, 3 * rank, N_FEATURES), np.float32),
+        affine=np.zeros((rank, AFFINE_WIDTH), np.float32) if header.affine else None,
         decoder={},
         occupancy_box=header.occupancy_box,
         metadata=header.metadata,
+        kept=lesser(header.kept, rank),
     )
 
 

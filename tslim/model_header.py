@@ -20,7 +20,8 @@ from tslim.errors import ModelFileError
 from tslim.field_state import FieldState, RankLayout
 
 MAGIC = b"\x93TSLIM\r\n"
-VERSION = 1
+VERSION, SEPARATE_VERSION = 1, 2
+"""Models whose density and appearance differ in rank say so by the second."""
 CHECKSUM = struct.Struct("<I")
 """crc32 before each rank's block"""
 MAX_CELLS = 2**28
@@ -61,6 +62,10 @@ class ModelHeader:
     """before the first rank"""
     rank_bytes: int
     """of each rank"""
+    tail: tuple[str, int] | None = None
+    """(kind, n): ranks after the first n have only "density" or only "appearance"; None if all have both"""
+    tail_bytes: int = 0
+    """of each rank in the tail"""
 
     @property
     def rank(self) -> int:
@@ -72,13 +77,21 @@ class ModelHeader:
         """Bytes after the last whole rank: not zero if the file was cut inside a block."""
         return self.n_bytes - self.bytes_at(self.rank)
 
+    @property
+    def kept(self) -> tuple[int, int] | None:
+        """Ranks of density and of appearance where they differ (``FieldState.kept``)."""
+        if self.tail is None or self.rank <= self.tail[1]:
+            return None
+        return (self.rank, self.tail[1]) if self.tail[0] == "density" else (self.tail[1], self.rank)
+
     def config_at(self, rank: int) -> FieldConfig:
         """The config of the model slimmed to ``rank``."""
         return dataclasses.replace(self.config, max_rank=rank)
 
     def bytes_at(self, rank: int) -> int:
         """Size of the model slimmed to ``rank``: as many first bytes of this file are that model."""
-        return self.fixed_bytes + rank * self.rank_bytes
+        in_tail = max(rank - self.tail[1], 0) if self.tail else 0
+        return self.fixed_bytes + (rank - in_tail) * self.rank_bytes + in_tail * self.tail_bytes
 
 
 def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed: bytes, shared: bytes) -> bytes:
@@ -107,14 +120,18 @@ def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed:
         "shared_crc32": zlib.crc32(shared),
         "metadata": state.metadata,
     }
+    if layout.tail is not None:
+        described["tail"] = {"kind": layout.tail[0], "after": layout.tail[1]}
     try:
         text = json.dumps(described, default=_plain, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"the model's metadata is not plain data: {error}") from error
     if len(text) > _MAX_HEADER:
         raise ModelFileError(f"the model's metadata takes {len(text)} bytes; at most {_MAX_HEADER} are accepted")
-    _parse(text, 0, len(shared) + state.rank * (CHECKSUM.size + layout.n_bytes), "the model")
-    return _PRELUDE.pack(MAGIC, VERSION, len(text), zlib.crc32(text)) + text
+    blocks = sum(CHECKSUM.size + layout.bytes_of(rank) for rank in range(state.rank))
+    version = VERSION if layout.tail is None else SEPARATE_VERSION
+    _parse(text, 0, len(shared) + blocks, "the model", version)
+    return _PRELUDE.pack(MAGIC, version, len(text), zlib.crc32(text)) + text
 
 
 def _plain(value: Any) -> Any:
@@ -140,8 +157,9 @@ def decode_header(source: BinaryIO, path: Path) -> ModelHeader:
     if len(start) < _PRELUDE.size:
         raise ModelFileError(f"{path} is cut short: it ends within its header")
     _, version, length, checksum = _PRELUDE.unpack(start)
-    if version != VERSION:
-        raise ModelFileError(f"{path} is a model file of version {version}; this tslim reads version {VERSION}")
+    if version not in (VERSION, SEPARATE_VERSION):
+        known = f"{VERSION} and {SEPARATE_VERSION}"
+        raise ModelFileError(f"{path} is a model file of version {version}; this tslim reads versions {known}")
     if length > _MAX_HEADER:
         raise ModelFileError(f"{path} is damaged: it claims a header of {length} bytes")
     text = source.read(length)
@@ -149,13 +167,13 @@ def decode_header(source: BinaryIO, path: Path) -> ModelHeader:
         raise ModelFileError(f"{path} is cut short: it ends within its header")
     if zlib.crc32(text) != checksum:
         raise ModelFileError(f"{path} is damaged: its header does not match its checksum")
-    return _parse(text, source.tell(), n_bytes, str(path))
+    return _parse(text, source.tell(), n_bytes, str(path), version)
 
 
-def _parse(text: bytes, shared_at: int, n_bytes: int, name: str) -> ModelHeader:
+def _parse(text: bytes, shared_at: int, n_bytes: int, name: str, version: int) -> ModelHeader:
     """A header's json, in a file of ``n_bytes``; raises ``ModelFileError`` that starts with ``name``."""
     try:
-        header = _interpret(json.loads(text), shared_at, n_bytes)
+        header = _interpret(json.loads(text), shared_at, n_bytes, version)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFileError(f"{name} has a header that makes no sense: {type(error).__name__}: {error}") from error
     if header.rank < 1:
@@ -164,11 +182,11 @@ def _parse(text: bytes, shared_at: int, n_bytes: int, name: str) -> ModelHeader:
     return header
 
 
-def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int) -> ModelHeader:
+def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) -> ModelHeader:
     """Checks every entry. Sizes are Python integers, so that no lie overflows."""
     grid = _sides(d["grid"], low=2)
     decoder = {name: _sides(shape, low=0, n=None) for name, shape in d["decoder"].items()}
-    layout = RankLayout(grid, bool(d["affine"]), d["dtype"])
+    layout = RankLayout(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
     fixed = shared_at + sum(map(math.prod, decoder.values())) * layout.dtype.itemsize
     cells, cells_box, coding = None, None, "bits"
     if d["occupancy"] is not None:
@@ -180,9 +198,12 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int) -> ModelHeader:
     near, far = float(d["near"]), float(d["far"])
     if not 0 <= near < far:
         raise ValueError(f"near {near}, far {far}")
-    rank_bytes = CHECKSUM.size + layout.n_bytes
+    rank_bytes, tail_bytes = CHECKSUM.size + layout.n_bytes, CHECKSUM.size + layout.tail_bytes
+    rank = max((n_bytes - fixed) // rank_bytes, 0)
+    if layout.tail is not None and rank >= layout.tail[1]:
+        rank = layout.tail[1] + (n_bytes - fixed - layout.tail[1] * rank_bytes) // tail_bytes
     return ModelHeader(
-        config=_parse_config(d["config"], max((n_bytes - fixed) // rank_bytes, 0)),
+        config=_parse_config(d["config"], rank),
         box=_box(d["box"]),
         grid=grid,
         near=near,
@@ -201,7 +222,19 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int) -> ModelHeader:
         n_bytes=n_bytes,
         fixed_bytes=fixed,
         rank_bytes=rank_bytes,
+        tail=layout.tail,
+        tail_bytes=tail_bytes,
     )
+
+
+def _tail(d: dict[str, Any], version: int) -> tuple[str, int] | None:
+    """What ``RankLayout`` calls so: in files of the second version, and only there."""
+    if version == VERSION:
+        return None
+    kind, after = d["tail"]["kind"], d["tail"]["after"]
+    if kind not in ("density", "appearance"):
+        raise ValueError(f"ranks that hold only {kind!r}")
+    return kind, _sides([after], low=1, n=1)[0]
 
 
 def _parse_config(data: dict[str, Any], rank: int) -> FieldConfig:

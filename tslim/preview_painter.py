@@ -9,7 +9,7 @@ import numpy as np
 from tslim import metrics, model_file
 from tslim.cameras import Cameras
 from tslim.field import Field
-from tslim.field_state import RankLayout
+from tslim.field_state import RankLayout, lesser
 from tslim.paths import path_from_dict
 from tslim.preview_camera import OrbitCamera, every_kth_pixel
 from tslim.preview_controls import Controls
@@ -168,7 +168,9 @@ class Painter:
             state = self.field.slim(1).state()
             block = RankLayout.of(state, "float16").n_bytes + model_file.CHECKSUM.size
             self._sizes = (key, model_file.size_of(state) - block, block)
-        return self._sizes[1] + rank * self._sizes[2]
+        kept = lesser(self.field.kept, rank) or (rank, rank)
+        # Of the numbers of a rank, one of four is density's.
+        return self._sizes[1] + (kept[0] + 3 * kept[1]) * self._sizes[2] // 4
 
 
 def _ladder(rank: int) -> list[int]:

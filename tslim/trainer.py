@@ -199,6 +199,7 @@ class Trainer:
         if cause:
             events.append(RankGrew(self.step, self.rank, cause))
             self.grew += events
+            self.field.inherit_affine(self.field.rank, self.rank)
         self.field.rank = self.rank
         if self.step in settings.occupancy_steps:
             events += self._refresh_occupancy()

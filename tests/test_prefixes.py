@@ -1,0 +1,28 @@
+"""What slimming is for: a prefix of a trained model is a good model. Trains; slow."""
+
+import dataclasses
+
+import pytest
+
+from tslim import config, experiments
+
+
+@pytest.mark.slow
+def test_half_the_ranks_of_the_default_beat_half_of_tensorf_and_all_of_them_match_it(cpu):
+    """Equal steps and rays; measured 15.0 dB above at half rank, and 0.1 dB apart at full rank."""
+    import tslim
+
+    scene = tslim.builtin_scene(size=64, train=60, test=6)
+    base = dataclasses.replace(
+        config.with_steps(config.demo(), 600), batch_rays=512, batch_decoded=0, grid_start=40, grid_end=72
+    )
+    psnr = {}
+    for name, settings in (("staged", experiments.ours(base)), ("fixed", experiments.plain(base, "fixed"))):
+        trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+        for _ in trainer.run():
+            pass
+        psnr |= {(name, row.rank): row.psnr for row in tslim.rank_sweep(trainer.field, scene.test, (8, 16))}
+        del trainer
+    assert psnr["staged", 16] > 22, "neither learned anything"
+    assert psnr["staged", 8] >= psnr["fixed", 8] + 8, psnr
+    assert psnr["staged", 16] >= psnr["fixed", 16] - 0.5, psnr
