@@ -23,6 +23,7 @@ so that the first chunks are a contiguous block of rows.
 Everything else is a flat array (numpy on the CPU, ``ti.ndarray`` elsewhere); xyz and rgb triples are stored together.
 Grid size, rank and counts are run-time arguments: nothing is compiled again when they change.
 
+Boxes, grids and densities are in field coordinates, which are the world's unless ``kernels.space`` says otherwise.
 World units are those of the data set, cameras are OpenGL (x right, y up, looking down -z), colours sRGB in [0, 1].
 
 Gradients

@@ -47,6 +47,7 @@ def trace_density(
     delta_scaled: ti.f32,
     stop_transmittance: ti.f32,
     weight_threshold: ti.f32,
+    sample_along: f32_1d,
     span: ti.f32,
     sample_feature: f32_1d,
     sample_weight: f32_1d,
@@ -58,7 +59,8 @@ def trace_density(
 ):
     """Density feature and weight of each sample, front to back until the ray ends.
 
-    delta_scaled = s delta. Out, for the first ray_used[i] samples of ray i: sample_feature, sample_weight; and per ray
+    delta_scaled = s delta; sample_along: how far along the ray a sample lies, in the units of span (sample_t, but where
+    space is contracted). Out, for the first ray_used[i] samples of ray i: sample_feature, sample_weight; and per ray
     the numbers of kept samples and of their groups, the opacity and the depth (sum of w t).
     Adjoint: ``composite_backward`` and ``vm.density_backward``.
     """
@@ -72,7 +74,7 @@ def trace_density(
         light = 1.0
         kept = 0
         groups = 0
-        group_t = 0.0
+        group_along = 0.0
         opacity = 0.0
         depth = 0.0
         s = ray_start[ray]
@@ -90,9 +92,9 @@ def trace_density(
             depth += weight * t
             if weight > weight_threshold:
                 kept += 1
-                if groups == 0 or t - group_t > span:
+                if groups == 0 or sample_along[s] - group_along > span:
                     groups += 1
-                    group_t = t
+                    group_along = sample_along[s]
             s += 1
             if light < stop_transmittance:
                 end = s
@@ -111,6 +113,7 @@ def collect_kept(
     sample_t: f32_1d,
     sample_weight: f32_1d,
     weight_threshold: ti.f32,
+    sample_along: f32_1d,
     span: ti.f32,
     ray_kept_start: i32_1d,
     ray_group_start: i32_1d,
@@ -127,21 +130,21 @@ def collect_kept(
     for ray in range(n_rays):
         at = ray_kept_start[ray]
         g = ray_group_start[ray] - 1
-        group_t = 0.0
+        group_along = 0.0
         total = 0.0
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
             weight = sample_weight[s]
             if weight > weight_threshold:
-                t = sample_t[s]
-                if at == ray_kept_start[ray] or t - group_t > span:
+                along = sample_along[s]
+                if at == ray_kept_start[ray] or along - group_along > span:
                     g += 1
-                    group_t = t
+                    group_along = along
                     total = 0.0
                     group_ray[g] = ray
                     group_start[g] = at
                 total += weight
                 group_weight[g] = total
-                kept_t[at] = t
+                kept_t[at] = sample_t[s]
                 kept_weight[at] = weight
                 at += 1
         if ray == n_rays - 1:

@@ -7,22 +7,21 @@ contiguous range of samples in ray order, without atomics: ``march`` finds the s
 
 The occupancy grid is a bitset over cells (x fastest). ``coarse`` has one bit for each block of 8³ cells, so that empty
 space is crossed a block at a time.
+
+In a contracted space steps have equal length in field coordinates instead, where a ray is a row of straight pieces
+with jumps between them, and a step's t depends on all before it. ``march_contracted`` therefore leaves the samples
+themselves, and ``gather`` packs them.
 """
 
 import taichi as ti
 
-from kernels.rays import f32_1d, i32_1d, popcount, u32_1d, uniform, vec3
+from kernels.rays import f32_1d, i32_1d, load3, popcount, u32_1d, uniform, vec3
+from kernels.space import advance, contract
 
 ivec3 = ti.types.vector(3, ti.i32)
 
 BLOCK = 8
 """Cells along one side of a coarse block."""
-
-
-@ti.func
-def load3(a: ti.template(), i: ti.i32) -> vec3:
-    """Triple i of a flat array."""
-    return vec3(a[3 * i], a[3 * i + 1], a[3 * i + 2])
 
 
 @ti.func
@@ -161,3 +160,75 @@ def expand(
                 sample_t[at] = ray_t0[i] + step * ti.cast(k, ti.f32)
                 at += 1
                 bits ^= lowest
+
+
+@ti.kernel
+def march_contracted(
+    n_rays: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    seed: ti.u32,
+    jitter_step: ti.i32,
+    near: ti.f32,
+    far: ti.f32,
+    step: ti.f32,
+    n_steps: ti.i32,
+    cells: ivec3,
+    cell_origin: vec3,
+    cells_per_unit: vec3,
+    blocks: ivec3,
+    occupied: u32_1d,
+    coarse: u32_1d,
+    ray_samples: f32_1d,
+    ray_count: i32_1d,
+):
+    """Finds the samples of each ray in a contracted space: ``march`` for rays in the coordinates q of ``space``.
+
+    near, far: limits of t; step: length in field coordinates; a ray has at most n_steps steps. Out: the first
+    ray_count[i] pairs of row i of ray_samples (n_rays, n_steps, 2) are the t of its samples, front to back, and how far
+    they lie along the ray in field coordinates. Otherwise as ``march``. Not differentiable.
+    """
+    for i in range(n_rays):
+        o = load3(ray_o, i)
+        d = load3(ray_d, i)
+        t = near
+        if jitter_step >= 0:
+            share = uniform(seed, ti.cast(jitter_step, ti.u32), ti.cast(i, ti.u32))
+            t += ti.min(advance(o + d * t, d, step * share), far)
+        count = 0
+        k = 0
+        while k < n_steps and t < far:
+            q = o + d * t
+            hit = 1
+            if cells[0] > 0:
+                c = ti.floor((contract(q) - cell_origin) * cells_per_unit, ti.i32)
+                for a in ti.static(range(3)):
+                    c[a] = ti.min(ti.max(c[a], 0), cells[a] - 1)
+                b = ivec3(c[0] // BLOCK, c[1] // BLOCK, c[2] // BLOCK)
+                hit = get_bit(coarse, (b[2] * blocks[1] + b[1]) * blocks[0] + b[0])
+                if hit == 1:
+                    hit = get_bit(occupied, (c[2] * cells[1] + c[1]) * cells[0] + c[0])
+            if hit == 1:
+                ray_samples[2 * (i * n_steps + count)] = t
+                ray_samples[2 * (i * n_steps + count) + 1] = step * ti.cast(k, ti.f32)
+                count += 1
+            t += advance(q, d, step)
+            k += 1
+        ray_count[i] = count
+
+
+@ti.kernel
+def gather(
+    n_rays: ti.i32,
+    n_steps: ti.i32,
+    ray_samples: f32_1d,
+    ray_start: i32_1d,
+    sample_t: f32_1d,
+    sample_along: f32_1d,
+):
+    """Packs the samples that ``march_contracted`` left, those of ray i from ray_start[i], front to back."""
+    for i in range(n_rays):
+        for s in range(ray_start[i], ray_start[i + 1]):
+            at = 2 * (i * n_steps + s - ray_start[i])
+            sample_t[s] = ray_samples[at]
+            sample_along[s] = ray_samples[at + 1]

@@ -22,6 +22,12 @@ UNDISTORT_ITERATIONS = 12
 
 
 @ti.func
+def load3(a: ti.template(), i: ti.i32) -> vec3:
+    """Triple i of a flat array."""
+    return vec3(a[3 * i], a[3 * i + 1], a[3 * i + 2])
+
+
+@ti.func
 def hash_u32(x: ti.u32) -> ti.u32:
     """Well-mixed 32-bit integer hash (xorshift-multiply with constants found by exhaustive search, C. Wellons)."""
     h = x

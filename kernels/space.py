@@ -1,16 +1,38 @@
-"""Where in the field a point of a ray lies.
+"""Where in the field a point of a ray lies, and how rays of the world become rays that are marched.
 
-A ray is o + t d in the coordinates that it is marched in. The field's box lies in *field coordinates*. Both are the
-same unless ``contracted`` is 1: then o and d are in the coordinates q in which the cube that stays as it is has the
-corners ±1, and MERF's piecewise-projective contraction (Reiser et al. 2023, eq. 2) leads from q to the field:
+The field's box lies in *field coordinates* x. A ray is marched as o + t d in *ray coordinates*:
 
-    contract(q) = q  where max|q| <= 1;  else, with j the (first) axis of max|q|,
-    contract(q)_j = sign(q_j) (2 - 1 / |q_j|),   contract(q)_i = q_i / |q_j|
+``box``         ray and field coordinates are the world's.
+``ndc``         both are those of ndc(p) = (2 p_x / -p_z, 2 p_y / -p_z, 1 + 2 near / p_z). Straight lines stay straight:
+                the ray starts where it meets the plane p_z = -near (at its origin if that lies beyond) and ends at the
+                image of its point at infinity. d has unit length, t is a length in these coordinates.
+``contracted``  ray coordinates are q = (p - centre) / half, in which the cube that stays as it is has the corners ±1;
+                d is shortened by the same factor, so that t is a distance in the world. MERF's piecewise-projective
+                contraction (Reiser et al. 2023, eq. 2) leads to the field, with j the (first) axis of max|q|:
+
+                contract(q) = q  where max|q| <= 1;  else
+                contract(q)_j = sign(q_j) (2 - 1 / |q_j|),   contract(q)_i = q_i / |q_j|
+
+``tslim.data.geometry`` says how centre, half and near are found.
 """
 
 import taichi as ti
 
-from kernels.rays import vec3
+from kernels.rays import f32_1d, load3, vec3
+
+NEVER = 1e6
+"""Coordinates of a ray that meets nothing: a viewer's that looks away from an ndc scene."""
+
+
+@ti.func
+def largest_axis(q: vec3) -> ti.i32:
+    """The first axis along which |q| is largest."""
+    j = 0
+    if ti.abs(q[1]) > ti.abs(q[0]):
+        j = 1
+    if ti.abs(q[2]) > ti.max(ti.abs(q[0]), ti.abs(q[1])):
+        j = 2
+    return j
 
 
 @ti.func
@@ -22,12 +44,10 @@ def contract(q: vec3) -> vec3:
         shrink = 1.0 / size
         x = q * shrink
         outwards = 2.0 - shrink
-        if ti.abs(q[0]) >= size:
-            x[0] = ti.select(q[0] > 0.0, outwards, -outwards)
-        elif ti.abs(q[1]) >= size:
-            x[1] = ti.select(q[1] > 0.0, outwards, -outwards)
-        else:
-            x[2] = ti.select(q[2] > 0.0, outwards, -outwards)
+        j = largest_axis(q)
+        for a in ti.static(range(3)):
+            if a == j:
+                x[a] = ti.select(q[a] > 0.0, outwards, -outwards)
     return x
 
 
@@ -38,3 +58,144 @@ def place(o: vec3, d: vec3, t: ti.f32, contracted: ti.i32) -> vec3:
     if contracted == 1:
         x = contract(x)
     return x
+
+
+@ti.func
+def pull_back(q: vec3, gradient: vec3) -> vec3:
+    """Gradient with respect to q of what has the given gradient with respect to contract(q)."""
+    size = ti.max(ti.abs(q[0]), ti.abs(q[1]), ti.abs(q[2]))
+    by_q = gradient
+    if size > 1.0:
+        shrink = 1.0 / size
+        j = largest_axis(q)
+        along = 0.0
+        across = 0.0
+        sign = 1.0
+        for a in ti.static(range(3)):
+            if a == j:
+                along = gradient[a]
+                sign = ti.select(q[a] > 0.0, 1.0, -1.0)
+            else:
+                across += gradient[a] * q[a]
+        by_q = gradient * shrink
+        for a in ti.static(range(3)):
+            if a == j:
+                by_q[a] = (along - sign * across) * shrink * shrink
+    return by_q
+
+
+@ti.func
+def advance(q: vec3, d: vec3, length: ti.f32) -> ti.f32:
+    """How far t must go on from q along d for ``length`` in field coordinates; 1e30 if the ray does not go so far.
+
+    Beyond the cube the ray's image is straight within each slab, x = A + B / |q_j|, which makes this exact there; a
+    step across the border of two slabs, or of the cube, is as long as if there were none.
+    """
+    size = ti.max(ti.abs(q[0]), ti.abs(q[1]), ti.abs(q[2]))
+    dt = length / d.norm()
+    if size > 1.0:
+        shrink = 1.0 / size
+        j = largest_axis(q)
+        outwards = 0.0
+        for a in ti.static(range(3)):
+            if a == j:
+                outwards = ti.select(q[a] > 0.0, d[a], -d[a])
+        velocity = (d - q * (outwards * shrink)) * shrink
+        for a in ti.static(range(3)):
+            if a == j:
+                velocity[a] = outwards * shrink * shrink
+        dt = length / velocity.norm()
+        left = 1.0 - outwards * shrink * dt
+        dt = ti.select(left > 1e-4, dt / ti.max(left, 1e-4), 1e30)
+    return dt
+
+
+@ti.kernel
+def cube_rays(n_rays: ti.i32, centre: vec3, half: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o: f32_1d, path_d: f32_1d):
+    """Rays of the world in the coordinates q of a contracted space. All arrays (n_rays, 3)."""
+    for i in range(n_rays):
+        for a in ti.static(range(3)):
+            path_o[3 * i + a] = (ray_o[3 * i + a] - centre[a]) / half
+            path_d[3 * i + a] = ray_d[3 * i + a] / half
+
+
+@ti.func
+def ndc_ends(o: vec3, d: vec3, near: ti.f32):
+    """Where a world ray's image in NDC starts and ends, and the world distance of the start from o.
+
+    Only for d_z < 0.
+    """
+    skipped = ti.max((near + o[2]) / -d[2], 0.0)
+    p = o + d * skipped
+    depth = ti.max(-p[2], near)
+    start = vec3(2.0 * p[0] / depth, 2.0 * p[1] / depth, 1.0 - 2.0 * near / depth)
+    end = vec3(2.0 * d[0] / -d[2], 2.0 * d[1] / -d[2], 1.0)
+    return start, end, skipped
+
+
+@ti.kernel
+def ndc_rays(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o: f32_1d, path_d: f32_1d):
+    """Rays of the world in NDC. All arrays (n_rays, 3). A ray that does not look along -z meets nothing."""
+    for i in range(n_rays):
+        d = load3(ray_d, i)
+        start = vec3(NEVER)
+        along = vec3(0.0, 0.0, 1.0)
+        if d[2] < -1e-6:
+            start, end, _ = ndc_ends(load3(ray_o, i), d, near)
+            along = (end - start).normalized()
+        for a in ti.static(range(3)):
+            path_o[3 * i + a] = start[a]
+            path_d[3 * i + a] = along[a]
+
+
+@ti.kernel
+def ndc_depth(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_opacity: f32_1d, ray_depth: f32_1d):
+    """Turns ray_depth, the sum of weight times t in NDC, into opacity times the world distance of the mean t.
+
+    The mean is taken in NDC, where distances to the background are finite.
+    """
+    for i in range(n_rays):
+        d = load3(ray_d, i)
+        opacity = ray_opacity[i]
+        if d[2] < -1e-6 and opacity > 1e-6:
+            o = load3(ray_o, i)
+            start, end, skipped = ndc_ends(o, d, near)
+            part = ti.min(ray_depth[i] / opacity / (end - start).norm(), 0.9999)
+            beyond = -(o[2] + d[2] * skipped)
+            ray_depth[i] = opacity * (skipped + beyond / -d[2] * part / (1.0 - part))
+
+
+@ti.kernel
+def cube_origin_gradient(n_rays: ti.i32, half: ti.f32, grad_o: f32_1d):
+    """Turns gradients of rays' origins in the coordinates q (n_rays, 3) into those in the world."""
+    for i in range(3 * n_rays):
+        grad_o[i] = grad_o[i] / half
+
+
+@ti.kernel
+def ndc_origin_gradient(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d):
+    """Turns gradients of rays' NDC origins into those of their world origins, in place. All arrays (n_rays, 3).
+
+    grad_d is the gradient of the unit direction in NDC, which turns with the origin since the end stays.
+    """
+    for i in range(n_rays):
+        o = load3(ray_o, i)
+        d = load3(ray_d, i)
+        by_o = vec3(0.0)
+        if d[2] < -1e-6:
+            start, end, skipped = ndc_ends(o, d, near)
+            across = end - start
+            along = across.normalized()
+            by_d = load3(grad_d, i)
+            g = load3(grad_o, i) - (by_d - along * along.dot(by_d)) / across.norm()
+            if skipped > 0.0:
+                by_o = vec3(g[0], g[1], (g[0] * d[0] + g[1] * d[1]) / -d[2]) * (2.0 / near)
+            else:
+                depth = -o[2]
+                by_o = vec3(
+                    2.0 * g[0] / depth,
+                    2.0 * g[1] / depth,
+                    (start[0] * g[0] + start[1] * g[1] + (start[2] - 1.0) * g[2]) / depth,
+                )
+        for a in ti.static(range(3)):
+            grad_o[3 * i + a] = by_o[a]

@@ -16,7 +16,7 @@ import taichi as ti
 
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
-from kernels.space import place
+from kernels.space import place, pull_back
 
 CHUNK = 16
 N_FEATURES = 27
@@ -37,7 +37,7 @@ def lane_mask(rank: ti.i32, chunk: ti.i32) -> vec16:
 
 @ti.func
 def grid_position(x: vec3, box_min: vec3, texels_per_unit: vec3, grid: ivec3):
-    """Lower texel (3) and fraction (3) of a world position on the grid; clamped to the box."""
+    """Lower texel (3) and fraction (3) of a position in field coordinates on the grid; clamped to the box."""
     low = ivec3(0)
     frac = vec3(0.0)
     for a in ti.static(range(3)):
@@ -241,7 +241,9 @@ def density_at(
     use_softplus: ti.i32,
     sigma: f32_1d,
 ):
-    """Density (per world unit, before the distance scale) at points (n, 3), each at its own rank; 0 outside the box."""
+    """Density (per unit of the field, before the distance scale) at points (n, 3) in field coordinates, each at its own
+    rank; 0 outside the box.
+    """
     for i in range(n):
         x = load3(points, i)
         sigma[i] = 0.0
@@ -613,7 +615,7 @@ def product_slope(
     grid: ivec3,
     max_chunks: ti.i32,
 ) -> vec3:
-    """Gradient in world space of sum_lane q (P L) for one chunk of one mode."""
+    """Gradient in field coordinates of sum_lane q (P L) for one chunk of one mode."""
     plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
     u, v, w, fu, fv, fw = mode_axes(m, low, frac)
     at = plane_base + chunk * area + v * g_u + u
@@ -648,22 +650,29 @@ def density_origin_gradient(
     grid: ivec3,
     max_chunks: ti.i32,
     grad_o: f32_1d,
+    grad_d: f32_1d,
 ):
-    """grad_o (n_rays, 3): the density's part of the gradient of the rays' origins, with samples at fixed t."""
+    """grad_o, grad_d (n_rays, 3): the density's part of the gradients of ray_o and ray_d, with samples at fixed t."""
     for ray in range(n_rays):
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
+        by_d = vec3(0.0)
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-            low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
+            t = sample_t[s]
+            low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
             by_x = vec3(0.0)
             for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
                 q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]
                 for m in range(3):
                     by_x += product_slope(planes, lines, q, m, chunk, low, frac, texels_per_unit, grid, max_chunks)
+            if contracted == 1:
+                by_x = pull_back(o + d * t, by_x)
             by_o += by_x
+            by_d += by_x * t
         for a in ti.static(range(3)):
             grad_o[3 * ray + a] = by_o[a]
+            grad_d[3 * ray + a] = by_d[a]
 
 
 @ti.kernel
@@ -687,25 +696,33 @@ def appearance_origin_gradient(
     grid: ivec3,
     max_chunks: ti.i32,
     grad_o: f32_1d,
+    grad_d: f32_1d,
 ):
-    """Adds the appearance's part to grad_o (n_rays, 3)."""
+    """Adds the appearance's part to grad_o and grad_d (n_rays, 3); the decoder's viewing direction has none in it."""
     width = n_chunks * 3 * CHUNK
     for ray in range(n_rays):
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)
+        by_d = vec3(0.0)
         for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
             for j in range(group_start[g], group_start[g + 1]):
-                low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                t = kept_t[j]
+                low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
                 by_x = vec3(0.0)
                 for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
                     q = load16(grad_products, g * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)
                     by_x += product_slope(
                         planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
                     )
-                by_o += by_x * (kept_weight[j] / group_weight[g])
+                by_x *= kept_weight[j] / group_weight[g]
+                if contracted == 1:
+                    by_x = pull_back(o + d * t, by_x)
+                by_o += by_x
+                by_d += by_x * t
         for a in ti.static(range(3)):
             grad_o[3 * ray + a] = grad_o[3 * ray + a] + by_o[a]
+            grad_d[3 * ray + a] = grad_d[3 * ray + a] + by_d[a]
 
 
 @ti.kernel

@@ -221,6 +221,33 @@ def ray_box(origin: np.ndarray, direction: np.ndarray, box: np.ndarray) -> tuple
     return t_in, t_out
 
 
+def contract(q: torch.Tensor) -> torch.Tensor:
+    """MERF's piecewise-projective contraction of points q (n, 3) → (n, 3) in [−2, 2]³."""
+    out = []
+    for point in q:
+        size, axis = point.abs().max(0)
+        if size > 1:
+            outer = torch.sign(point[axis]) * (2 - 1 / point[axis].abs())
+            point = torch.stack([outer if i == int(axis) else point[i] / point[axis].abs() for i in range(3)])
+        out.append(point)
+    return torch.stack(out) if out else q
+
+
+def ndc(p: torch.Tensor, near: float) -> torch.Tensor:
+    """Points (n, 3) with z < 0 in the projective coordinates that map z = −near to −1 and infinity to 1."""
+    x, y, z = p.unbind(1)
+    return torch.stack([-2 * x / z, -2 * y / z, 1 + 2 * near / z], 1)
+
+
+def ndc_path(origins: torch.Tensor, directions: torch.Tensor, near: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Start and unit direction in NDC of rays that look along −z, from the near plane or beyond it."""
+    skipped = torch.clamp((-near - origins[:, 2]) / directions[:, 2], min=0.0)
+    start = ndc(origins + skipped[:, None] * directions, near)
+    end = torch.stack([-2 * directions[:, 0] / directions[:, 2], -2 * directions[:, 1] / directions[:, 2]], 1)
+    along = torch.cat([end, torch.ones_like(end[:, :1])], 1) - start
+    return start, along / along.norm(dim=1, keepdim=True)
+
+
 @dataclass
 class Composited:
     """What compositing gives: per sample ``weight``, per ray the rest."""
@@ -296,17 +323,22 @@ def render_samples(
     stop: float = 0.0,
     threshold: float = 1e-4,
     span: float = 0.0,
+    points: torch.Tensor | None = None,  # (n_samples, 3) in field coordinates
+    along: torch.Tensor | None = None,  # (n_samples,) what span is measured in
 ) -> Composited:
-    """The whole forward pass from given samples; those of a group (see ``groups``) share the colour of their mean."""
+    """The whole forward pass from given samples; those of a group (see ``groups``) share the colour of their mean.
+
+    Samples lie on the rays, and ``span`` is measured in t, where ``points`` and ``along`` do not say otherwise.
+    """
     index = ray.long()
-    points = origins[index] + t[:, None] * directions[index]
+    points = origins[index] + t[:, None] * directions[index] if points is None else points
     sigma = density(f, points, ranks[index])
     weight = weights(sigma * delta * f.distance_scale, ray, stop)
     kept = weight > threshold
     colour = torch.zeros(len(t), 3, dtype=t.dtype)
     if kept.any():
         features = appearance(f, points[kept], ranks[index][kept])
-        group = groups(index[kept], t[kept], span)
+        group = groups(index[kept], (t if along is None else along)[kept], span)
         share = weight[kept] / torch.zeros(int(group[-1]) + 1, dtype=t.dtype).index_add(0, group, weight[kept])[group]
         mean = torch.zeros(int(group[-1]) + 1, features.shape[1], dtype=t.dtype)
         mean = mean.index_add(0, group, features * share[:, None])[group]

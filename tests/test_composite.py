@@ -47,8 +47,8 @@ class Traced:
         composite.trace_density(
             n, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
             f.arenas.density_lines, f.affine, *f.where, f.density_chunks, self.shift, self.softplus,
-            self.delta_scaled, self.stop, self.threshold, self.span, self.feature, self.weight, self.used, self.kept,
-            self.groups, self.opacity, self.depth,
+            self.delta_scaled, self.stop, self.threshold, s.t, self.span, self.feature, self.weight, self.used,
+            self.kept, self.groups, self.opacity, self.depth,
         )  # fmt: skip
         self.kept_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
         march.offsets_from_counts(n, self.kept, self.kept_start)
@@ -58,8 +58,8 @@ class Traced:
         self.group_ray, self.group_start = np.zeros(groups, np.int32), np.zeros(groups + 1, np.int32)
         self.group_weight = np.zeros(groups, np.float32)
         composite.collect_kept(
-            n, s.start, self.used, s.t, self.weight, self.threshold, self.span, self.kept_start, self.ray_group_start,
-            self.kept_t, self.kept_weight, self.group_ray, self.group_start, self.group_weight,
+            n, s.start, self.used, s.t, self.weight, self.threshold, s.t, self.span, self.kept_start,
+            self.ray_group_start, self.kept_t, self.kept_weight, self.group_ray, self.group_start, self.group_weight,
         )  # fmt: skip
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:

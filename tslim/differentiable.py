@@ -71,7 +71,7 @@ class DifferentiableRenderer:
         """sRGB of each ray, not clamped"""
         self.opacity = ti.field(ti.f32, n, needs_grad=True)
         self.depth = ti.field(ti.f32, n, needs_grad=True)
-        """sum of weight times distance along the ray, in world units"""
+        """sum of weight times distance along the ray: in world units, but in ndc in the units of that space"""
         self._max_rank = int(ranks.max())
         self._pipeline = Pipeline(field, n, config)
         self._gradients = Gradients(field)
@@ -118,7 +118,8 @@ class DifferentiableRenderer:
         return named
 
     def origin_gradient(self) -> np.ndarray:
-        """(n, 3) gradient of the rays' origins after the last tape, with samples at fixed distances along their rays.
+        """(n, 3) gradient of the rays' origins after the last tape, with samples at fixed distances along their rays
+        (in ndc: at fixed distances from the near plane in that space).
 
         Their sum is the gradient of a shift of the camera.
         """

@@ -17,9 +17,12 @@ from tslim.decoder import Decoder
 from tslim.errors import ConfigError
 from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
 from tslim.occupancy import Occupancy
+from tslim.scene import SPACES
 
 CAPACITY_MARGIN = 1.2
 """Room beyond a cubic grid's texels: a box of other proportions needs more of them for the same number of voxels."""
+CONTRACTED_BOX = np.array([[-2.0] * 3, [2.0] * 3], np.float32)
+"""Where everything lies in field coordinates once it is contracted."""
 MAX_OCCUPANCY_SIDE = 256
 """Lattice vertices along the cube root of the occupancy grid, at most (as in TensoRF)."""
 
@@ -145,20 +148,28 @@ class _Storage:
 class Field:
     """A radiance field over a box, with ``max_rank`` ranks of which the first ``rank`` are in use.
 
+    Its box, grid, voxels and densities are in field coordinates: the world's where ``space`` is "box", else those of
+    ``kernels.space``.
+
     Args:
-        box: (2, 3) world-space corners: minimum, maximum.
+        box: (2, 3) corners: minimum, maximum; as ``Scene.box``: of the field in the world ("box") or in NDC ("ndc"), or
+            of the cube in the world that is not contracted ("contracted": the field's own box is then [-2, 2]³).
         config: what the field is made of.
         max_rank: overrides ``config.max_rank``.
         grid: side of the grid; the box gets about grid³ nearly cubic voxels.
         max_grid: side up to which the grid can grow without new memory.
         seed: of the initial values.
-        near, far: distances along a ray between which it is sampled, in world units.
-        space: "box", "ndc" or "contracted": the space that ``box`` lies in.
+        near, far: distances along a ray between which it is sampled, in world units; in "ndc" near is the distance of
+            the near plane from the world's origin, and far limits nothing.
+        space: "box", "ndc" or "contracted" (``tslim.data.geometry`` says what they are).
         background: colour behind the field, or None for the caller's choice.
 
     Raises:
-        ConfigError: an impossible box, rank or grid.
+        ConfigError: an impossible box, space, rank or grid.
     """
+
+    cube: np.ndarray | None = None
+    """(2, 3) world corners of the part of a contracted space that stays as it is; None in other spaces"""
 
     def __init__(
         self,
@@ -184,6 +195,15 @@ class Field:
             raise ConfigError(f"box {box.tolist()}: expected two finite corners, (minimum, maximum), that differ")
         if grid < 4:
             raise ConfigError(f"grid {grid}: a grid has at least 4 texels a side")
+        if space not in SPACES:
+            raise ConfigError(f"space {space}: known are {', '.join(SPACES)}")
+        if space == "ndc" and not near > 0:
+            raise ConfigError(f"near {near}: ndc needs the distance of a near plane, above 0")
+        if space == "contracted":
+            sides = box[1] - box[0]
+            if not np.allclose(sides, sides[0], rtol=1e-3):
+                raise ConfigError(f"box {box.tolist()}: what a contracted space leaves as it is must be a cube")
+            self.cube, box = box, CONTRACTED_BOX.copy()
         self._make(config, box, grid_for(box, grid), max(grid, max_grid or grid), np.random.default_rng(seed))
         self.near, self.far, self.space, self.background = float(near), float(far), space, background
         self._initialise(np.random.default_rng([seed, 1]))
@@ -237,13 +257,22 @@ class Field:
 
     @property
     def texels_per_unit(self) -> np.ndarray:
-        """(3,) texel spacings per world unit; texels sit on the box's corners."""
+        """(3,) texel spacings per unit of the field; texels sit on the box's corners."""
         return (np.asarray(self.grid, np.float32) - 1) / (self.box[1] - self.box[0])
 
     @property
     def voxel(self) -> float:
-        """Mean side of a voxel, in world units."""
+        """Mean side of a voxel, in units of the field."""
         return float(np.mean(1 / self.texels_per_unit))
+
+    @property
+    def world_box(self) -> np.ndarray:
+        """(2, 3) world corners of what matters: the box, the cube, or in ndc all up to four times the near plane."""
+        if self.space == "ndc":
+            depth = 4 * self.near
+            (x0, y0), (x1, y1) = self.box[:, :2] / 2 * depth
+            return np.array([[x0, y0, -depth], [x1, y1, -self.near]], np.float32)
+        return self.box if self.cube is None else self.cube
 
     def geometry(self, factors: Factors) -> tuple:
         """The kernel arguments box_min, texels_per_unit, grid, max_chunks."""
@@ -315,6 +344,7 @@ class Field:
             near=self.near,
             far=self.far,
             space=self.space,
+            cube=None if self.cube is None else self.cube.copy(),
             background=self.background,
             density_planes=density[0],
             density_lines=density[1],
@@ -340,6 +370,7 @@ class Field:
             np.random.default_rng(0),
         )  # fmt: skip
         field.near, field.far, field.space, field.background = state.near, state.far, state.space, state.background
+        field.cube = None if state.cube is None else np.array(state.cube, np.float32)
         field.density.put(state.density_planes, state.density_lines)
         field.appearance.put(state.appearance_planes, state.appearance_lines)
         field._put_basis(state.basis)
@@ -362,7 +393,7 @@ class Field:
     # -- evaluating and reshaping ------------------------------------------------------------------------------------
 
     def density_at(self, points: np.ndarray, rank: int | np.ndarray | None = None) -> np.ndarray:
-        """Density (n,) at world-space points (n, 3), at one rank or one for each point; 0 outside the box."""
+        """Density (n,) at points (n, 3) in field coordinates, at one rank or one for each point; 0 outside the box."""
         points = np.ascontiguousarray(points, np.float32)
         n = len(points)
         ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
@@ -378,8 +409,8 @@ class Field:
 
         Args:
             ranks: a cell counts as occupied if it is at any of these ranks.
-            delta: length of the step whose alpha 1 - exp(-sigma delta) is compared, in world units. As in the public
-                code there is no distance scale in it.
+            delta: length of the step whose alpha 1 - exp(-sigma delta) is compared, in units of the field. As in the
+                public code there is no distance scale in it.
             threshold: alpha above which a lattice vertex is live.
             within: what was empty before stays empty.
         """

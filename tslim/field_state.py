@@ -29,15 +29,15 @@ class FieldState:
 
     config: FieldConfig
     box: np.ndarray
-    """(2, 3) world-space corners: minimum, maximum"""
+    """(2, 3) corners in field coordinates: minimum, maximum"""
     grid: tuple[int, int, int]
     """texels along x, y, z"""
     near: float
-    """distance along a ray, in world units, at which sampling starts"""
+    """distance along a ray, in world units, at which sampling starts; in ndc that of the near plane"""
     far: float
     """distance at which it ends"""
     space: str
-    """"box", "ndc" or "contracted": the space that the box lies in"""
+    """"box", "ndc" or "contracted": what field coordinates are (see ``kernels.space``)"""
     background: tuple[float, float, float] | None
     """sRGB colour behind the scene, or None"""
     density_planes: list[np.ndarray]
@@ -58,6 +58,8 @@ class FieldState:
     """(oz, oy, ox) bool cells, or None"""
     occupancy_box: np.ndarray | None = None
     """(2, 3) corners of the occupancy grid; the field's box if None"""
+    cube: np.ndarray | None = None
+    """(2, 3) world corners of the part of a contracted space that stays as it is; None in other spaces"""
     metadata: dict[str, Any] = field(default_factory=dict)
     """provenance: json data, kept when slimming"""
     kept: tuple[int, int] | None = None

@@ -6,7 +6,7 @@ Layout, all numbers little-endian::
     version    u32       1, or 2 where the ranks of density and appearance differ
     length     u32       bytes of the header
     checksum   u32       crc32 of the header
-    header     json, utf-8: config (without max_rank), box, grid, near, far, space, background, dtype, affine,
+    header     json, utf-8: config (without max_rank), box, grid, near, far, space, cube, background, dtype, affine,
                decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32, metadata;
                tail (kind, after) in version 2
     shared     the decoder's arrays in the header's order, then the occupancy bits
@@ -176,6 +176,7 @@ def _empty_state(header: ModelHeader, rank: int) -> FieldState:
         near=header.near,
         far=header.far,
         space=header.space,
+        cube=header.cube,
         background=header.background,
         density_planes=[np.zeros((rank, *p), np.float32) for p in planes],
         density_lines=[np.zeros((rank, n), np.float32) for n in lines],

@@ -18,6 +18,7 @@ import numpy as np
 from tslim.config import FieldConfig
 from tslim.errors import ModelFileError
 from tslim.field_state import FieldState, RankLayout
+from tslim.scene import SPACES
 
 MAGIC = b"\x93TSLIM\r\n"
 VERSION, SEPARATE_VERSION = 1, 2
@@ -42,6 +43,8 @@ class ModelHeader:
     near: float
     far: float
     space: str
+    cube: np.ndarray | None
+    """of a contracted space"""
     background: tuple[float, float, float] | None
     dtype: str
     decoder: dict[str, tuple[int, ...]]
@@ -112,6 +115,7 @@ def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed:
         "near": float(state.near),
         "far": float(state.far),
         "space": state.space,
+        "cube": None if state.cube is None else _floats(state.cube),
         "background": None if state.background is None else _floats(state.background),
         "dtype": layout.dtype.name,
         "affine": layout.affine,
@@ -198,6 +202,15 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) ->
     near, far = float(d["near"]), float(d["far"])
     if not 0 <= near < far:
         raise ValueError(f"near {near}, far {far}")
+    space, cube = str(d["space"]), None
+    if space not in SPACES:
+        raise ValueError(f"space {space!r}; known: {', '.join(SPACES)}; was the file written by a newer tslim?")
+    if "cube" not in d:  # before there were other spaces, everything was rendered as a plain box
+        space = "box"
+    elif space == "contracted":
+        cube = _box(d["cube"])
+    if space == "ndc" and near == 0:
+        raise ValueError("space ndc with a near plane at 0")
     rank_bytes, tail_bytes = CHECKSUM.size + layout.n_bytes, CHECKSUM.size + layout.tail_bytes
     rank = max((n_bytes - fixed) // rank_bytes, 0)
     if layout.tail is not None and rank >= layout.tail[1]:
@@ -208,7 +221,8 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) ->
         grid=grid,
         near=near,
         far=far,
-        space=str(d["space"]),
+        space=space,
+        cube=cube,
         background=None if d["background"] is None else tuple(_finite(d["background"], (3,)).tolist()),
         dtype=d["dtype"],
         decoder=decoder,

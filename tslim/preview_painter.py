@@ -67,13 +67,13 @@ class Painter:
         """Where the preview starts to look from."""
         views = self.views
         if views:
-            return OrbitCamera.like(next(iter(views.values())).cameras, self.field.box)
+            return OrbitCamera.like(next(iter(views.values())).cameras, self.field.world_box)
         path = self.field.metadata.get("path")
         if path:
-            camera = OrbitCamera.like(path_from_dict(path).cameras(8), self.field.box)
+            camera = OrbitCamera.like(path_from_dict(path).cameras(8), self.field.world_box)
             camera.exact = None  # there is no photograph to compare with
             return camera
-        return OrbitCamera(self.field.box)
+        return OrbitCamera(self.field.world_box)
 
     def full_size(self, controls: Controls, area: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the finest picture for an ``area`` of the window: a photograph's own size, else what

@@ -14,6 +14,7 @@ from tslim.cameras import Cameras
 from tslim.errors import ConfigError
 from tslim.field import Factors, Field
 from tslim.field_state import N_FEATURES
+from tslim.ray_space import LONGEST, RaySpace
 
 PRODUCT_BLOCK = 64
 """Samples that a CPU task of ``vm.appearance_products`` takes."""
@@ -38,7 +39,8 @@ class Image:
     rgb: np.ndarray
     """(h, w, 3) f32 sRGB, clamped to [0, 1]"""
     depth: np.ndarray
-    """(h, w) f32: mean distance along the ray in world units, weighted by opacity; 0 where nothing was hit"""
+    """(h, w) f32: mean distance along the ray in world units, weighted by opacity; 0 where nothing was hit. In ndc the
+    mean is taken there, where the background is not infinitely far"""
     opacity: np.ndarray
     """(h, w) f32 in [0, 1]"""
     seconds: float
@@ -63,8 +65,9 @@ class Gradients:
 class Pipeline:
     """Arrays and stages for batches of up to ``max_rays`` rays of one field. Arrays grow as batches need them.
 
-    Use: fill ``ray_o``, ``ray_d``, ``ray_rank``; call ``forward``; read ``pixel``, ``ray_opacity``, ``ray_depth``; for
-    gradients fill ``grad_pixel`` (and, if wanted, ``grad_opacity``, ``grad_depth``) and call ``backward``.
+    Use: fill ``ray_o``, ``ray_d`` (in the world, whatever the field's space) and ``ray_rank``; call ``forward``; read
+    ``pixel``, ``ray_opacity``, ``ray_depth`` (sum of weight times t, see ``kernels.space``); for gradients
+    fill ``grad_pixel`` (and, if wanted, ``grad_opacity``, ``grad_depth``) and call ``backward``.
     """
 
     def __init__(self, field: Field, max_rays: int, config: MarchConfig | None = None) -> None:
@@ -74,8 +77,7 @@ class Pipeline:
         self._on_cpu = backend.current().is_cpu
         self.ray_o, self.ray_d = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
         self.ray_rank = buffers.array(max_rays, np.int32)
-        self.path_o, self.path_d, self.contracted = self.ray_o, self.ray_d, 0
-        """Rays as they are marched, and whether the field is contracted: see ``kernels.space``."""
+        self.space = RaySpace(field, self.ray_o, self.ray_d)
         self.ray_t0 = buffers.array(max_rays)
         self.ray_count, self.ray_used, self.ray_kept, self.ray_groups = (
             buffers.array(max_rays, np.int32) for _ in range(4)
@@ -87,7 +89,7 @@ class Pipeline:
         self.pixel, self.grad_pixel = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
         self.grad_opacity, self.grad_depth = buffers.array(max_rays), buffers.array(max_rays)
         self.ray_grad_affine = buffers.array(2 * max_rays)
-        self.ray_mask = buffers.array(1, np.uint32)
+        self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._kept_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_kept = self.n_groups = 0
         self.kept_slope = buffers.array(1)
@@ -101,6 +103,7 @@ class Pipeline:
             room = self._sample_room
             self.sample_t, self.sample_feature = buffers.array(room), buffers.array(room)
             self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
+            self.sample_along = buffers.array(room) if self.space.contracted else self.sample_t
 
     def _reserve_kept(self, width: int) -> None:
         if max(self.n_kept, 1) > self._kept_room:
@@ -129,14 +132,9 @@ class Pipeline:
     def nbytes(self) -> int:
         """Bytes of the arrays held."""
         per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
-        total = per_ray * self.max_rays + self.ray_mask.shape[0] + 4 * self._sample_room
+        total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 4 * self._sample_room
         total += 2 * self._kept_room + (3 + 3 * N_FEATURES + 6) * self._group_room
         return 4 * (total + self._product_room + self._slope_room)
-
-    @property
-    def _path(self) -> tuple:
-        """The kernel arguments ray_o, ray_d, contracted."""
-        return self.path_o, self.path_d, self.contracted
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -163,13 +161,16 @@ class Pipeline:
         self.march(n_rays, jitter)
         self._reserve_samples(self.n_samples)
         span = config.colour_span * field.voxel
-        march.expand(n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
+        if self.space.contracted:
+            march.gather(n_rays, self.n_steps, self.ray_samples, self.ray_start, self.sample_t, self.sample_along)
+        else:
+            march.expand(n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
         composite.trace_density(
-            n_rays, *self._path, self.ray_rank, self.ray_start, self.sample_t,
+            n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
             field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
-            config.stop_transmittance, config.weight_threshold, span, self.sample_feature, self.sample_weight,
-            self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity, self.ray_depth,
+            config.stop_transmittance, config.weight_threshold, self.sample_along, span, self.sample_feature,
+            self.sample_weight, self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity, self.ray_depth,
         )  # fmt: skip
         march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
         march.offsets_from_counts(n_rays, self.ray_groups, self.ray_group_start)
@@ -177,8 +178,8 @@ class Pipeline:
         width = 48 * self.chunks
         self._reserve_kept(width)
         composite.collect_kept(
-            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold, span,
-            self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
+            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold,
+            self.sample_along, span, self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
             self.group_ray, self.group_start, self.group_weight,
         )  # fmt: skip
         if self.n_groups:
@@ -189,36 +190,44 @@ class Pipeline:
         )
 
     def march(self, n_rays: int, jitter: tuple[int, int] | None = None) -> None:
-        """Finds the samples of the first ``n_rays`` rays: ``ray_t0``, ``ray_mask``, ``ray_start``, ``n_samples``."""
+        """Finds the samples of the first ``n_rays`` rays: ``ray_count``, ``ray_start``, ``n_samples``."""
         field = self.field
         self.step = self.config.step_ratio * field.voxel
-        size = field.box[1] - field.box[0]
-        n_steps = int(np.linalg.norm(size) / self.step) + 1
-        self.n_words = -(-n_steps // 32)
-        if self.n_words * n_rays > self.ray_mask.shape[0]:
-            self.ray_mask = buffers.array(self.n_words * max(n_rays, self.max_rays), np.uint32)
+        self.space.update(n_rays)
         seed, jitter_step = jitter or (0, -1)
-        occupancy = field.occupancy
-        if occupancy is None:
-            lattice = ([0, 0, 0], [0.0] * 3, [1.0] * 3, [0, 0, 0], self._everything, self._everything)
+        given = (n_rays, self.space.path_o, self.space.path_d, seed, jitter_step, *self.space.limits, self.step)
+        if self.space.contracted:
+            self.n_steps = int(LONGEST / self.step) + 1
+            if 2 * self.n_steps * n_rays > self.ray_samples.shape[0]:
+                self.ray_samples = buffers.array(2 * self.n_steps * max(n_rays, self.max_rays))
+            march.march_contracted(*given, self.n_steps, *self._lattice(), self.ray_samples, self.ray_count)
         else:
-            lattice = (
-                list(occupancy.cells), occupancy.box[0].tolist(), occupancy.per_unit.tolist(),
-                list(occupancy.blocks), occupancy.words, occupancy.coarse,
+            self.n_steps = int(np.linalg.norm(field.box[1] - field.box[0]) / self.step) + 1
+            self.n_words = -(-self.n_steps // 32)
+            if self.n_words * n_rays > self.ray_mask.shape[0]:
+                self.ray_mask = buffers.array(self.n_words * max(n_rays, self.max_rays), np.uint32)
+            march.march(
+                *given, self.n_steps, field.box[0].tolist(), field.box[1].tolist(), *self._lattice(), self.n_words,
+                self.ray_t0, self.ray_mask, self.ray_count,
             )  # fmt: skip
-        march.march(
-            n_rays, self.path_o, self.path_d, seed, jitter_step, field.near, field.far, self.step, n_steps,
-            field.box[0].tolist(), field.box[1].tolist(), *lattice, self.n_words,
-            self.ray_t0, self.ray_mask, self.ray_count,
-        )  # fmt: skip
         march.offsets_from_counts(n_rays, self.ray_count, self.ray_start)
         self.n_samples = int(self.ray_start[n_rays])
+
+    def _lattice(self) -> tuple:
+        """The kernel arguments cells, cell_origin, cells_per_unit, blocks, occupied, coarse."""
+        occupancy = self.field.occupancy
+        if occupancy is None:
+            return [0, 0, 0], [0.0] * 3, [1.0] * 3, [0, 0, 0], self._everything, self._everything
+        return (
+            list(occupancy.cells), occupancy.box[0].tolist(), occupancy.per_unit.tolist(),
+            list(occupancy.blocks), occupancy.words, occupancy.coarse,
+        )  # fmt: skip
 
     def _appearance(self, width: int) -> None:
         field, n = self.field, self.n_groups
         vm.appearance_products(
             n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_weight,
-            self.kept_t, self.kept_weight, *self._path, self.ray_rank,
+            self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
         raw = self.raw if field.config.rank_affine else self.features
@@ -260,7 +269,7 @@ class Pipeline:
         )  # fmt: skip
         vm.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
-            *self._path, self.ray_rank, self.ray_start, self.ray_used,
+            *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used,
             self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
             gradients.density.planes, gradients.density.lines, *field.geometry(field.density), not self._on_cpu,
         )  # fmt: skip
@@ -288,7 +297,7 @@ class Pipeline:
             self._reserve_slopes()
         vm.appearance_backward(
             n, self.n_kept, self.chunks, *self._shares(3 * self.chunks), self.group_ray, self.group_start,
-            self.group_weight, self.kept_t, self.kept_weight, *self._path, self.ray_rank, self.products,
+            self.group_weight, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
             field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
             *field.geometry(field.appearance), self._shared, self.kept_slope, not self._on_cpu,
         )  # fmt: skip
@@ -298,22 +307,25 @@ class Pipeline:
             )
 
     def origin_gradient(self, grad_o) -> None:
-        """Overwrites grad_o (n_rays, 3) with the gradient of the rays' origins, after ``backward``.
+        """Overwrites grad_o (n_rays, 3) with the gradient of the rays' world origins, after ``backward``.
 
-        Samples stay at their distances along the ray: the march is not differentiated.
+        Samples stay at their t along the ray (see ``kernels.space``): the march is not differentiated.
         """
         field = self.field
+        grad_d = buffers.array(grad_o.shape[0])
         vm.density_origin_gradient(
-            self.n_rays, *self._path, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
-            self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density), grad_o,
+            self.n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
+            self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density),
+            grad_o, grad_d,
         )  # fmt: skip
         if self.n_groups:
             vm.appearance_origin_gradient(
-                self.n_rays, self.chunks, *self._path, self.ray_rank, self.ray_group_start,
+                self.n_rays, self.chunks, *self.space.arguments, self.ray_rank, self.ray_group_start,
                 self.group_start, self.group_weight, self.kept_t, self.kept_weight, self.products,
                 field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
-                grad_o,
+                grad_o, grad_d,
             )  # fmt: skip
+        self.space.to_world_gradient(self.n_rays, grad_o, grad_d)
 
     def _basis_backward(self, gradients: Gradients) -> None:
         """Gradient of the basis; then that of the products, in their place."""
@@ -386,6 +398,7 @@ class Renderer:
             n = min(pipeline.max_rays, width * height - first)
             rays.image_rays(n, 0, first, width, *device, pipeline.ray_o, pipeline.ray_d)
             pipeline.forward(n, max_rank=rank, background=background, keep=False)
+            pipeline.space.to_world_depth(n, pipeline.ray_opacity, pipeline.ray_depth)
             part = slice(first, first + n)
             rgb[part] = buffers.read(pipeline.pixel)[: 3 * n].reshape(n, 3)
             opacity[part] = buffers.read(pipeline.ray_opacity)[:n]

@@ -27,6 +27,7 @@ from tslim.field import Field
 from tslim.occupancy import Occupancy
 from tslim.optim import Optimizer
 from tslim.progress import Window
+from tslim.ray_space import LONGEST
 from tslim.renderer import MarchConfig, Pipeline
 from tslim.run_folder import RunFolder
 from tslim.sampler import PixelSampler
@@ -114,6 +115,8 @@ class Trainer:
         """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
         factors = Field.predicted_bytes(settings.field, settings.grid_end)
         samples = settings.batch_rays * math.sqrt(3) * settings.grid_start / settings.step_ratio
+        if scene.space == "contracted":
+            samples += settings.batch_rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
         decoded = settings.batch_rays * 40
         per_decoded = 4 * (48 * -(-3 * settings.field.max_rank // 16) + 4 * 27 + 12) + 4 * (160 + 2 * 144)
         return {
@@ -234,11 +237,12 @@ class Trainer:
         box = None
         if turn == 0:
             self.l1 = settings.l1_rest
-            field.shrink(tight, self.optimizer.scratch())
-            self._restart_optimizer()
-            box = (tuple(field.box[0].tolist()), tuple(field.box[1].tolist()))
+            if field.space != "contracted":  # there all of the box is somewhere
+                field.shrink(tight, self.optimizer.scratch())
+                self._restart_optimizer()
+                box = (tuple(field.box[0].tolist()), tuple(field.box[1].tolist()))
         events.append(OccupancyRefreshed(self.step, share, box))
-        if turn == 1:
+        if turn == 1 and self.scene.background is not None:  # without one, a ray that meets nothing is a mistake
             self.sampler.keep_hits(self.pipeline)
         return events
 

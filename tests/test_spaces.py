@@ -1,0 +1,272 @@
+"""Rays in NDC and in contracted space: where samples lie, what they render, and gradients, against the twin."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from tests import device_field, reference
+from tests.device_field import assert_gradient, on_host
+from tests.test_gradients_pipeline import device_gradients
+from tslim import buffers
+from tslim.config import FieldConfig
+from tslim.data import geometry
+from tslim.errors import ConfigError
+
+BACKGROUND = (0.3, 0.8, 0.5)
+N_RAYS = 40
+NEAR_PLANE = 1.5
+CUBE = np.array([[-1.5, 0.5, -2.0], [2.5, 4.5, 2.0]], np.float32)
+"""of side 4, around (0.5, 2.5, 0)"""
+SPACES = ("box", "ndc", "contracted")
+
+
+def make_field(space: str, *, occupancy: bool = True, grid: tuple[int, int, int] = (9, 8, 7)):
+    """A field of random numbers in which every part matters, and its state."""
+    from tslim.field import Field
+
+    rng = np.random.default_rng(31)
+    config = FieldConfig(density_shift=-0.5, distance_scale=3.0)
+    state = device_field.random_state(rng, affine=True, config=config, grid=grid)
+    state.space = space
+    if space == "ndc":
+        state.box, state.near = np.array([[-1.3, -1.1, -1.0], [1.2, 1.0, 1.0]], np.float32), NEAR_PLANE
+    if space == "contracted":
+        state.box, state.cube = np.array([[-2.0] * 3, [2.0] * 3], np.float32), CUBE.copy()
+        state.near, state.far = 0.3, 150.0
+    if occupancy:
+        state.occupancy, state.occupancy_box = rng.random((9, 10, 8)) < 0.7, state.box.copy()
+    return Field.from_state(state), state
+
+
+def make_rays(space: str, n: int = N_RAYS) -> tuple[np.ndarray, np.ndarray]:
+    """Origins and unit directions in the world, float32."""
+    rng = np.random.default_rng(32)
+    if space == "ndc":
+        origins = rng.normal(0, 0.2, (n, 3))
+        origins[0, 2] = -2.5  # beyond the near plane, as a viewer that flies into the scene
+        directions = np.concatenate([rng.uniform(-0.5, 0.5, (n, 2)), -np.ones((n, 1))], 1)
+        directions[1, 2] = 1.0  # looks away from the scene
+    elif space == "contracted":
+        origins = CUBE.mean(0) + rng.uniform(-5, 5, (n, 3))
+        directions = CUBE.mean(0) + rng.uniform(-3, 3, (n, 3)) - origins
+        directions[: n // 4] *= -1
+    else:
+        origins = 3 * rng.normal(size=(n, 3))
+        origins *= 3 / np.linalg.norm(origins, axis=1, keepdims=True)
+        directions = rng.uniform(-0.8, 0.8, (n, 3)) - origins
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return origins.astype(np.float32), directions.astype(np.float32)
+
+
+def run(field, space: str, *, step_ratio=0.5, stop=0.0, threshold=1e-4, span=0.0, jitter=(3, 7)):
+    """A pipeline after its forward pass."""
+    from tslim.renderer import MarchConfig, Pipeline
+
+    origins, directions = make_rays(space)
+    pipeline = Pipeline(field, N_RAYS, MarchConfig(step_ratio, threshold, stop, span))
+    buffers.write(pipeline.ray_o, origins.ravel())
+    buffers.write(pipeline.ray_d, directions.ravel())
+    buffers.write(pipeline.ray_rank, np.resize(np.array((5, 1, 13, 8, 3), np.int32), N_RAYS))
+    pipeline.forward(N_RAYS, max_rank=13, background=BACKGROUND, jitter=jitter)
+    return pipeline
+
+
+def samples_of(pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """(t, ray) of all samples."""
+    host = on_host(pipeline)
+    start = host.ray_start[: N_RAYS + 1]
+    return host.sample_t[: pipeline.n_samples], np.repeat(np.arange(N_RAYS), np.diff(start))
+
+
+def field_points(space: str, origins: torch.Tensor, directions: torch.Tensor, t: torch.Tensor, ray: torch.Tensor):
+    """Field coordinates (n, 3) of samples, by the twin."""
+    if space == "ndc":
+        origins, directions = reference.ndc_path(origins, directions, NEAR_PLANE)
+    points = origins[ray] + t[:, None] * directions[ray]
+    if space == "contracted":
+        points = reference.contract((points - torch.tensor(CUBE).double().mean(0)) / 2)
+    return points
+
+
+def render_twin(twin, pipeline, space: str, origins: torch.Tensor, stop: float, threshold: float, span: float = 0.0):
+    """The twin's picture of the samples of a pipeline, from rays with the given origins."""
+    t, ray = samples_of(pipeline)
+    t, ray = torch.tensor(t).double(), torch.tensor(ray)
+    directions = torch.tensor(make_rays(space)[1]).double()
+    points = field_points(space, origins, directions, t, ray)
+    return reference.render_samples(
+        twin, origins, directions, ray, t, torch.full_like(t, pipeline.step),
+        torch.tensor(on_host(pipeline).ray_rank).long(), torch.tensor(BACKGROUND).double(), stop, threshold,
+        span * pipeline.field.voxel, points, torch.tensor(on_host(pipeline).sample_along[: len(t)]).double(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-3, 1.7)])
+def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space, stop, threshold, span):
+    from tslim.renderer import Gradients
+
+    field, state = make_field(space)
+    pipeline = run(field, space, stop=stop, threshold=threshold, span=span)
+    twin = reference.ReferenceField.from_state(state, requires_grad=True)
+    origins = torch.tensor(make_rays(space)[0]).double().requires_grad_()
+    seen = render_twin(twin, pipeline, space, origins, stop, threshold, span)
+    host = on_host(pipeline)
+    assert np.abs(host.pixel.reshape(-1, 3) - seen.rgb.detach().numpy()).max() < 5e-5
+    assert np.abs(host.ray_opacity - seen.opacity.detach().numpy()).max() < 5e-5
+    assert (host.ray_opacity > 0.2).sum() > 10 and pipeline.n_kept > 100
+    assert (pipeline.n_groups < pipeline.n_kept) == (span > 0)
+
+    rng = np.random.default_rng(33)
+    for name in ("grad_pixel", "grad_opacity", "grad_depth"):
+        into = getattr(pipeline, name)
+        buffers.write(into, np.float32(rng.normal(size=into.shape)))
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    grad_o = buffers.array(3 * N_RAYS)
+    pipeline.origin_gradient(grad_o)
+    loss = (seen.rgb * torch.tensor(host.grad_pixel.reshape(-1, 3)).double()).sum()
+    loss = loss + (seen.opacity * torch.tensor(host.grad_opacity).double()).sum()
+    (loss + (seen.depth * torch.tensor(host.grad_depth).double()).sum()).backward()
+    ours = device_gradients(field, gradients)
+    for name, tensor in twin.named_parameters().items():
+        assert_gradient(name, ours[name], tensor.grad, tolerance=1e-3)
+    assert_gradient("origins", buffers.read(grad_o), origins.grad, tolerance=2e-3)
+    gradients.release()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_gradient_of_origins_is_that_of_central_differences(cpu, space):
+    """Of the twin in double precision, with samples at fixed t: ours is held against the twin's above."""
+    from tslim.renderer import Gradients
+
+    field, state = make_field(space)
+    pipeline = run(field, space, threshold=0.0)
+    buffers.write(pipeline.grad_pixel, np.float32(1))
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    grad_o = buffers.array(3 * N_RAYS)
+    pipeline.origin_gradient(grad_o)
+    gradients.release()
+    twin = reference.ReferenceField.from_state(state)
+    origins, h = torch.tensor(make_rays(space)[0]).double(), 1e-5
+    slopes = []
+    for axis in range(3):
+        ends = [
+            render_twin(twin, pipeline, space, origins + sign * h * torch.eye(3).double()[axis], 0.0, 0.0).rgb.sum(1)
+            for sign in (1, -1)
+        ]
+        slopes.append(((ends[0] - ends[1]) / (2 * h)).numpy())
+    ours, right = buffers.read(grad_o).reshape(-1, 3), np.stack(slopes, 1)
+    close = np.abs(ours - right) < 2e-3 * np.abs(right).max()
+    assert close.mean() > 0.98, "only a sample on a texel's border may have another slope on its two sides"
+
+
+def test_contracted_samples_are_a_step_apart_in_the_field_and_miss_nothing(cpu):
+    field, _ = make_field("contracted", occupancy=False, grid=(40, 40, 40))
+    pipeline = run(field, "contracted", step_ratio=1.0, jitter=None)
+    t, ray = samples_of(pipeline)
+    origins, directions = (torch.tensor(a).double() for a in make_rays("contracted"))
+    x = field_points("contracted", origins, directions, torch.tensor(t).double(), torch.tensor(ray)).numpy()
+    world = make_rays("contracted")[0][ray] + t[:, None] * make_rays("contracted")[1][ray]
+    q = (world - CUBE.mean(0)) / 2
+    assert np.abs(x).max() <= 2 and (np.abs(x).max(1) > 1.9).sum() > N_RAYS / 2, "rays must reach the horizon"
+    slab = np.where(np.abs(q).max(1) <= 1, 0, np.argmax(np.abs(q), 1) * 2 + 1 + (np.take_along_axis(q, np.argmax(
+        np.abs(q), 1)[:, None], 1)[:, 0] > 0))  # fmt: skip
+    within = (ray[1:] == ray[:-1]) & (slab[1:] == slab[:-1])
+    steps = np.linalg.norm(np.diff(x, axis=0), axis=1)
+    assert within.sum() > 1000
+    assert np.abs(steps[within] / pipeline.step - 1).max() < 0.02
+    for i in range(N_RAYS):
+        mine = t[ray == i]
+        assert (np.diff(mine) > 0).all() and mine[0] == pytest.approx(field.near) and mine[-1] < field.far
+    # Where a ray comes into the cube it jumps by no more than a step, so that nothing in there is passed over.
+    into = (ray[1:] == ray[:-1]) & (slab[1:] == 0) & (slab[:-1] != 0)
+    assert into.sum() > 5 and steps[into].max() < 1.5 * pipeline.step
+
+
+def test_contracted_samples_in_occupied_cells_are_bit_for_bit_those_of_a_march_that_skips_nothing(cpu):
+    full, _ = make_field("contracted", occupancy=False, grid=(30, 31, 32))
+    some, state = make_field("contracted", occupancy=True, grid=(30, 31, 32))
+    rng = np.random.default_rng(34)
+    cells = np.zeros((29, 30, 31), bool)
+    cells[8:24, 8:16, 4:28] = rng.random((16, 8, 24)) < 0.5  # some blocks of 8³ cells are empty as a whole
+    some = type(some).from_state(dataclasses.replace(state, occupancy=cells))
+    t, ray = samples_of(run(full, "contracted"))
+    kept_t, kept_ray = samples_of(run(some, "contracted"))
+    origins, directions = (torch.tensor(a).double() for a in make_rays("contracted"))
+    x = field_points("contracted", origins, directions, torch.tensor(t).double(), torch.tensor(ray)).numpy()
+    position = (x + 2) / 4 * np.array([31, 30, 29])
+    c = np.clip(np.floor(position).astype(int), 0, [30, 29, 28])
+    occupied = cells[c[:, 2], c[:, 1], c[:, 0]]
+    unclear = (np.abs(position - np.round(position)) < 1e-3).any(1)
+    kept = {(int(i), v.tobytes()) for i, v in zip(kept_ray, kept_t, strict=True)}
+    every = [(int(i), v.tobytes()) for i, v in zip(ray, t, strict=True)]
+    assert kept <= set(every), "a step is at the same t whether or not those before it were empty"
+    wrong = [e for e, is_in, doubt in zip(every, occupied, unclear, strict=True) if (e in kept) != is_in and not doubt]
+    assert not wrong and 100 < len(kept) < len(every) / 2
+
+
+def test_ndc_rays_start_at_the_near_plane_run_straight_and_end_at_infinity(cpu):
+    field, _ = make_field("ndc", occupancy=False)
+    pipeline = run(field, "ndc")
+    host = on_host(pipeline.space)
+    origins, directions = make_rays("ndc")
+    start, along = host.path_o.reshape(-1, 3), host.path_d.reshape(-1, 3)
+    assert np.abs(start[2:, 2] + 1).max() < 1e-6 and start[0, 2] == pytest.approx(1 - 2 * NEAR_PLANE / 2.5)
+    for distance in (3.0, 5.0, 80.0):
+        image = geometry.to_ndc(origins + distance * directions, NEAR_PLANE)
+        t = ((image - start) * along).sum(1)
+        seen = np.arange(N_RAYS) != 1
+        assert np.abs(start + t[:, None] * along - image)[seen].max() < 1e-4 and (t[seen] > 0).all()
+    t, ray = samples_of(pipeline)
+    assert not (ray == 1).any(), "a ray that looks away sees nothing"
+    x = start[ray] + t[:, None] * along[ray]
+    assert (x > field.box[0] - 1e-5).all() and (x < field.box[1] + 1e-5).all()
+    assert x[:, 2].min() < -0.9 and x[:, 2].max() > 0.9
+
+
+def test_depth_in_ndc_is_the_distance_in_the_world(cpu):
+    from tslim.ray_space import RaySpace
+
+    field, _ = make_field("ndc")
+    origins, directions = make_rays("ndc")
+    space = RaySpace(field, buffers.upload(origins.ravel()), buffers.upload(directions.ravel()))
+    space.update(N_RAYS)
+    host, opacity = on_host(space), np.linspace(0.2, 1, N_RAYS, dtype=np.float32)
+    for distance in (3.0, 9.0):
+        image = geometry.to_ndc(origins + distance * directions, NEAR_PLANE)
+        t = ((image - host.path_o.reshape(-1, 3)) * host.path_d.reshape(-1, 3)).sum(1)
+        depth = buffers.upload((opacity * t).astype(np.float32))
+        space.to_world_depth(N_RAYS, buffers.upload(opacity), depth)
+        seen = np.arange(N_RAYS) != 1
+        assert (buffers.read(depth) / opacity)[seen] == pytest.approx(distance, rel=1e-4)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_model_file_keeps_the_space_and_needs_nothing_else(cpu, space, tmp_path):
+    from tslim import model_file
+    from tslim.field import Field
+
+    field, _ = make_field(space)
+    again = Field.from_state(model_file.read(field.save(tmp_path / "model.slim", dtype="float32")))
+    assert (again.space, again.near, again.far) == (field.space, field.near, field.far)
+    assert (again.cube is None) == (space != "contracted")
+    assert on_host(run(again, space)).pixel.tobytes() == on_host(run(field, space)).pixel.tobytes()
+    slim = Field.from_state(model_file.read(field.slim(4).save(tmp_path / "slim.slim")))
+    assert slim.space == space and slim.world_box.tolist() == field.world_box.tolist()
+
+
+def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
+    from tslim.field import Field
+
+    field = Field(CUBE, max_rank=1, grid=8, space="contracted", near=0.1, far=90)
+    assert field.box.tolist() == [[-2.0] * 3, [2.0] * 3] and field.world_box.tolist() == CUBE.tolist()
+    with pytest.raises(ConfigError, match="cube"):
+        Field([[0, 0, 0], [1, 1, 2]], max_rank=1, grid=8, space="contracted")
+    with pytest.raises(ConfigError, match="near"):
+        Field(CUBE, max_rank=1, grid=8, space="ndc")
+    with pytest.raises(ConfigError, match="space sphere"):
+        Field(CUBE, max_rank=1, grid=8, space="sphere")
