@@ -1,6 +1,7 @@
 """The commands from end to end, on the built-in scene: what they leave behind, and what they refuse."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -47,6 +49,23 @@ def trained(cpu, tmp_path_factory) -> tuple[Path, str]:
     code, out, err = tslim("train", *SMALL, "--schedule.policy", "fixed", "--out", run)
     assert (code, err) == (0, "")
     return run, out
+
+
+@pytest.fixture(scope="module")
+def small_scene(tmp_path_factory) -> Path:
+    """Four photographs of noise, all of them to test on as well, in the Blender layout."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    frames = []
+    for i in range(4):
+        iio.imwrite(folder / f"{i}.png", rng.integers(0, 255, (80, 80, 4), np.uint8))
+        pose = np.eye(4)
+        pose[2, 3] = 4 + i / 10
+        frames.append({"file_path": f"./{i}", "transform_matrix": pose.tolist()})
+    for split in ("train", "test"):
+        text = json.dumps({"camera_angle_x": 0.7, "frames": frames})
+        (folder / f"transforms_{split}.json").write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +173,62 @@ def test_slim_by_size_keeps_what_fits(trained, tmp_path):
     assert out.stat().st_size == sizes[2]
 
 
+def test_slim_by_quality_keeps_the_lowest_rank_that_was_measured_to_be_good_enough(trained, tmp_path):
+    run, _ = trained
+    table = tmp_path / "model-eval" / "eval.json"
+    model = model_file.write(model_file.read(run / "model.slim"), tmp_path / "model.slim")
+    sizes = model_file.sizes(model_file.read(model))
+    rows = [evaluate.SweepRow(r, sizes[r - 1], psnr, 0.5, 9.0) for r, psnr in ((4, 31.0), (2, 29.5), (1, 20.0))]
+    evaluate.write_eval_json(table, rows, 8)
+    for wanted, rank in ((29.5, 2), (29.6, 4), (5, 1)):
+        code, out, _ = tslim("slim", model, "--min-psnr", wanted, "-o", tmp_path / "s.slim")
+        assert code == 0 and f"kept {rank} ranks of 4 ranks" in out and "dB" in out
+        assert (tmp_path / "s.slim").stat().st_size == sizes[rank - 1]
+    other = dataclasses.replace(rows[0], bytes=rows[0].bytes + 1)
+    evaluate.write_eval_json(table, [other], 8)
+    assert "another model" in refused("slim", model, "--min-psnr", 9, "-o", tmp_path / "t.slim")
+
+
+def test_slim_by_quality_measures_on_photographs_that_are_named(trained, small_scene, tmp_path):
+    run, _ = trained
+    # Noise has no picture in it: all ranks are about as bad, and the first will do.
+    code, out, _ = tslim(
+        "slim", run, "--min-psnr", 1, "--scene", small_scene, "-o", tmp_path / "s.slim", "--arch", "cpu"
+    )
+    assert code == 0 and "kept 1 ranks of 4 ranks" in out
+    words = ("slim", run, "--min-psnr", 90, "--scene", small_scene, "-o", tmp_path / "t.slim", "--arch", "cpu")
+    assert "no rank has 90 dB" in refused(*words)
+
+
+def test_slim_takes_separate_ranks_and_everything_else_reads_them(trained, tmp_path):
+    run, _ = trained
+    out = tmp_path / "s.slim"
+    code, said, _ = tslim("slim", run, "--density-rank", 4, "--appearance-rank", 2, "-o", out)
+    assert code == 0 and "kept 4 ranks of density and 2 of appearance of 4 ranks" in said
+    assert model_file.read(out).kept == (4, 2)
+    assert "4 of density, 2 of appearance" in tslim("info", out)[1]
+    assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
+    rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
+    assert [row.rank for row in rows] == [4, 2, 1] and rows[0].bytes == out.stat().st_size
+    assert tslim("slim", out, "--rank", 3, "-o", tmp_path / "t.slim")[0] == 0
+    assert model_file.read(tmp_path / "t.slim").kept == (3, 2)
+
+
+def test_slim_finds_the_best_pair_of_ranks_within_a_size(trained, tmp_path):
+    run, _ = trained
+    state = model_file.read(run / "model.slim")
+    limit = (model_file.sizes(state)[1] + 100) / 1e6
+    code, said, err = tslim("slim", run, "--max-mb", limit, "--separate", "-o", tmp_path / "s.slim", "--arch", "cpu")
+    assert (code, err) == (0, "")
+    tried = {line.split("  ")[0]: float(line.split()[-2]) for line in said.splitlines() if line.endswith(" dB")}
+    # A rank of appearance takes three times what one of density does: for two of each, also five and one, but
+    # there are four.
+    assert set(tried) == {"2 ranks", "4 ranks of density and 1 of appearance"}
+    best = max(tried, key=tried.get)
+    assert f"kept {best} of 4 ranks" in said
+    assert (tmp_path / "s.slim").stat().st_size <= limit * 1e6
+
+
 @pytest.mark.parametrize("what", ["rgb", "depth", "opacity"])
 def test_render_takes_one_picture(trained, tmp_path, what):
     run, _ = trained
@@ -228,7 +303,17 @@ def test_doctor_reports_on_this_machine():
         (["eval", "{tmp}/none"], "no such run folder or model file"),
         (["eval", "{tmp}"], "holds no run"),
         (["eval", "{bare}"], "--scene"),
-        (["slim", "{run}", "-o", "{tmp}/s.slim"], "either --rank or --max-mb"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim"], "one of --rank, --max-mb, --min-psnr"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "2", "--min-psnr", "9"], "one of --rank"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--density-rank", "2"], "go together"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--density-rank", "5", "--appearance-rank", "2"], "ranks 1 to 4"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--separate", "--rank", "2"], "within --max-mb"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--separate", "--max-mb", "0.001"], "rank 1 takes"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "2", "--scene", "{tmp}"], "--scene has no effect"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--min-psnr", "9", "--downscale", "2"], "no effect without --scene"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--min-psnr", "99"], "no rank has 99 dB: the best is rank"),
+        (["slim", "{bare}", "-o", "{tmp}/s.slim", "--min-psnr", "9"], "run eval first"),
+        (["slim", "{bare}", "-o", "{tmp}/s.slim", "--separate", "--max-mb", "9"], "does not hold its photographs"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "0"], "ranks 1 to 4"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "5"], "ranks 1 to 4"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--max-mb", "0.001"], "rank 1 takes"),

@@ -196,7 +196,7 @@ def _require_known(command: str, words: Sequence[str]) -> None:
     known = flags(COMMANDS[command])
     for word in words:
         name, equals, _ = word.partition("=")
-        if equals and name in ("--resume", "--preview", "--save-images"):
+        if equals and name in ("--resume", "--preview", "--save-images", "--separate"):
             raise ConfigError(f"{name} takes no value (see tslim {command} --help)")
         if re.match(r"-(?![\d.])", name) and name.replace("_", "-") not in (*known, "--help", "-h", "-o"):
             near = difflib.get_close_matches(name, known, n=1)

@@ -22,13 +22,13 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 def run(given: Any) -> int:
     """Runs the command whose options are given; returns the exit code."""
-    from tslim import evaluation_command, training_command
+    from tslim import evaluation_command, slim_command, training_command
 
     console = Console()
     actions = {
         options.Train: training_command.train,
         options.Eval: evaluation_command.evaluate,
-        options.Slim: slim,
+        options.Slim: slim_command.slim,
         options.Render: render,
         options.View: view,
         options.Info: info,
@@ -125,24 +125,6 @@ def require_writable(path: Path) -> None:
 
 
 # The commands
-
-
-def slim(given: options.Slim, console: Console) -> None:
-    """Writes the first ranks of a model as a file of its own."""
-    if (given.rank is None) == (given.max_mb is None):
-        raise ConfigError("say either --rank or --max-mb")
-    source, _ = find_model(given.model)
-    if given.out.exists() and given.out.samefile(source):
-        raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
-    state = model_file.read(source)
-    if given.max_mb is not None:
-        rank = model_file.rank_that_fits(state, given.max_mb, dtype=given.precision)
-    else:
-        rank = given.rank
-    small = state.slim(rank)
-    model_file.write(small, given.out, dtype=given.precision)
-    console.line(f"kept {rank} of {state.rank} ranks")
-    console.wrote([given.out])
 
 
 def render(given: options.Render, console: Console) -> None:
@@ -265,7 +247,7 @@ def _model_info(path: Path, console: Console) -> None:
     header = model_file.read_header(path)
     kept = header.metadata
     rows: list[tuple[str, object]] = [
-        ("ranks", header.config.max_rank),
+        ("ranks", header.rank if header.kept is None else "{} of density, {} of appearance".format(*header.kept)),
         ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.dtype})"),
         ("each rank", f"{header.rank_bytes / 1e6:.3f} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
         ("grid", "×".join(map(str, header.grid))),

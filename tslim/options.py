@@ -92,8 +92,21 @@ class Slim:
     """ranks to keep"""
     max_mb: Annotated[float | None, _maybe("MB")] = None
     """keep as many ranks as fit in so many million bytes"""
+    min_psnr: Annotated[float | None, _maybe("DB")] = None
+    """keep the fewest ranks that have so many dB, by what eval measured, or by photographs if --scene names them"""
+    density_rank: Annotated[int | None, _maybe("INT")] = None
+    """ranks of density to keep where they should be other than those of appearance"""
+    appearance_rank: Annotated[int | None, _maybe("INT")] = None
+    """ranks of appearance to keep, with --density-rank"""
+    separate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """with --max-mb: try different ranks of density and appearance on the photographs, and keep the best pair"""
     precision: Literal["float16", "float32"] = "float16"
     """how numbers are stored"""
+    scene: Annotated[Path | None, _Path] = None
+    """folder of posed photographs to measure on; --separate takes those that the model was trained on if not given"""
+    arch: Arch = "auto"
+    """device to measure on"""
+    options: _SceneFlags = field(default_factory=SceneOptions)
 
 
 @dataclass(frozen=True)

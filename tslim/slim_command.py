@@ -1,0 +1,158 @@
+"""``slim``: a smaller model by rank, by size, by quality, or with separate ranks of density and appearance."""
+
+from pathlib import Path
+
+from tslim import commands, evaluate, model_file, options
+from tslim.console import Console
+from tslim.errors import ConfigError, ModelFileError, RunFolderError
+from tslim.evaluate import SweepRow
+from tslim.field_state import FieldState, RankLayout
+from tslim.run_folder import RunFolder
+from tslim.scene import Views
+
+SEARCH_VIEWS = 10
+"""Separate ranks are chosen on at most so many test views: there are many pairs to try."""
+
+
+def slim(given: options.Slim, console: Console) -> None:
+    """Writes a smaller model as a file of its own."""
+    _check(given)
+    source, folder = commands.find_model(given.model)
+    if given.out.exists() and given.out.samefile(source):
+        raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
+    commands.require_writable(given.out)
+    state = model_file.read(source)
+    if given.density_rank is not None:
+        small = state.separate(given.density_rank, given.appearance_rank)
+    elif given.separate:
+        small = _best_pair(given, state, folder, console)
+    elif given.min_psnr is not None:
+        small = state.slim(_good_enough(given, state, source, folder, console))
+    elif given.max_mb is not None:
+        small = state.slim(model_file.rank_that_fits(state, given.max_mb, dtype=given.precision))
+    else:
+        small = state.slim(given.rank)
+    model_file.write(small, given.out, dtype=given.precision)
+    console.line(f"kept {ranks_text(small)} of {ranks_text(state)}")
+    console.wrote([given.out])
+
+
+def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
+    """The ranks of a model in words."""
+    if state.kept is None:
+        return f"{state.rank} ranks"
+    return f"{state.kept[0]} ranks of density and {state.kept[1]} of appearance"
+
+
+def _check(given: options.Slim) -> None:
+    """Raises ``ConfigError`` unless the options say one thing."""
+    pair = (given.density_rank, given.appearance_rank)
+    if (pair[0] is None) != (pair[1] is None):
+        raise ConfigError("--density-rank and --appearance-rank go together")
+    ways = [given.rank, given.max_mb, given.min_psnr, pair[0]]
+    if sum(way is not None for way in ways) != 1:
+        raise ConfigError("say one of --rank, --max-mb, --min-psnr, or --density-rank with --appearance-rank")
+    if given.separate and given.max_mb is None:
+        raise ConfigError("--separate looks for the best pair of ranks within --max-mb: say how many MB")
+    measures = given.separate or given.min_psnr is not None
+    read = [f"--{k.replace('_', '-')}" for k, v in vars(given.options).items() if v is not None]
+    read += ["--scene"] if given.scene is not None else []
+    if read and not measures:
+        raise ConfigError(f"{read[0]} has no effect here: only --min-psnr and --separate look at photographs")
+    if read and given.scene is None and given.min_psnr is not None:
+        raise ConfigError(f"{read[0]} has no effect without --scene: --min-psnr then goes by what eval measured")
+
+
+def _good_enough(
+    given: options.Slim, state: FieldState, source: Path, folder: RunFolder | None, console: Console
+) -> int:
+    """The lowest rank with the PSNR asked for: by what ``eval`` measured, or on the photographs of ``--scene``.
+
+    Raises ``ConfigError`` if nothing was measured, or no rank is good enough.
+    """
+    wanted, best = given.min_psnr, None
+    rows = _stored_rows(state, source, folder) if given.scene is None else _rows_upwards(given, state, folder, console)
+    for row in rows:
+        best = row if best is None or row.psnr > best.psnr else best
+        if row.psnr >= wanted:
+            console.line(str(row))
+            return row.rank
+    raise ConfigError(f"no rank has {wanted:g} dB: the best is rank {best.rank} with {best.psnr:.2f} dB")
+
+
+def _stored_rows(state: FieldState, source: Path, folder: RunFolder | None) -> list[SweepRow]:
+    """Lowest rank first."""
+    result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
+    try:
+        rows, _ = evaluate.read_eval_json(result.evaluation)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"--min-psnr goes by what eval measured, and {result.evaluation} is not there: run eval first, or name "
+            "photographs with --scene"
+        ) from None
+    sizes = model_file.sizes(state)
+    if not rows or any(row.rank > state.rank or row.bytes != sizes[row.rank - 1] for row in rows):
+        raise ModelFileError(f"{result.evaluation} was measured on another model: run eval again")
+    return sorted(rows, key=lambda row: row.rank)
+
+
+def _rows_upwards(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console):
+    """Measures rank after rank from the lowest, as they are asked for."""
+    field, views = _open(given, state, folder, console)
+    renderer = evaluate.new_renderer(field)
+    for rank in range(1, state.rank + 1):
+        yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer)
+
+
+def _open(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Views]:  # noqa: F821
+    commands.start(given.arch, console)
+    from tslim.field import Field
+
+    scene = commands.scene_of_model(state.metadata, folder, given.scene, given.options)
+    commands.warn_about(scene, console)
+    return Field.from_state(state), scene.test
+
+
+def _best_pair(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
+    """The pair of ranks of density and appearance with the best mean PSNR among the largest that fit."""
+    pairs = largest_pairs(state, given.max_mb, given.precision)
+    _, views = _open(given, state, folder, console)
+    from tslim.field import Field
+
+    if len(views) > SEARCH_VIEWS:
+        views = views.subset([round(i * (len(views) - 1) / (SEARCH_VIEWS - 1)) for i in range(SEARCH_VIEWS)])
+    best: tuple[float, FieldState] | None = None
+    for density, appearance in pairs:
+        small = state.separate(density, appearance)
+        row = next(evaluate.rank_sweep(Field.from_state(small), views, (small.rank,)))
+        console.line(f"{ranks_text(small):<40} {evaluate.megabytes(row.bytes):>8}   {row.psnr:.2f} dB")
+        if best is None or row.psnr > best[0]:
+            best = (row.psnr, small)
+    return best[1]
+
+
+def largest_pairs(state: FieldState, max_mb: float, precision: model_file.Precision) -> list[tuple[int, int]]:
+    """Ranks of density and appearance to which neither can be added within ``max_mb`` million bytes, density rising.
+
+    Raises ``ConfigError`` if not even one rank of each fits.
+    """
+    model_file.rank_that_fits(state, max_mb, dtype=precision)
+    most = state.kept or (state.rank, state.rank)
+    fitting: list[tuple[int, int]] = []
+    for density in range(1, most[0] + 1):
+        ranks = [a for a in range(1, most[1] + 1) if size_of_pair(state, density, a, precision) <= max_mb * 1e6]
+        if ranks:
+            fitting.append((density, max(ranks)))
+    return [pair for i, pair in enumerate(fitting) if i + 1 == len(fitting) or fitting[i + 1][1] < pair[1]]
+
+
+def size_of_pair(state: FieldState, density: int, appearance: int, precision: model_file.Precision) -> int:
+    """Bytes of the file of ``state.separate(density, appearance)``, to within a few bytes too many."""
+    low, high = sorted((density, appearance))
+    whole = model_file.sizes(state.slim(1), dtype=precision)[0]
+    layout = RankLayout(
+        tuple(state.grid), state.affine is not None, precision,
+        ("density" if density > appearance else "appearance", low),
+    )  # fmt: skip
+    more = model_file.CHECKSUM.size
+    return whole + (low - 1) * (layout.n_bytes + more) + (high - low) * (layout.tail_bytes + more) + 64 * (low < high)
