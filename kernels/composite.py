@@ -11,11 +11,13 @@ TensoRF. The gradient of the weights follows from dw_j/dsigma_i = s delta (T_{i+
 
     dL/dsigma_i = s delta ( T_{i+1} dL/dw_i  -  sum_{j>i} w_j dL/dw_j )
 
-Kept samples within ``span`` of a group's first form that *group* and share one colour: the decoder sees the mean P of
-their appearance products p_i, weighted by w_i, and the colour counts with the group's weight W = sum w_i. With a span
-of 0 each sample is a group of its own, and nothing changes. Through the mean a weight has one more effect,
+With a ``span`` above 0, kept samples within it of a group's first form that *group* and share one colour: the decoder
+sees the mean P of their appearance products p_i, weighted by w_i, with K = sum w_i. Samples that are not kept take the
+colour of the group before them (or else behind them) instead of black, so W, what a group's colour counts for, includes
+them. With a span of 0 each kept sample is a group of its own, W = K = w, and nothing of this has an effect. Through the
+mean the weight of a kept sample has one more effect,
 
-    dL/dw_i = dL/dP . (p_i - P) / W  +  ...
+    dL/dw_i = dL/dP . (p_i - P) / K  +  ...
 """
 
 import taichi as ti
@@ -121,32 +123,42 @@ def collect_kept(
     kept_weight: f32_1d,
     group_ray: i32_1d,
     group_start: i32_1d,
+    group_kept: f32_1d,
     group_weight: f32_1d,
 ):
     """Packs the kept samples, ray by ray from ray_kept_start[ray], and their groups from ray_group_start[ray].
 
-    Group g holds the samples group_start[g] to group_start[g + 1]; n_groups + 1 starts are written.
+    Group g holds the kept samples group_start[g] to group_start[g + 1], n_groups + 1 starts are written; group_kept and
+    group_weight are its K and W.
     """
     for ray in range(n_rays):
         at = ray_kept_start[ray]
         g = ray_group_start[ray] - 1
         group_along = 0.0
+        kept = 0.0
         total = 0.0
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
             weight = sample_weight[s]
             if weight > weight_threshold:
                 along = sample_along[s]
                 if at == ray_kept_start[ray] or along - group_along > span:
+                    if at > ray_kept_start[ray]:
+                        total = 0.0
                     g += 1
                     group_along = along
-                    total = 0.0
+                    kept = 0.0
                     group_ray[g] = ray
                     group_start[g] = at
+                kept += weight
                 total += weight
-                group_weight[g] = total
                 kept_t[at] = sample_t[s]
                 kept_weight[at] = weight
                 at += 1
+            elif span > 0.0:
+                total += weight
+            if at > ray_kept_start[ray]:
+                group_kept[g] = kept
+                group_weight[g] = total
         if ray == n_rays - 1:
             group_start[ray_group_start[n_rays]] = at
 
@@ -217,11 +229,11 @@ def mean_gradients(
     n_kept: ti.i32,
     n_columns: ti.i32,
     group_start: i32_1d,
-    group_weight: f32_1d,
+    group_kept: f32_1d,
     kept_weight: f32_1d,
     kept_slope: f32_1d,
 ):
-    """kept_slope[:n_kept] = dL/dP . (p - P) / W of each kept sample, what its weight does to the mean of its group.
+    """kept_slope[:n_kept] = dL/dP . (p - P) / K of each kept sample, what its weight does to the mean of its group.
 
     In: kept_slope (n_columns, n_kept), dL/dP . p of each chunk and mode (``vm.appearance_backward``). Its first row
     takes the result.
@@ -234,9 +246,9 @@ def mean_gradients(
                 along += kept_slope[column * n_kept + j]
             kept_slope[j] = along
             mean += along * kept_weight[j]
-        mean /= group_weight[g]
+        mean /= group_kept[g]
         for j in range(group_start[g], group_start[g + 1]):
-            kept_slope[j] = (kept_slope[j] - mean) / group_weight[g]
+            kept_slope[j] = (kept_slope[j] - mean) / group_kept[g]
 
 
 @ti.kernel
@@ -249,7 +261,7 @@ def composite_backward(
     ray_group_start: i32_1d,
     group_start: i32_1d,
     kept_slope: f32_1d,
-    use_slope: ti.i32,
+    span: ti.f32,
     sample_t: f32_1d,
     sample_feature: f32_1d,
     sample_weight: f32_1d,
@@ -268,7 +280,7 @@ def composite_backward(
 ):
     """Adjoint of ``composite`` and of the weights, down to the density feature.
 
-    In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays); with use_slope = 1 also kept_slope (n_kept), what
+    In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays); with a span above 0 also kept_slope (n_kept), what
     ``mean_gradients`` found. Out: sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
     of the gradient of its rank's scale and shift.
     """
@@ -285,12 +297,13 @@ def composite_backward(
             w = sample_weight[s]
             gw = through_background + g_depth * sample_t[s]
             if w > weight_threshold:
-                gw += g.dot(load3(colours, group))
-                if use_slope == 1:
-                    gw += kept_slope[j]
-                j += 1
                 if j == group_start[group + 1]:
                     group += 1
+                if span > 0.0:
+                    gw += kept_slope[j]
+                j += 1
+            if w > weight_threshold or (span > 0.0 and group < ray_group_start[ray + 1]):
+                gw += g.dot(load3(colours, group))
             sample_grad[s] = gw
             behind += w * gw
         a = (ray_rank[ray] - 1) * AFFINE_WIDTH

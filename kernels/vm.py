@@ -277,7 +277,7 @@ def appearance_products(
     block: ti.i32,
     group_ray: i32_1d,
     group_start: i32_1d,
-    group_weight: f32_1d,
+    group_kept: f32_1d,
     kept_t: f32_1d,
     kept_weight: f32_1d,
     ray_o: f32_1d,
@@ -312,7 +312,7 @@ def appearance_products(
                 d = load3(ray_d, ray)
                 for j in range(group_start[g], group_start[g + 1]):
                     low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
-                    share = kept_weight[j] / group_weight[g]
+                    share = kept_weight[j] / group_kept[g]
                     p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
                 p *= lane_mask(components, chunk)
             store16(products, g * width + column * CHUNK, p)
@@ -516,7 +516,7 @@ def appearance_backward(
     n_parts: ti.i32,
     group_ray: i32_1d,
     group_start: i32_1d,
-    group_weight: f32_1d,
+    group_kept: f32_1d,
     kept_t: f32_1d,
     kept_weight: f32_1d,
     ray_o: f32_1d,
@@ -557,7 +557,7 @@ def appearance_backward(
                 along = 0.0
                 if below:
                     low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
-                    q = whole * (kept_weight[j] / group_weight[group])
+                    q = whole * (kept_weight[j] / group_kept[group])
                     scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
                     scatter_line(q, column % 3, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
                     if use_slope == 1:
@@ -587,7 +587,7 @@ def appearance_backward(
                     along = 0.0
                     if below:
                         low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
-                        q = whole * (kept_weight[j] / group_weight[group])
+                        q = whole * (kept_weight[j] / group_kept[group])
                         if both or part == 0:
                             scatter_plane(
                                 q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
@@ -685,7 +685,7 @@ def appearance_origin_gradient(
     ray_rank: i32_1d,
     ray_group_start: i32_1d,
     group_start: i32_1d,
-    group_weight: f32_1d,
+    group_kept: f32_1d,
     kept_t: f32_1d,
     kept_weight: f32_1d,
     grad_products: f32_1d,
@@ -715,7 +715,7 @@ def appearance_origin_gradient(
                     by_x += product_slope(
                         planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
                     )
-                by_x *= kept_weight[j] / group_weight[g]
+                by_x *= kept_weight[j] / group_kept[g]
                 if contracted == 1:
                     by_x = pull_back(o + d * t, by_x)
                 by_o += by_x

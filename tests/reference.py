@@ -298,17 +298,23 @@ def composite(
     return Composited(weight, rgb, depth, opacity)
 
 
-def groups(ray: torch.Tensor, t: torch.Tensor, span: float) -> torch.Tensor:
-    """Number of the group of each sample, front to back: a group ends ``span`` behind its first sample."""
-    result: list[int] = []
-    first = 0
+def groups(ray: torch.Tensor, t: torch.Tensor, kept: torch.Tensor, span: float) -> torch.Tensor:
+    """The group of each sample, -1 where its ray has none: a group ends ``span`` behind the first of its kept samples,
+    and samples that are not kept go to the group before them, or else to the first of their ray."""
+    result, n_groups, first = [-1] * len(t), 0, None
     for i in range(len(t)):
-        if i == 0 or int(ray[i]) != int(ray[first]) or float(t[i] - t[first]) > span:
-            first = i
-            result.append(result[-1] + 1 if result else 0)
-        else:
-            result.append(result[-1])
-    return torch.tensor(result)
+        if first is not None and int(ray[i]) != int(ray[first]):
+            first = None
+        if kept[i] and (first is None or float(t[i] - t[first]) > span):
+            if first is None:
+                for back in range(i - 1, -1, -1):
+                    if int(ray[back]) != int(ray[i]):
+                        break
+                    result[back] = n_groups
+            first, n_groups = i, n_groups + 1
+        if first is not None:
+            result[i] = n_groups - 1
+    return torch.tensor(result, dtype=torch.long)
 
 
 def render_samples(
@@ -338,12 +344,15 @@ def render_samples(
     colour = torch.zeros(len(t), 3, dtype=t.dtype)
     if kept.any():
         features = appearance(f, points[kept], ranks[index][kept])
-        group = groups(index[kept], (t if along is None else along)[kept], span)
-        share = weight[kept] / torch.zeros(int(group[-1]) + 1, dtype=t.dtype).index_add(0, group, weight[kept])[group]
-        mean = torch.zeros(int(group[-1]) + 1, features.shape[1], dtype=t.dtype)
-        mean = mean.index_add(0, group, features * share[:, None])[group]
-        colour = colour.index_put((kept.nonzero()[:, 0],), decode(f, mean, directions[index][kept]))
-    return composite(weight, colour, t, ray, len(origins), background, threshold)
+        group = groups(index, t if along is None else along, kept, span)
+        sums = torch.zeros(int(group.max()) + 1, 1 + features.shape[1], dtype=t.dtype)
+        weighted = weight[kept, None] * torch.cat([torch.ones_like(features[:, :1]), features], 1)
+        sums = sums.index_add(0, group[kept], weighted)
+        first = torch.tensor([int((group == g).nonzero()[0]) for g in range(len(sums))])
+        of_group = decode(f, sums[:, 1:] / sums[:, :1], directions[index[first]])
+        coloured = (group >= 0) & (kept | (span > 0))
+        colour = colour.index_put((coloured.nonzero()[:, 0],), of_group[group[coloured]])
+    return composite(weight, colour, t, ray, len(origins), background, 0.0 if span > 0 else threshold)
 
 
 # --- losses and updates

@@ -56,10 +56,11 @@ class Traced:
         kept, groups = max(self.kept_start[-1], 1), max(self.ray_group_start[-1], 1)
         self.kept_t, self.kept_weight = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
         self.group_ray, self.group_start = np.zeros(groups, np.int32), np.zeros(groups + 1, np.int32)
-        self.group_weight = np.zeros(groups, np.float32)
+        self.group_kept, self.group_weight = np.zeros(groups, np.float32), np.zeros(groups, np.float32)
         composite.collect_kept(
             n, s.start, self.used, s.t, self.weight, self.threshold, s.t, self.span, self.kept_start,
-            self.ray_group_start, self.kept_t, self.kept_weight, self.group_ray, self.group_start, self.group_weight,
+            self.ray_group_start, self.kept_t, self.kept_weight, self.group_ray, self.group_start, self.group_kept,
+            self.group_weight,
         )  # fmt: skip
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:
@@ -83,7 +84,7 @@ class Traced:
         composite.colour_gradients(n_groups, self.group_ray, self.group_weight, grad_pixel.ravel(), grad_colours)
         composite.composite_backward(
             n, s.ranks, s.start, self.used, self.kept_start, self.ray_group_start, self.group_start,
-            np.full(1, np.nan, np.float32), 0, s.t, self.feature, self.weight,
+            np.full(1, np.nan, np.float32), 0.0, s.t, self.feature, self.weight,
             colours.ravel(), self.field.affine, self.shift, self.softplus, self.delta_scaled, self.threshold,
             march.vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, sample_grad, ray_affine,
         )  # fmt: skip
@@ -165,6 +166,21 @@ def test_samples_within_the_span_of_a_groups_first_share_one_colour(arenas):
         expected = [weights[0] + 3 / 32 * 0.2, weights[1] + 3 / 32 * 0.9, 3 / 32 * 0.6]
         assert pixel[1] == pytest.approx(expected, abs=2e-6)
     assert Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=10.0).group_weight == pytest.approx([29 / 32])
+
+
+def test_a_sample_that_is_not_kept_takes_the_colour_of_the_group_before_it_or_of_the_first(arenas):
+    # Weights 3/4, 1/8, 1/32; a threshold of 1/16 leaves the last out of the mean, not out of what the colour covers.
+    samples, _ = samples_on_the_ramp()
+    traced = Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=0.3, threshold=1 / 16)
+    assert traced.group_start.tolist() == [0, 1, 2]
+    assert traced.group_kept == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
+    assert traced.group_weight == pytest.approx([3 / 4, 5 / 32], abs=2e-6)
+    # From behind: densities ln(4/3), ln 2, ln 4 give weights 1/4, 3/4 1/2, 3/8 3/4; only the second is above 0.3.
+    samples.origins[1, 0], samples.directions[1, 0] = 0.0, 1.0
+    samples.t[:] = np.log([4 / 3, 2, 4]) / 2
+    traced = Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=0.3, threshold=0.3)
+    assert traced.group_kept == pytest.approx([3 / 8], abs=2e-6)
+    assert traced.group_weight == pytest.approx([1 / 4 + 3 / 8 + 9 / 32], abs=2e-6)
 
 
 def test_what_a_weight_does_to_the_mean_of_its_group_is_that_computed_by_hand(cpu):

@@ -114,7 +114,7 @@ class Pipeline:
             self._group_room = max(n, self._group_room * 5 // 4, 256)
             room = self._group_room
             self.group_ray, self.group_start = buffers.array(room, np.int32), buffers.array(room + 1, np.int32)
-            self.group_weight = buffers.array(room)
+            self.group_kept, self.group_weight = buffers.array(room), buffers.array(room)
             self.raw, self.features = buffers.array(N_FEATURES * room), buffers.array(N_FEATURES * room)
             self.grad_features = buffers.array(N_FEATURES * room)
             self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
@@ -133,7 +133,7 @@ class Pipeline:
         """Bytes of the arrays held."""
         per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
         total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 4 * self._sample_room
-        total += 2 * self._kept_room + (3 + 3 * N_FEATURES + 6) * self._group_room
+        total += 2 * self._kept_room + (4 + 3 * N_FEATURES + 6) * self._group_room
         return 4 * (total + self._product_room + self._slope_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ class Pipeline:
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
         self.march(n_rays, jitter)
         self._reserve_samples(self.n_samples)
-        span = config.colour_span * field.voxel
+        self._span = config.colour_span * field.voxel
         if self.space.contracted:
             march.gather(n_rays, self.n_steps, self.ray_samples, self.ray_start, self.sample_t, self.sample_along)
         else:
@@ -169,7 +169,7 @@ class Pipeline:
             n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
             field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
-            config.stop_transmittance, config.weight_threshold, self.sample_along, span, self.sample_feature,
+            config.stop_transmittance, config.weight_threshold, self.sample_along, self._span, self.sample_feature,
             self.sample_weight, self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity, self.ray_depth,
         )  # fmt: skip
         march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
@@ -179,8 +179,8 @@ class Pipeline:
         self._reserve_kept(width)
         composite.collect_kept(
             n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold,
-            self.sample_along, span, self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
-            self.group_ray, self.group_start, self.group_weight,
+            self.sample_along, self._span, self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
+            self.group_ray, self.group_start, self.group_kept, self.group_weight,
         )  # fmt: skip
         if self.n_groups:
             self._appearance(width)
@@ -226,7 +226,7 @@ class Pipeline:
     def _appearance(self, width: int) -> None:
         field, n = self.field, self.n_groups
         vm.appearance_products(
-            n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_weight,
+            n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_kept,
             self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
@@ -262,7 +262,7 @@ class Pipeline:
             buffers.write(gradients.basis, np.zeros(gradients.basis.shape[0], np.float32))
         composite.composite_backward(
             self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.ray_kept_start, self.ray_group_start,
-            self.group_start, self.kept_slope, self._shared, self.sample_t, self.sample_feature, self.sample_weight,
+            self.group_start, self.kept_slope, self._span, self.sample_t, self.sample_feature, self.sample_weight,
             self.colours, field.affine, field.config.density_shift, field.use_softplus,
             self.step * field.config.distance_scale, config.weight_threshold, self.background,
             self.grad_pixel, self.grad_opacity, self.grad_depth, self.sample_grad, self.ray_grad_affine,
@@ -276,11 +276,6 @@ class Pipeline:
         if field.config.rank_affine:
             composite.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
 
-    @property
-    def _shared(self) -> int:
-        """1 if some samples share a colour, so that weights act on it."""
-        return int(self.n_groups < self.n_kept)
-
     def _colours_backward(self, gradients: Gradients) -> None:
         """From pixels through colours to the appearance factors."""
         field, n = self.field, self.n_groups
@@ -293,17 +288,18 @@ class Pipeline:
                 n, self.group_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
             )
         self._basis_backward(gradients)
-        if self._shared:
+        shared = int(self._span > 0)
+        if shared:
             self._reserve_slopes()
         vm.appearance_backward(
             n, self.n_kept, self.chunks, *self._shares(3 * self.chunks), self.group_ray, self.group_start,
-            self.group_weight, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
+            self.group_kept, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
             field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
-            *field.geometry(field.appearance), self._shared, self.kept_slope, not self._on_cpu,
+            *field.geometry(field.appearance), shared, self.kept_slope, not self._on_cpu,
         )  # fmt: skip
-        if self._shared:
+        if shared:
             composite.mean_gradients(
-                n, self.n_kept, 3 * self.chunks, self.group_start, self.group_weight, self.kept_weight, self.kept_slope
+                n, self.n_kept, 3 * self.chunks, self.group_start, self.group_kept, self.kept_weight, self.kept_slope
             )
 
     def origin_gradient(self, grad_o) -> None:
@@ -321,7 +317,7 @@ class Pipeline:
         if self.n_groups:
             vm.appearance_origin_gradient(
                 self.n_rays, self.chunks, *self.space.arguments, self.ray_rank, self.ray_group_start,
-                self.group_start, self.group_weight, self.kept_t, self.kept_weight, self.products,
+                self.group_start, self.group_kept, self.kept_t, self.kept_weight, self.products,
                 field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
                 grad_o, grad_d,
             )  # fmt: skip
