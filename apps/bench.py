@@ -23,8 +23,8 @@ from benchmarks import machine, parts, processes, workload
 from benchmarks.report import Report
 from tslim import cli
 
-Part = Literal["step", "twin", "render", "growth", "startup", "stalls", "memory"]
-EVERY_PART: tuple[Part, ...] = ("step", "twin", "render", "growth", "startup", "stalls", "memory")
+Part = Literal["step", "twin", "render", "growth", "startup", "stalls", "preview", "memory"]
+EVERY_PART: tuple[Part, ...] = ("step", "twin", "render", "growth", "startup", "stalls", "preview", "memory")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def main(options: Options) -> None:
             parts.render(load, report, options.rounds)
         if "growth" in options.only:
             parts.growth(load, report, options.steps, options.plot)
-    for name in ("startup", "stalls", "memory"):
+    for name in ("startup", "stalls", "preview", "memory"):
         if name in options.only:
             getattr(processes, name)(report)
     if options.json is not None:

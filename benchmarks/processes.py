@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,40 @@ result = {"predicted MB": predicted / 1e6, "peak MB": int(peak.split()[1]) * 102
 """
 
 
+_PREVIEW = """
+import dataclasses, tempfile, time
+from pathlib import Path
+import tslim
+tslim.init("cpu")
+scene = tslim.builtin_scene(size=200, train=60, test=4)
+settings = dataclasses.replace(tslim.presets.demo(), steps=10**6)
+trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+run = trainer.run()
+def steps_per_second(preview, seconds=%(seconds)d):
+    began, n = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        event = next(run)
+        if preview is not None:
+            preview.show(event)
+        n += isinstance(event, tslim.Stepped)
+    return n / (time.perf_counter() - began)
+while trainer.step < %(warm)d:
+    next(run)
+trainer.config = dataclasses.replace(trainer.config, lr_factors=1e-12, lr_network=1e-12, lr_affine=1e-12)
+without, beside, place = [], [], ""
+for _ in range(3):
+    without.append(steps_per_second(None))
+    with tslim.Preview.open_if_possible() as preview:
+        preview.look_at(trainer.field, scene, folder=Path(tempfile.mkdtemp()), trains=True)
+        steps_per_second(preview, 6)  # until the window is up
+        beside.append(steps_per_second(preview))
+        place = "a window" if preview.is_open else "preview.png"
+without.append(steps_per_second(None))
+result = {"shown in": place, "steps/s alone": sum(without) / 4, "steps/s with preview": sum(beside) / 3,
+          "taken": 1 - sum(beside) / 3 / (sum(without) / 4)}
+"""
+
+
 def _run(code: str, **environment: str) -> dict[str, Any]:
     """Runs code that leaves a dictionary in ``result``."""
     script = code + "\nimport json\nprint('RESULT' + json.dumps(result))\n"
@@ -107,6 +142,28 @@ def stalls(report: Report) -> None:
     code = _STALLS % {"steps": 160, "grow": (60, 90, 120, 140), "occupancy": (60, 100)}
     result = _run(code)
     report.table("stalls", "Longest stall (goal: at most 0.5 s)", [{"cause": k, "s": v} for k, v in result.items()])
+
+
+def preview(report: Report) -> None:
+    """Training with and without the preview, in turn, on the display that there is or on a virtual one."""
+    environment, server = {}, None
+    if not os.environ.get("DISPLAY") and shutil.which("Xvfb"):
+        read, write = os.pipe()
+        server = subprocess.Popen(
+            ["Xvfb", "-displayfd", str(write), "-screen", "0", "1400x900x24"],
+            pass_fds=[write],
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(write)
+        with os.fdopen(read) as numbers:
+            environment["DISPLAY"] = f":{numbers.readline().strip()}"
+    try:
+        result = _run(_PREVIEW % {"warm": 200, "seconds": 10}, **environment)
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(timeout=10)
+    report.table("preview_cost", "What the preview takes of training (goal: 10 %)", [result])
 
 
 def memory(report: Report) -> None:

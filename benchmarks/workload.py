@@ -25,12 +25,15 @@ class Workload:
     field: Any
     settings: Any
 
-    def at(self, side: int, rank: int | None = None, rays: int = 4096) -> Any:
-        """A trainer on a grid of about side³, whose steps change nothing but do all the work."""
+    def at(self, side: int, rank: int | None = None, rays: int = 4096, *, sampling: str = "paper") -> Any:
+        """A trainer on a grid of about side³, whose steps change nothing but do all the work.
+
+        ``sampling`` names the preset whose steps along a ray, thresholds and shared colours it takes.
+        """
         field = self.field
         if round(np.prod(field.grid) ** (1 / 3)) != side:
             field.grow(side)
-        settings = dataclasses.replace(self.settings, batch_rays=rays)
+        settings = dataclasses.replace(self.settings, batch_rays=rays, **sampling_of(sampling))
         trainer = tslim.Trainer(field, self.scene, settings)
         trainer.schedule.rank = rank or field.max_rank
         trainer.l1 = settings.l1_rest
@@ -40,6 +43,12 @@ class Workload:
         """A test camera (of the orbit if there is none) at size × size or as near as its shape allows."""
         cameras = self.scene.test.cameras if len(self.scene.test) else self.scene.orbit(8)
         return cameras.scaled(size / int(cameras.sizes[0, 0]))
+
+
+def sampling_of(preset: str) -> dict[str, float]:
+    """How a preset samples its rays, as settings of ``TrainConfig``."""
+    settings = tslim.presets.PRESETS[preset]()
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(tslim.MarchConfig)}
 
 
 def prepare(
@@ -137,6 +146,6 @@ def image_rays(cameras: Any, chunk: int, every: int) -> list[tuple[torch.Tensor,
     return list(zip(origins.split(chunk), directions.split(chunk), strict=True))[::every]
 
 
-def renderer(workload: Workload) -> Renderer:
-    """For many images of the workload's field."""
-    return Renderer(workload.field)
+def renderer(workload: Workload, sampling: str = "paper") -> Renderer:
+    """For many images of the workload's field, sampled as a preset does."""
+    return Renderer(workload.field, config=tslim.MarchConfig(**sampling_of(sampling)))
