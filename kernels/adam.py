@@ -3,7 +3,8 @@
     g += l1 sign(p);   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g²;   p -= lr (m / c1) / (sqrt(v / c2) + eps)
 
 with c1 = 1 - b1^n, c2 = 1 - b2^n after n steps. Gradients are zeroed where they were used. Components at and above the
-active rank are neither read nor written.
+active rank are neither read nor written. With ``lazy`` = 1, neither are elements of 16 components without a gradient:
+most of a large grid, which Adam otherwise moves on by what is left in m.
 """
 
 import taichi as ti
@@ -20,6 +21,7 @@ def adam_chunk(
     m: ti.template(),
     v: ti.template(),
     at: ti.i32,
+    grad: vec16,
     low_mask: vec16,
     l1: ti.f32,
     lr: ti.f32,
@@ -29,9 +31,8 @@ def adam_chunk(
     correction2: ti.f32,
     eps: ti.f32,
 ):
-    """One element of 16 components; ``low_mask`` is 1 for the lanes to update."""
+    """One element of 16 components with the gradient ``grad``; ``low_mask`` is 1 for the lanes to update."""
     x = p[at]
-    grad = g[at]
     for lane in ti.static(range(CHUNK)):
         sign = ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
         grad[lane] = (grad[lane] + l1 * sign) * low_mask[lane]
@@ -66,6 +67,7 @@ def adam_arena(
     end_component: ti.i32,
     l1_planes: vec3,
     l1_lines: vec3,
+    lazy: ti.i32,
     lr: ti.f32,
     beta1: ti.f32,
     beta2: ti.f32,
@@ -75,7 +77,7 @@ def adam_arena(
 ):
     """One Adam step over components first_component .. end_component - 1 of all planes and lines.
 
-    l1_planes, l1_lines: weight of the L1 norm of each mode's texels, already divided by their number.
+    l1_planes, l1_lines: weight of the L1 norm of each mode's texels, already divided by their number. lazy: see above.
     correction1 = 1 / (1 - beta1^n), correction2 = 1 / (1 - beta2^n).
     """
     plane_texels = grid[0] * grid[1] + grid[0] * grid[2] + grid[1] * grid[2]
@@ -94,20 +96,26 @@ def adam_arena(
                 l1 = l1_lines[1]
             elif m == 2:
                 l1 = l1_lines[2]
-            adam_chunk(
-                lines, grad_lines, m_lines, v_lines, line_base + chunk * g_w + rest,
-                mask, l1, lr, beta1, beta2, correction1, correction2, eps,
-            )  # fmt: skip
+            at = line_base + chunk * g_w + rest
+            grad = grad_lines[at]
+            if lazy == 0 or ti.abs(grad).max() > 0.0:
+                adam_chunk(
+                    lines, grad_lines, m_lines, v_lines, at, grad, mask, l1,
+                    lr, beta1, beta2, correction1, correction2, eps,
+                )  # fmt: skip
         else:
             l1 = l1_planes[0]
             if m == 1:
                 l1 = l1_planes[1]
             elif m == 2:
                 l1 = l1_planes[2]
-            adam_chunk(
-                planes, grad_planes, m_planes, v_planes, plane_base + chunk * area + rest,
-                mask, l1, lr, beta1, beta2, correction1, correction2, eps,
-            )  # fmt: skip
+            at = plane_base + chunk * area + rest
+            grad = grad_planes[at]
+            if lazy == 0 or ti.abs(grad).max() > 0.0:
+                adam_chunk(
+                    planes, grad_planes, m_planes, v_planes, at, grad, mask, l1,
+                    lr, beta1, beta2, correction1, correction2, eps,
+                )  # fmt: skip
 
 
 @ti.kernel

@@ -35,7 +35,7 @@ def corrections(step: int) -> tuple[float, float]:
     return 1 / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
 
 
-def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3) -> None:
+def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3, lazy=0) -> None:
     from kernels import adam
     from kernels.march import ivec3, vec3
 
@@ -43,7 +43,7 @@ def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(
     adam.adam_arena(
         a.appearance_planes, a.grad_appearance_planes, moments.m_planes, moments.v_planes, a.appearance_lines,
         a.grad_appearance_lines, moments.m_lines, moments.v_lines, ivec3(*GRID), field.appearance_chunks, first, end,
-        vec3(*l1_planes), vec3(*l1_lines), LR, *BETAS, *corrections(step), EPSILON,
+        vec3(*l1_planes), vec3(*l1_lines), lazy, LR, *BETAS, *corrections(step), EPSILON,
     )  # fmt: skip
 
 
@@ -96,6 +96,30 @@ def test_one_step_from_rest_moves_each_entry_by_the_learning_rate(arenas, moment
     planes, lines = field.read("", "appearance")
     assert planes[1] - state.appearance_planes[1] == pytest.approx(-LR, rel=1e-4)
     assert lines[2] - state.appearance_lines[2] == pytest.approx(LR, rel=1e-4)
+
+
+def test_a_lazy_step_leaves_texels_without_a_gradient_and_treats_the_others_as_ever(arenas, moments):
+    rng = np.random.default_rng(5)
+    state = device_field.random_state(rng)
+    everywhere = [
+        rng.normal(size=a.shape).astype(np.float32) for a in (*state.appearance_planes, *state.appearance_lines)
+    ]
+    seen = [rng.random(a.shape[1:]) < 0.5 for a in everywhere]
+    results = []
+    for lazy in (0, 1):
+        field = DeviceField(state, arenas)
+        for arena in vars(moments).values():
+            arena.fill(0)
+        for step, gradients in ((1, everywhere), (2, [g * s for g, s in zip(everywhere, seen, strict=True)])):
+            set_gradients(field, gradients[:3], gradients[3:])
+            adam_step(field, moments, step, 0, 39, lazy=lazy)
+            planes, lines = field.read("", "appearance")
+            results.append([*planes, *lines])
+    dense, lazy = results[1], results[3]
+    for after_one, both, ours, where in zip(results[2], dense, lazy, seen, strict=True):
+        assert ours[:, where].tobytes() == both[:, where].tobytes()
+        assert ours[:, ~where].tobytes() == after_one[:, ~where].tobytes()
+        assert (both[:, ~where] != after_one[:, ~where]).mean() > 0.9, "momentum moves them otherwise"
 
 
 def test_gradients_are_zero_after_they_were_used(arenas, moments):

@@ -87,6 +87,8 @@ class TrainConfig:
     """learning rates fall by this factor over the run"""
     lr_affine: float = 5e-3
     """learning rate of the scales and shifts per rank"""
+    lazy_adam: bool = False
+    """leave texels that a batch gave no gradient as they are; Adam would move them on by their momentum"""
     lr_reset_on_grow: bool = True
     """learning rates start again when the grid grows"""
     grid_start: int = 128

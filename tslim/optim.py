@@ -78,13 +78,14 @@ class Optimizer:
         lr_network: float,
         lr_affine: float,
         l1_density: float = 0.0,
+        lazy: bool = False,
         first_rank: int = 0,
     ) -> None:
         """One Adam step over ranks ``first_rank + 1 .. rank``; the others are neither read nor written.
 
         Basis, decoder and scales are shared and always take part. Gradients are zeroed, those of left-out active ranks
-        as well. ``l1_density`` weighs the L1 norm of the density factors: the sum
-        over modes of the mean of |plane| and of |line|, over all components that there is room for.
+        as well. ``l1_density`` weighs the L1 norm of the density factors: the sum over modes of the mean of |plane| and
+        of |line|, over all components that there is room for. ``lazy`` leaves texels without a gradient as they are.
         """
         self.count += 1
         rates = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
@@ -99,7 +100,7 @@ class Optimizer:
             adam.adam_arena(
                 factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
                 list(factors.grid), factors.chunks, per_rank * first_rank, per_rank * rank, l1_planes, l1_lines,
-                lr_factors, *rates,
+                int(lazy and not any(l1_planes)), lr_factors, *rates,
             )  # fmt: skip
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]

@@ -174,6 +174,7 @@ class Trainer:
         self.optimizer.step(
             last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
             lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
+            lazy=settings.lazy_adam,
         )  # fmt: skip
         if settings.batch_decoded:
             fitting = settings.batch_decoded * n // max(pipeline.n_kept, 1)
