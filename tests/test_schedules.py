@@ -117,8 +117,31 @@ def test_staged_goes_to_the_fields_own_rank_and_never_beyond():
     assert max(ranks_after(staged(40), [None] * 100)) == 40
 
 
+def test_staged_draws_prefix_rays_from_every_rank_below_the_active_one_small_ones_more_often():
+    schedule = staged(prefix_share=0.5, prefix_power=1.0)
+    schedule.rank = 5
+    ranks = schedule.ray_ranks(0, 100_000, np.random.default_rng(0))
+    counts = np.bincount(ranks, minlength=6)
+    assert len(counts) == 6 and counts[0] == 0 and counts[5] == 50_000
+    # In proportion to 1, 1/2, 1/3, 1/4, together 25/12: 24000, 12000, 8000 and 6000, standard deviations below 130.
+    np.testing.assert_allclose(counts[1:5], [24_000, 12_000, 8000, 6000], atol=600)
+
+
+def test_few_ranks_stand_for_many_when_empty_space_is_measured_and_the_active_one_always_does():
+    schedule = staged()
+    assert schedule.emptied(0) == [1, 2]
+    schedule.rank = 16
+    assert schedule.emptied(90) == [1, 2, 3, 5, 8, 12, 16]
+    assert train().emptied(0) == [1]
+    few = staged(anchors=(8, 4, 30))
+    few.rank = 16
+    assert few.emptied(90) == [4, 8, 16]
+
+
 def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank():
-    schedule = staged(stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12))
+    schedule = staged(
+        stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12), prefix_power=0.0
+    )  # fmt: skip
     assert schedule.rank == 16
     schedule.rank = 8
     ranks = schedule.ray_ranks(0, 30_000, np.random.default_rng(0))
@@ -129,8 +152,9 @@ def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank(
 
 
 def test_staged_asks_for_no_prefix_rays_where_no_anchor_is_smaller():
-    schedule = staged(stage_ranks=(1, 16), stage_starts=(0.0, 0.5))
-    assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [1] * 50
+    schedule = staged(stage_ranks=(3, 16), stage_starts=(0.0, 0.5), anchors=(4, 8))
+    assert schedule.rank == 3 and staged(stage_ranks=(1, 16), stage_starts=(0.0, 0.5)).prefixes(0)[1] == ()
+    assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [3] * 50
 
 
 def bounded(**options):
@@ -170,7 +194,7 @@ def test_bounded_draws_the_same_prefix_rays_as_staged():
     one, other = bounded(), staged(stage_ranks=(2, 4, 16), stage_starts=(0.0, 0.2, 0.6))
     one.rank = other.rank = 4
     rays = [s.ray_ranks(30, 999, np.random.default_rng(5)).tolist() for s in (one, other)]
-    assert rays[0] == rays[1] and set(rays[0]) == {1, 2, 4}
+    assert rays[0] == rays[1] and set(rays[0]) == {1, 2, 3, 4}
 
 
 def test_linear_adds_ranks_evenly_over_its_share_of_the_run_and_never_trains_prefixes():

@@ -54,8 +54,12 @@ class ScheduleConfig:
     """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.4
     """staged, bounded: share of the rays that are rendered at a prefix"""
-    anchors: tuple[int, ...] = (1, 2, 4, 8, 12)
-    """staged, bounded: ranks that prefix rays are drawn from, where below the active rank"""
+    prefix_weight: float = 1.0
+    """staged, bounded, all_prefixes: weight of a prefix ray's error beside that of a ray at the active rank"""
+    anchors: tuple[int, ...] = ()
+    """staged, bounded: ranks that prefix rays are drawn from, where below the active one; all if none is named"""
+    prefix_power: float = 0.75
+    """staged, bounded: rank r is drawn in proportion to 1 / r^power: smaller ranks more often, 0 gives all the same"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     linear_share: float = 0.5
@@ -192,7 +196,7 @@ _ABOVE_ZERO = (
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "seed", "occupancy_threshold", "field.feature_encoding", "field.direction_encoding", "field.init_scale",
-    "schedule.upsilon", "schedule.eta",
+    "schedule.upsilon", "schedule.eta", "schedule.prefix_weight", "schedule.prefix_power",
 )  # fmt: skip
 
 

@@ -46,6 +46,17 @@ class Schedule:
         """Share of the rays of step ``step`` to render at a prefix, and the ranks to draw from (below the active)."""
         return 0.0, ()
 
+    def emptied(self, step: int) -> list[int]:
+        """Ranks at which space has to be empty to count as empty, rising: the active one and its trained prefixes.
+
+        Of many prefixes each is at least half as high again as the one before: between them little is different.
+        """
+        kept: list[int] = []
+        for rank in sorted(self.prefixes(step)[1]):
+            if not kept or rank >= 1.5 * kept[-1]:
+                kept.append(rank)
+        return [*kept, self.rank]
+
     def learning(self, step: int) -> tuple[int, int]:
         """Which ranks step ``step`` changes: (first, last) for ranks first + 1 .. last. All active ones, usually."""
         return 0, self.rank
@@ -56,7 +67,8 @@ class Schedule:
         share, choices = self.prefixes(step)
         if choices:
             n_prefix = round(share * n)
-            ranks[:n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix)
+            often = np.asarray(choices, np.float64) ** -self.config.prefix_power
+            ranks[:n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix, p=often / often.sum())
         return ranks
 
     def state(self) -> dict[str, Any]:
@@ -106,8 +118,8 @@ class Staged(Schedule):
     """Growth in stages, with prefix rays that keep what earlier stages reached.
 
     The rank starts at ``stage_ranks[0]`` and becomes ``stage_ranks[i]`` at share ``stage_starts[i]`` of the run (the
-    last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes drawn from
-    ``anchors``, so that smaller models stay good while later ranks arrive.
+    last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes, smaller ones
+    more often, so that every smaller model stays good while later ranks arrive.
     """
 
     def first_rank(self) -> int:
@@ -131,8 +143,9 @@ class Staged(Schedule):
         return f"stage begins at {100 * (step + 1) / self.steps:.0f} % of training"
 
     def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
-        """The configured share, over the anchors below the active rank."""
-        return self.config.prefix_share, tuple(r for r in self.config.anchors if r < self.rank)
+        """The configured share, over the anchors below the active rank, or all ranks below it."""
+        below = range(1, self.rank)
+        return self.config.prefix_share, tuple(r for r in self.config.anchors or below if r in below)
 
 
 class Bounded(Staged):
