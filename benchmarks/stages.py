@@ -129,7 +129,7 @@ class Stopwatch:
 @contextmanager
 def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
     """While open, every stage of the trainer's steps is timed."""
-    from kernels import composite, march, vm
+    from kernels import appearance, composite, density, march
 
     pipeline, watch = trainer.pipeline, Stopwatch()
     targets = [
@@ -145,10 +145,10 @@ def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
         (composite, "colour_gradients", "composite adjoint"),
         (composite, "mean_gradients", "composite adjoint"),
         (composite, "composite_backward", "composite adjoint"),
-        (vm, "density_backward", "density adjoint"),
+        (density, "density_backward", "density adjoint"),
         (trainer.field.decoder, "backward", "decode adjoint"),
         (pipeline, "_basis_backward", "appearance adjoint"),
-        (vm, "appearance_backward", "appearance adjoint"),
+        (appearance, "appearance_backward", "appearance adjoint"),
         (trainer.optimizer, "step", "update"),
     ]
     kept = []

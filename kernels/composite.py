@@ -22,10 +22,11 @@ mean the weight of a kept sample has one more effect,
 
 import taichi as ti
 
+from kernels.density import activate, activate_slope, density_feature, exp_minus
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
-from kernels.vm import AFFINE_WIDTH, activate, activate_slope, density_feature, exp_minus
+from kernels.vm import AFFINE_WIDTH
 
 
 @ti.kernel
@@ -64,7 +65,7 @@ def trace_density(
     delta_scaled = s delta; sample_along: how far along the ray a sample lies, in the units of span (sample_t, but where
     space is contracted). Out, for the first ray_used[i] samples of ray i: sample_feature, sample_weight; and per ray
     the numbers of kept samples and of their groups, the opacity and the depth (sum of w t).
-    Adjoint: ``composite_backward`` and ``vm.density_backward``.
+    Adjoint: ``composite_backward`` and ``density.density_backward``.
     """
     for ray in range(n_rays):
         o = load3(ray_o, ray)
@@ -235,8 +236,8 @@ def mean_gradients(
 ):
     """kept_slope[:n_kept] = dL/dP . (p - P) / K of each kept sample, what its weight does to the mean of its group.
 
-    In: kept_slope (n_columns, n_kept), dL/dP . p of each chunk and mode (``vm.appearance_backward``). Its first row
-    takes the result.
+    In: kept_slope (n_columns, n_kept), dL/dP . p of each chunk and mode (``appearance.appearance_backward``). Its first
+    row takes the result.
     """
     for g in range(n_groups):
         mean = 0.0

@@ -7,9 +7,10 @@ the live vertices (as the public code looks its mask up) is above zero.
 
 import taichi as ti
 
+from kernels.density import activate, density_feature
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
-from kernels.vm import AFFINE_WIDTH, activate, density_feature, in_box
+from kernels.vm import AFFINE_WIDTH, in_box
 
 
 @ti.func

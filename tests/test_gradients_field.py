@@ -41,14 +41,14 @@ def clamp_to_box(points: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("activation", ["softplus", "relu"])
 @pytest.mark.parametrize("affine", [True, False])
 def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, activation, affine):
-    from kernels import vm
+    from kernels import density
 
     field = make(arenas, affine=affine)
     points = samples.points
     ranks = samples.ranks[samples.ray]
     sigma = np.full(len(points), np.nan, np.float32)
     flat = np.ascontiguousarray(points.numpy(), dtype=np.float32).ravel()
-    vm.density_at(
+    density.density_at(
         len(points), flat, ranks, arenas.density_planes, arenas.density_lines, field.affine, *field.where,
         field.density_chunks, -0.5, int(activation == "softplus"), sigma,
     )  # fmt: skip
@@ -71,11 +71,11 @@ def each_alone(samples) -> tuple[np.ndarray, ...]:
 
 
 def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
-    from kernels import vm
+    from kernels import appearance
 
     n = len(samples.t)
     products = np.full(n * 48 * n_chunks, np.nan, np.float32)
-    vm.appearance_products(
+    appearance.appearance_products(
         n, n_chunks, 100, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
         field.arenas.appearance_planes, field.arenas.appearance_lines, *field.where, field.appearance_chunks, products,
     )  # fmt: skip
@@ -121,10 +121,10 @@ def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_pa
 
 
 def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_chunks=1):
-    from kernels import vm
+    from kernels import density
 
     a = field.arenas
-    vm.density_backward(
+    density.density_backward(
         len(used), n_chunks, n_bands, n_parts, samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
         samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
         a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
@@ -133,13 +133,13 @@ def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_c
 
 @pytest.mark.parametrize(("n_bands", "n_parts"), [(1, 1), (3, 1), (2, 2), (1, 2)])
 def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_parts):
-    from kernels import vm
+    from kernels import appearance
 
     field = make(arenas)
     n, n_chunks = len(samples.t), 3
     upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
     slopes = np.zeros(1, np.float32)
-    vm.appearance_backward(
+    appearance.appearance_backward(
         n, n, n_chunks, n_bands, n_parts, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(),
         0, samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
         arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
@@ -168,7 +168,7 @@ def test_components_above_every_rays_rank_get_no_gradient_at_all(arenas):
 
 def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
     # The feature is linear in each plane and in each line, so that the difference quotient has no error but rounding.
-    from kernels import vm
+    from kernels import density
 
     rng = np.random.default_rng(5)
     field = make(arenas, affine=False)
@@ -182,7 +182,7 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
         feature = np.zeros(len(samples.t), np.float32)
         field.upload()
         # relu of a feature lifted far above zero is the feature itself.
-        vm.density_at(
+        density.density_at(
             len(samples.t), points, samples.ranks[samples.ray], arenas.density_planes, arenas.density_lines,
             field.affine, *field.where, field.density_chunks, 100.0, 0, feature,
         )  # fmt: skip
@@ -203,7 +203,7 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
 
 
 def test_the_feature_affine_and_its_adjoint_agree_with_the_twin(arenas, samples):
-    from kernels import vm
+    from kernels import appearance
 
     field = make(arenas)
     rng = np.random.default_rng(6)
@@ -211,8 +211,8 @@ def test_the_feature_affine_and_its_adjoint_agree_with_the_twin(arenas, samples)
     raw, upstream = (rng.normal(size=27 * n).astype(np.float32) for _ in range(2))
     features, grad = np.zeros_like(raw), upstream.copy()
     grad_affine = np.zeros(13 * 56, np.float32)
-    vm.feature_affine(n, samples.ray, samples.ranks, field.affine, raw, features)
-    vm.feature_affine_backward(n, samples.ray, samples.ranks, field.affine, raw, grad, grad_affine)
+    appearance.feature_affine(n, samples.ray, samples.ranks, field.affine, raw, features)
+    appearance.feature_affine_backward(n, samples.ray, samples.ranks, field.affine, raw, grad, grad_affine)
     x = torch.tensor(raw.reshape(n, 27)).double().requires_grad_()
     rows = torch.tensor(field.state.affine).double().requires_grad_()
     row = rows[point_ranks(samples) - 1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import arena, vm
+from kernels import arena, density
 from kernels import occupancy as occupancy_kernels
 from tslim import buffers, memory
 from tslim.config import FieldConfig
@@ -398,7 +398,7 @@ class Field:
         n = len(points)
         ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
         sigma = buffers.array(max(n, 1))
-        vm.density_at(
+        density.density_at(
             n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.planes, self.density.lines,
             self.affine, *self.geometry(self.density), self.config.density_shift, self.use_softplus, sigma,
         )  # fmt: skip

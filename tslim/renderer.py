@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels import composite, march, rays, vm
+from kernels import appearance, composite, density, march, rays
 from tslim import backend, blas, buffers
 from tslim.cameras import Cameras
 from tslim.errors import ConfigError
@@ -17,7 +17,7 @@ from tslim.field_state import N_FEATURES
 from tslim.ray_space import LONGEST, RaySpace
 
 PRODUCT_BLOCK = 64
-"""Samples that a CPU task of ``vm.appearance_products`` takes."""
+"""Samples that a CPU task of ``appearance.appearance_products`` takes."""
 CHUNK_RAYS = 16384
 """Rays that are rendered together: enough to amortise launches, few enough to stay near the cache."""
 
@@ -225,7 +225,7 @@ class Pipeline:
 
     def _appearance(self, width: int) -> None:
         field, n = self.field, self.n_groups
-        vm.appearance_products(
+        appearance.appearance_products(
             n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_kept,
             self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
@@ -235,9 +235,9 @@ class Pipeline:
             products, basis = self._matrices(width)
             blas.product(products, basis, raw[: n * N_FEATURES].reshape(n, N_FEATURES))
         else:
-            vm.basis_features(n, width, self.products, field.basis, raw)
+            appearance.basis_features(n, width, self.products, field.basis, raw)
         if field.config.rank_affine:
-            vm.feature_affine(n, self.group_ray, self.ray_rank, field.affine, raw, self.features)
+            appearance.feature_affine(n, self.group_ray, self.ray_rank, field.affine, raw, self.features)
 
     def _matrices(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Products (n, width) and the basis rows in use (width, 27), as numpy views."""
@@ -267,7 +267,7 @@ class Pipeline:
             self.step * field.config.distance_scale, config.weight_threshold, self.background,
             self.grad_pixel, self.grad_opacity, self.grad_depth, self.sample_grad, self.ray_grad_affine,
         )  # fmt: skip
-        vm.density_backward(
+        density.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
             *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used,
             self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
@@ -284,14 +284,14 @@ class Pipeline:
             self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features
         )
         if field.config.rank_affine:
-            vm.feature_affine_backward(
+            appearance.feature_affine_backward(
                 n, self.group_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
             )
         self._basis_backward(gradients)
         shared = int(self._span > 0)
         if shared:
             self._reserve_slopes()
-        vm.appearance_backward(
+        appearance.appearance_backward(
             n, self.n_kept, self.chunks, *self._shares(3 * self.chunks), self.group_ray, self.group_start,
             self.group_kept, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
             field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
@@ -309,13 +309,13 @@ class Pipeline:
         """
         field = self.field
         grad_d = buffers.array(grad_o.shape[0])
-        vm.density_origin_gradient(
+        density.density_origin_gradient(
             self.n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
             self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density),
             grad_o, grad_d,
         )  # fmt: skip
         if self.n_groups:
-            vm.appearance_origin_gradient(
+            appearance.appearance_origin_gradient(
                 self.n_rays, self.chunks, *self.space.arguments, self.ray_rank, self.ray_group_start,
                 self.group_start, self.group_kept, self.kept_t, self.kept_weight, self.products,
                 field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
@@ -334,11 +334,11 @@ class Pipeline:
             blas.product(grad, basis.T, products)
         else:
             gradients.basis.fill(0)
-            vm.basis_gradient(n, width, self.products, self.grad_features, gradients.basis)
-            vm.basis_features_backward(n, width, self.grad_features, field.basis, self.products)
+            appearance.basis_gradient(n, width, self.products, self.grad_features, gradients.basis)
+            appearance.basis_features_backward(n, width, self.grad_features, field.basis, self.products)
 
     def _shares(self, tasks: int) -> tuple[int, int]:
-        """Bands and parts per tensor that give each CPU thread about the same work (see ``vm.density_backward``)."""
+        """Bands and parts per tensor that give each CPU thread about equal work (see ``density.density_backward``)."""
         threads = backend.current().threads
         parts = 1 if tasks >= 4 * threads else 2
         tasks *= parts

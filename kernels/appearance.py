@@ -1,0 +1,312 @@
+"""From kept samples to the decoder's features: appearance products, masked by rank, and their basis; with adjoints.
+
+    a(x, rank) = s_rank * (p B) + b_rank           27 features; p: the products of 3 rank components in each mode
+
+B is the basis, s and b the optional scale and shift per rank. Of a group of samples that share one colour p is their
+mean by weight (``composite.py``). Components at and above the rank are zero and get no gradient; chunks that lie wholly
+above it are not read.
+"""
+
+import taichi as ti
+
+from kernels.march import ivec3, load3
+from kernels.rays import f32_1d, i32_1d, vec3
+from kernels.space import place, pull_back
+from kernels.vm import (
+    AFFINE_WIDTH,
+    CHUNK,
+    N_FEATURES,
+    grid_position,
+    lane_mask,
+    product,
+    product_slope,
+    scatter_line,
+    scatter_plane,
+    vec16,
+)
+
+
+@ti.func
+def store16(matrix: ti.template(), at: ti.i32, values: vec16):
+    """Writes 16 consecutive floats of a flat array."""
+    for lane in ti.static(range(CHUNK)):
+        matrix[at + lane] = values[lane]
+
+
+@ti.func
+def load16(matrix: ti.template(), at: ti.i32) -> vec16:
+    """Reads 16 consecutive floats of a flat array."""
+    out = vec16(0.0)
+    for lane in ti.static(range(CHUNK)):
+        out[lane] = matrix[at + lane]
+    return out
+
+
+@ti.kernel
+def appearance_products(
+    n_groups: ti.i32,
+    n_chunks: ti.i32,
+    block: ti.i32,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_kept: f32_1d,
+    kept_t: f32_1d,
+    kept_weight: f32_1d,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    contracted: ti.i32,
+    ray_rank: i32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    products: f32_1d,
+):
+    """products (n_groups, 48 n_chunks): p^m_k at each group's ray's rank, zeros above it; the groups' weighted means.
+
+    Column (3 c + m) 16 + lane, as the rows of the basis. Adjoint: ``appearance_backward``. One task takes ``block``
+    groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the cache.
+    """
+    width = n_chunks * 3 * CHUNK
+    blocks = (n_groups + block - 1) // block
+    for item in range(3 * n_chunks * blocks):
+        column = item // blocks
+        chunk = column // 3
+        first = item % blocks * block
+        for g in range(first, ti.min(first + block, n_groups)):
+            ray = group_ray[g]
+            components = 3 * ray_rank[ray]
+            p = vec16(0.0)
+            if chunk * CHUNK < components:
+                o = load3(ray_o, ray)
+                d = load3(ray_d, ray)
+                for j in range(group_start[g], group_start[g + 1]):
+                    low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                    share = kept_weight[j] / group_kept[g]
+                    p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
+                p *= lane_mask(components, chunk)
+            store16(products, g * width + column * CHUNK, p)
+
+
+@ti.kernel
+def appearance_backward(
+    n_groups: ti.i32,
+    n_kept: ti.i32,
+    n_chunks: ti.i32,
+    n_bands: ti.i32,
+    n_parts: ti.i32,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_kept: f32_1d,
+    kept_t: f32_1d,
+    kept_weight: f32_1d,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    contracted: ti.i32,
+    ray_rank: i32_1d,
+    grad_products: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    grad_planes: ti.template(),
+    grad_lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    use_slope: ti.i32,
+    kept_slope: f32_1d,
+    atomic: ti.template(),
+):
+    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_groups, 48 n_chunks).
+
+    With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
+    ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density_backward``.
+    """
+    width = n_chunks * 3 * CHUNK
+    if ti.static(atomic):
+        for item in range(n_groups * n_chunks * 3):
+            group = item // (n_chunks * 3)
+            column = item % (n_chunks * 3)
+            chunk = column // 3
+            ray = group_ray[group]
+            components = 3 * ray_rank[ray]
+            below = chunk * CHUNK < components
+            o = load3(ray_o, ray)
+            d = load3(ray_d, ray)
+            whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
+            for j in range(group_start[group], group_start[group + 1]):
+                along = 0.0
+                if below:
+                    low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                    q = whole * (kept_weight[j] / group_kept[group])
+                    scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
+                    scatter_line(q, column % 3, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
+                    if use_slope == 1:
+                        along = (whole * product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks)).sum()
+                if use_slope == 1:
+                    kept_slope[column * n_kept + j] = along
+    else:
+        ti.loop_config(block_dim=1)
+        for task in range(n_parts * 3 * n_chunks * n_bands):
+            both = n_parts == 1
+            part = task % n_parts
+            column = task // n_parts % (3 * n_chunks)
+            m = column % 3
+            chunk = column // 3
+            band = task // (n_parts * 3 * n_chunks)
+            for group in range(n_groups):
+                ray = group_ray[group]
+                components = 3 * ray_rank[ray]
+                below = chunk * CHUNK < components
+                whole = vec16(0.0)
+                if below:
+                    whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
+                o = load3(ray_o, ray)
+                d = load3(ray_d, ray)
+                for j in range(group_start[group], group_start[group + 1]):
+                    wanted = use_slope == 1 and part == n_parts - 1 and j % n_bands == band
+                    along = 0.0
+                    if below:
+                        low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                        q = whole * (kept_weight[j] / group_kept[group])
+                        if both or part == 0:
+                            scatter_plane(
+                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                            )
+                        if both or part == 1:
+                            scatter_line(
+                                q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False
+                            )
+                        if wanted:
+                            along = (whole * product(planes, lines, m, chunk, low, frac, grid, max_chunks)).sum()
+                    if wanted:
+                        kept_slope[column * n_kept + j] = along
+
+
+@ti.kernel
+def appearance_origin_gradient(
+    n_rays: ti.i32,
+    n_chunks: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    contracted: ti.i32,
+    ray_rank: i32_1d,
+    ray_group_start: i32_1d,
+    group_start: i32_1d,
+    group_kept: f32_1d,
+    kept_t: f32_1d,
+    kept_weight: f32_1d,
+    grad_products: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    grad_o: f32_1d,
+    grad_d: f32_1d,
+):
+    """Adds the appearance's part to grad_o and grad_d (n_rays, 3); the decoder's viewing direction has none in it."""
+    width = n_chunks * 3 * CHUNK
+    for ray in range(n_rays):
+        o = load3(ray_o, ray)
+        d = load3(ray_d, ray)
+        by_o = vec3(0.0)
+        by_d = vec3(0.0)
+        for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
+            for j in range(group_start[g], group_start[g + 1]):
+                t = kept_t[j]
+                low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
+                by_x = vec3(0.0)
+                for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
+                    q = load16(grad_products, g * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)
+                    by_x += product_slope(
+                        planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
+                    )
+                by_x *= kept_weight[j] / group_kept[g]
+                if contracted == 1:
+                    by_x = pull_back(o + d * t, by_x)
+                by_o += by_x
+                by_d += by_x * t
+        for a in ti.static(range(3)):
+            grad_o[3 * ray + a] = grad_o[3 * ray + a] + by_o[a]
+            grad_d[3 * ray + a] = grad_d[3 * ray + a] + by_d[a]
+
+
+@ti.kernel
+def feature_affine(
+    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d, features: f32_1d
+):
+    """features = s_rank * raw + b_rank, both (n, 27). Adjoint: ``feature_affine_backward``."""
+    for j in range(n_groups):
+        a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2
+        for i in range(N_FEATURES):
+            at = j * N_FEATURES + i
+            features[at] = affine[a + i] * raw[at] + affine[a + N_FEATURES + i]
+
+
+@ti.kernel
+def feature_affine_backward(
+    n_groups: ti.i32,
+    group_ray: i32_1d,
+    ray_rank: i32_1d,
+    affine: f32_1d,
+    raw: f32_1d,
+    grad_features: f32_1d,
+    grad_affine: f32_1d,
+):
+    """Adds to grad_affine (max_rank, 56) the gradients of s and b, and turns grad_features into that of ``raw``.
+
+    One task per feature owns that feature's column of both, so that sums have one order.
+    """
+    for i in range(N_FEATURES):
+        for j in range(n_groups):
+            a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
+            at = j * N_FEATURES + i
+            g = grad_features[at]
+            grad_affine[a] = grad_affine[a] + g * raw[at]
+            grad_affine[a + N_FEATURES] = grad_affine[a + N_FEATURES] + g
+            grad_features[at] = g * affine[a]
+
+
+@ti.kernel
+def basis_features(n_groups: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1d, features: f32_1d):
+    """features (n, 27) = products (n, width) times the first rows of the basis. Adjoint: the two kernels below.
+
+    For devices without BLAS; the CPU hands all three to numpy (``tslim.renderer``).
+    """
+    for item in range(n_groups * N_FEATURES):
+        j = item // N_FEATURES
+        i = item % N_FEATURES
+        total = 0.0
+        for k in range(width):
+            total += products[j * width + k] * basis[k * N_FEATURES + i]
+        features[item] = total
+
+
+@ti.kernel
+def basis_features_backward(
+    n_groups: ti.i32, width: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: f32_1d
+):
+    """grad_products (n, width) = grad_features times the basis transposed."""
+    for item in range(n_groups * width):
+        j = item // width
+        k = item % width
+        total = 0.0
+        for i in range(N_FEATURES):
+            total += grad_features[j * N_FEATURES + i] * basis[k * N_FEATURES + i]
+        grad_products[item] = total
+
+
+@ti.kernel
+def basis_gradient(n_groups: ti.i32, width: ti.i32, products: f32_1d, grad_features: f32_1d, grad_basis: f32_1d):
+    """grad_basis (width, 27) = products transposed times grad_features."""
+    for item in range(width * N_FEATURES):
+        k = item // N_FEATURES
+        i = item % N_FEATURES
+        total = 0.0
+        for j in range(n_groups):
+            total += products[j * width + k] * grad_features[j * N_FEATURES + i]
+        grad_basis[item] = total

@@ -1,0 +1,230 @@
+"""The density feature, masked by rank, and density; with adjoints.
+
+    f(x, rank) = sum_m sum_{k < rank} p^m_k(x)                              (SlimmeRF eq. 2; p: ``vm.py``)
+    sigma(x, rank) = activation(s_rank f + b_rank + shift)
+
+s and b are the optional scale and shift per rank (one and zero when unused). Components at and above the rank are
+neither added nor given a gradient; chunks that lie wholly above it are not read.
+"""
+
+import taichi as ti
+
+from kernels.march import ivec3, load3
+from kernels.rays import f32_1d, i32_1d, vec3
+from kernels.space import place, pull_back
+from kernels.vm import (
+    AFFINE_WIDTH,
+    CHUNK,
+    grid_position,
+    in_box,
+    lane_mask,
+    product,
+    product_slope,
+    scatter_line,
+    scatter_plane,
+    vec16,
+)
+
+
+@ti.func
+def softplus(z: ti.f32) -> ti.f32:
+    """log(1 + exp(z)) to f32 accuracy; the series spares a logarithm where density is next to nothing, as mostly."""
+    sigma = z
+    if z < -8.0:
+        e = ti.exp(z)
+        sigma = e * (1.0 - 0.5 * e)
+    elif z < 16.0:
+        sigma = ti.max(z, 0.0) + ti.log(1.0 + ti.exp(-ti.abs(z)))
+    return sigma
+
+
+@ti.func
+def exp_minus(x: ti.f32) -> ti.f32:
+    """exp(-x) for x >= 0 to f32 accuracy; the series spares a call where x is small, as it is in thin air."""
+    y = 1.0 - x * (1.0 - x * (0.5 - x * (1.0 / 6.0)))
+    if x > 0.01:
+        y = ti.exp(-x)
+    return y
+
+
+@ti.func
+def activate(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
+    """Density from the density feature: softplus or relu of scale f + shift."""
+    z = scale * feature + shift
+    sigma = ti.max(z, 0.0)
+    if use_softplus == 1:
+        sigma = softplus(z)
+    return sigma
+
+
+@ti.func
+def activate_slope(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
+    """d sigma / d z of ``activate``, z = scale f + shift."""
+    z = scale * feature + shift
+    slope = ti.select(z > 0.0, 1.0, 0.0)
+    if use_softplus == 1:
+        slope = 1.0 / (1.0 + ti.exp(-z))
+    return slope
+
+
+@ti.func
+def density_feature(
+    planes: ti.template(),
+    lines: ti.template(),
+    x: vec3,
+    rank: ti.i32,
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+) -> ti.f32:
+    """f(x, rank): the sum over modes and the first ``rank`` components."""
+    low, frac = grid_position(x, box_min, texels_per_unit, grid)
+    total = 0.0
+    for chunk in range((rank + CHUNK - 1) // CHUNK):
+        acc = vec16(0.0)
+        for m in ti.static(range(3)):
+            acc += product(planes, lines, m, chunk, low, frac, grid, max_chunks)
+        total += (acc * lane_mask(rank, chunk)).sum()
+    return total
+
+
+@ti.kernel
+def density_at(
+    n: ti.i32,
+    points: f32_1d,
+    point_rank: i32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    affine: f32_1d,
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    density_shift: ti.f32,
+    use_softplus: ti.i32,
+    sigma: f32_1d,
+):
+    """Density (per unit of the field, before the distance scale) at points (n, 3) in field coordinates, each at its own
+    rank; 0 outside the box.
+    """
+    for i in range(n):
+        x = load3(points, i)
+        sigma[i] = 0.0
+        rank = point_rank[i]
+        if in_box(x, box_min, texels_per_unit, grid) == 1 and rank > 0:
+            f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
+            a = (rank - 1) * AFFINE_WIDTH
+            sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
+
+
+@ti.kernel
+def density_backward(
+    n_rays: ti.i32,
+    n_chunks: ti.i32,
+    n_bands: ti.i32,
+    n_parts: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    contracted: ti.i32,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_grad: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    grad_planes: ti.template(),
+    grad_lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    atomic: ti.template(),
+):
+    """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample.
+
+    On the CPU one task owns a chunk of a mode, or a band of its rows; with n_parts = 2 one of its plane or its line,
+    which share no arithmetic but the position: the way to have twice the tasks for next to nothing.
+    """
+    if ti.static(atomic):
+        for item in range(n_rays * n_chunks * 3):
+            ray = item % n_rays
+            chunk = item // n_rays // 3
+            m = item // n_rays % 3
+            if chunk * CHUNK < ray_rank[ray]:
+                mask = lane_mask(ray_rank[ray], chunk)
+                o = load3(ray_o, ray)
+                d = load3(ray_d, ray)
+                for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+                    low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
+                    q = mask * sample_grad[s]
+                    scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
+                    scatter_line(q, m, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
+    else:
+        ti.loop_config(block_dim=1)
+        for task in range(n_parts * 3 * n_chunks * n_bands):
+            whole = n_parts == 1
+            part = task % n_parts
+            m = task // n_parts % 3
+            chunk = task // (n_parts * 3) % n_chunks
+            band = task // (n_parts * 3 * n_chunks)
+            for ray in range(n_rays):
+                if chunk * CHUNK < ray_rank[ray]:
+                    mask = lane_mask(ray_rank[ray], chunk)
+                    o = load3(ray_o, ray)
+                    d = load3(ray_d, ray)
+                    for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+                        low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
+                        q = mask * sample_grad[s]
+                        if whole or part == 0:
+                            scatter_plane(
+                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                            )
+                        if whole or part == 1:
+                            scatter_line(
+                                q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False
+                            )
+
+
+@ti.kernel
+def density_origin_gradient(
+    n_rays: ti.i32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    contracted: ti.i32,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_grad: f32_1d,
+    planes: ti.template(),
+    lines: ti.template(),
+    box_min: vec3,
+    texels_per_unit: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+    grad_o: f32_1d,
+    grad_d: f32_1d,
+):
+    """grad_o, grad_d (n_rays, 3): the density's part of the gradients of ray_o and ray_d, with samples at fixed t."""
+    for ray in range(n_rays):
+        o = load3(ray_o, ray)
+        d = load3(ray_d, ray)
+        by_o = vec3(0.0)
+        by_d = vec3(0.0)
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            t = sample_t[s]
+            low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
+            by_x = vec3(0.0)
+            for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
+                q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]
+                for m in range(3):
+                    by_x += product_slope(planes, lines, q, m, chunk, low, frac, texels_per_unit, grid, max_chunks)
+            if contracted == 1:
+                by_x = pull_back(o + d * t, by_x)
+            by_o += by_x
+            by_d += by_x * t
+        for a in ti.static(range(3)):
+            grad_o[3 * ray + a] = by_o[a]
+            grad_d[3 * ray + a] = by_d[a]
