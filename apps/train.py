@@ -15,7 +15,7 @@ def main(photographs: str | None = None) -> None:
     """Trains on ``photographs``, or on the built-in scene; prints a table of sizes; writes a small model and a film."""
     print(tslim.init())
     scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
-    settings = tslim.presets.quick()
+    settings = tslim.presets.quick(scene.space)
     field = tslim.Trainer.new_field(scene, settings)
     trainer = tslim.Trainer(field, scene, settings)
 

@@ -230,13 +230,15 @@ def training_rays(
     lens: i32_1d,
     distortion: f32_1d,
     background: vec3,
+    opaque: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
     target: f32_1d,
 ):
     """Rays ``first .. first + n_rays - 1`` of the epoch whose permutation has the given key.
 
-    ray_o, ray_d, target: (n_rays, 3). Entries past the end of the epoch wrap to its beginning. Not differentiable.
+    ray_o, ray_d, target: (n_rays, 3). With opaque = 1 alpha is ignored: the colour is the pixel's own. Entries past the
+    end of the epoch wrap to its beginning. Not differentiable.
     """
     for i in range(n_rays):
         entry = ti.cast((first + i) % n_used, ti.u32)
@@ -249,7 +251,10 @@ def training_rays(
         x = ti.cast(within % width, ti.f32) + 0.5
         y = ti.cast(within // width, ti.f32) + 0.5
         write_ray(i, image, x, y, poses, intrinsics, lens, distortion, ray_o, ray_d)
-        rgb = unpack_over(pixels[pixel], background)
+        packed = pixels[pixel]
+        if opaque == 1:
+            packed |= ti.u32(0xFF000000)
+        rgb = unpack_over(packed, background)
         for a in ti.static(range(3)):
             target[3 * i + a] = rgb[a]
 
@@ -309,6 +314,18 @@ def flag_pixels(first: ti.i32, n_rays: ti.i32, ray_count: i32_1d, used_words: u3
             if i < n_rays and ray_count[ti.min(i, n_rays - 1)] > 0:
                 bits |= ti.u32(1) << ti.cast(b, ti.u32)
         used_words[first // 32 + w] = bits
+
+
+@ti.kernel
+def drop_transparent(n_pixels: ti.i32, pixels: u32_1d, least_alpha: ti.u32, used_words: u32_1d):
+    """Marks pixels whose alpha (0 to 255) is below ``least_alpha`` as not used."""
+    for w in range((n_pixels + 31) // 32):
+        bits = used_words[w]
+        for b in range(32):
+            i = ti.min(w * 32 + b, n_pixels - 1)
+            if pixels[i] >> ti.u32(24) < least_alpha:
+                bits &= ~(ti.u32(1) << ti.cast(b, ti.u32))
+        used_words[w] = bits
 
 
 @ti.kernel

@@ -212,3 +212,26 @@ def test_contributions_of_a_rank_that_changes_nothing_are_grey():
         contributions(plain_field(), views, (9,), renderer=same)
     with pytest.raises(SceneError, match="no test views"):
         contributions(plain_field(), make_views(1).subset([]), renderer=same)
+
+
+def test_where_the_background_is_not_known_transparent_pixels_do_not_count():
+    views = make_views(2)
+    rgba = views.pixels.view(np.uint8).reshape(2, -1, 4)
+    rgba[0, : len(rgba[0]) // 3, 3] = 0
+    rgba[1, :, 3] = 255
+    field = plain_field()
+    field.background = None
+
+    class Renderer(OffsetRenderer):
+        """Right where the photographs show something, and nowhere else."""
+
+        def render(self, cameras, index, *, rank, background):
+            truth = np.where(views.valid(index)[..., None], views.image(index, None), 0.5)
+            return SimpleNamespace(rgb=truth + 0.1 * views.valid(index)[..., None], seconds=0.001)
+
+    (row,) = evaluate.rank_sweep(field, views, (4,), renderer=Renderer(views))
+    assert row.psnr == pytest.approx(20.0, abs=1e-6)  # 0.1 off everywhere it counts
+    assert views.valid(0).mean() == pytest.approx(2 / 3, abs=0.01)
+    rgba[..., 3] = 0
+    with pytest.raises(SceneError, match="masked"):
+        evaluate.rank_sweep(field, views, (4,), renderer=Renderer(views))

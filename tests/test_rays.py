@@ -151,3 +151,21 @@ def test_alpha_is_straight_and_composited_in_srgb_over_the_background(views):
     one = Views(camera, np.array([255 | 51 << 24] * 2, np.uint32), np.array([0, 2]), ("a",))
     _, target = draw(PixelSampler(one, BACKGROUND, seed=0), 2)
     assert target == pytest.approx(np.tile([0.2 + 0.8 * 0.2, 0.8 * 0.5, 0.8], (2, 1)), abs=1e-6)
+
+
+def test_without_a_known_background_masked_pixels_are_left_out_and_the_others_keep_their_colour(views):
+    from tslim.errors import SceneError
+    from tslim.sampler import PixelSampler
+    from tslim.scene import Views
+
+    known, _ = every_ray(views)
+    colours = np.concatenate([views.image(i, None).reshape(-1, 3) for i in range(len(views))])
+    opaque = np.concatenate([views.valid(i).ravel() for i in range(len(views))])
+    assert 0.2 < opaque.mean() < 0.8
+    sampler = PixelSampler(views, None, seed=4)
+    rays, target = draw(sampler, int(opaque.sum()))
+    pixels = which(rays, known)
+    assert sorted(pixels) == np.flatnonzero(opaque).tolist()
+    assert target == pytest.approx(colours[pixels], abs=1e-6)
+    with pytest.raises(SceneError, match="everywhere"):
+        PixelSampler(Views(views.cameras, views.pixels & np.uint32(0xFFFFFF), views.offsets, views.names), None, seed=4)

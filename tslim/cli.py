@@ -123,6 +123,12 @@ def _command(argv: list[str]) -> int:
     if isinstance(options, Train) and options.resume and options.out:
         # Options that are not given then have the run's own values.
         options = parse(argv, settings=training_command.saved_settings(RunFolder(options.out)))
+    elif isinstance(options, Train):
+        # Presets depend on the scene's space, which is known once it is loaded; what was typed goes before them.
+        preset = config.PRESETS[options.preset]
+        return training_command.train(
+            options, console.Console(), lambda space: parse(argv, settings=preset(space)).settings
+        )
     return commands.run(options)
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tslim import model_file, options, paths
 from tslim.cameras import Cameras
 from tslim.console import Console
@@ -97,6 +99,11 @@ def scene_of_model(
     if where is None and not metadata.get("built_in"):
         raise ConfigError("a model file does not hold its photographs: name their folder with --scene")
     return open_scene(where, given, metadata.get("scene_options"))
+
+
+def space_text(scene: Scene) -> str:
+    """The space of a scene and where it lies, in words."""
+    return _space_text(scene.space, scene.box, scene.near)
 
 
 def warn_about(scene: Scene, console: Console) -> None:
@@ -217,7 +224,9 @@ def _check_render(given: options.Render) -> None:
         useless = [name for name in ("frames", "size") if getattr(given, name) is not None and not single]
         hint = "--path test renders the test views as they are (--downscale and --max-images make it less)"
     else:
-        useless = [name for name in ("format", "downscale", "max_images") if getattr(given.options, name) is not None]
+        useless = [
+            name for name in ("format", "downscale", "max_images", "space") if getattr(given.options, name) is not None
+        ]
         useless += ["scene"] if given.scene is not None else []
         hint = "only --path test reads photographs"
     if useless:
@@ -251,8 +260,7 @@ def _model_info(path: Path, console: Console) -> None:
         ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.dtype})"),
         ("each rank", f"{header.rank_bytes / 1e6:.3f} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
         ("grid", "×".join(map(str, header.grid))),
-        ("space", header.space),
-        ("box", f"{_corner(header.box[0])} to {_corner(header.box[1])}" + (" in ndc" if header.space == "ndc" else "")),
+        ("space", _space_text(header.space, header.box if header.cube is None else header.cube, header.near)),
         ("ray limits", f"{header.near:g} to {header.far:g}"),
         ("decoder", header.config.decoder),
         ("background", "none" if header.background is None else _corner(header.background)),
@@ -296,7 +304,7 @@ def _scene_info(scene: Scene, console: Console) -> None:
             ("format", scene.format),
             ("views", f"{len(scene.train)} to train, {len(scene.test)} to test"),
             ("size", ", ".join(sorted(sizes)[:4]) + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else "")),
-            ("box", f"{_corner(scene.box[0])} to {_corner(scene.box[1])}, space {scene.space}"),
+            ("space", space_text(scene)),
             ("ray limits", f"{scene.near:g} to {scene.far:g}"),
             ("lenses", _lenses(scene)),
             ("points", "none" if scene.points is None else f"{len(scene.points)}"),
@@ -314,6 +322,15 @@ def camera_paths(scene: Scene) -> dict[str, dict[str, Any]]:
         with contextlib.suppress(TslimError):
             found[name] = make().to_dict()
     return found
+
+
+def _space_text(space: str, box: np.ndarray, near: float) -> str:
+    corners = f"{_corner(box[0])} to {_corner(box[1])}"
+    if space == "ndc":
+        return f"ndc: a forward-facing scene, {corners} beyond a near plane at {near:.3g}"
+    if space == "contracted":
+        return f"contracted: everything around the cube {corners}"
+    return f"box: an object in {corners}"
 
 
 def _lenses(scene: Scene) -> str:

@@ -36,7 +36,7 @@ def contributions(
     Args:
         ranks: where groups end, in any order; the field's rank and its halves if None.
         index: which view; a quarter of the way through if None.
-        background: behind the field and behind transparent photographs; the field's own, else white, if None.
+        background: as for ``evaluate.rank_sweep``.
         renderer: one to reuse.
 
     Raises:
@@ -46,13 +46,14 @@ def contributions(
     chosen = evaluate.checked_ranks(field, ranks)[::-1]
     if len(views) == 0:
         raise SceneError("no test views to compare with: this scene has none")
-    background = background or field.background or (1.0, 1.0, 1.0)
+    background = background or field.background
     index = len(views) // 4 if index is None else index
     renderer = renderer or evaluate.new_renderer(field)
     truth = np.asarray(views.image(index, background), np.float32)
     seen = [renderer.render(views.cameras, index, rank=rank, background=background).rgb for rank in chosen]
+    valid = evaluate.valid_pixels(views, index, background)
     captions = [
-        f"ranks 1-{rank}\n{metrics.psnr(image, truth):.1f} dB" for rank, image in zip(chosen, seen, strict=True)
+        f"ranks 1-{rank}\n{metrics.psnr(image, truth, valid):.1f} dB" for rank, image in zip(chosen, seen, strict=True)
     ]
     changes, gains = [], []
     for before, after in zip(seen, [*seen[1:], truth], strict=True):

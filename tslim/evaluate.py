@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tslim.renderer import Renderer
     from tslim.scene import Views
 
+EDGE = metrics.WINDOW // 2
+"""pixels at the border of a picture that are not the middle of a window of SSIM"""
 COLUMNS = 6
 """pictures in a row of a comparison"""
 
@@ -70,7 +72,8 @@ def rank_sweep(
 
     Args:
         ranks: which; in any order, duplicates count once; the field's and its halves if None.
-        background: behind the field and behind transparent photographs; the field's own, else white, if None.
+        background: behind the field and behind transparent photographs; the field's own if None. Where that is not
+            known either, only pixels count that are at least half opaque, with their own colour.
         renderer: one to reuse.
         image_dir: a folder for all rendered views, those of rank 8 in ``rank-08``.
         on_view: called with rank and number of each view that is done.
@@ -82,7 +85,9 @@ def rank_sweep(
     chosen = checked_ranks(field, ranks)
     if len(views) == 0:
         raise SceneError("no test views to measure on: this scene has none")
-    background = background or field.background or (1.0, 1.0, 1.0)
+    background = background or field.background
+    if background is None and not any(views.valid(i)[EDGE:-EDGE, EDGE:-EDGE].any() for i in range(len(views))):
+        raise SceneError("the test views are masked, or transparent, everywhere: nothing to measure on")
     renderer = renderer or new_renderer(field)
     folder = None if image_dir is None else Path(image_dir)
     return _sweep(field, views, chosen, background, renderer, folder, on_view or (lambda rank, index: None))
@@ -135,19 +140,27 @@ def comparison(
     chosen = checked_ranks(field, ranks)
     if len(views) == 0:
         raise SceneError("no test views to compare with: this scene has none")
-    background = background or field.background or (1.0, 1.0, 1.0)
+    background = background or field.background
     index = len(views) // 4 if index is None else index
     renderer = renderer or new_renderer(field)
     sizes = model_file.sizes(field.state())
-    truth = views.image(index, background)
+    truth, valid = views.image(index, background), valid_pixels(views, index, background)
     pictures, captions = [], []
     for rank in reversed(chosen):
         pictures.append(renderer.render(views.cameras, index, rank=rank, background=background).rgb)
-        psnr = metrics.psnr(pictures[-1], truth)
+        psnr = metrics.psnr(pictures[-1], truth, valid) if valid is None or valid.any() else math.nan
         captions.append(f"rank {rank}\n{megabytes(sizes[rank - 1])}, {psnr:.1f} dB")
     count = len(pictures) + 1
     rows = -(-count // COLUMNS)
     return media.grid([*pictures, truth], [*captions, "photograph\n"], columns=-(-count // rows))
+
+
+def valid_pixels(views: "Views", index: int, background: tuple[float, float, float] | None) -> np.ndarray | None:
+    """Which pixels of a photograph count, (h, w), where the colour behind it may not be known; None if all do."""
+    if background is not None:
+        return None
+    valid = views.valid(index)
+    return None if valid.all() else valid
 
 
 def checked_ranks(field: "Field", ranks: Iterable[int] | None) -> list[int]:
@@ -175,7 +188,7 @@ def _sweep(
     field: "Field",
     views: "Views",
     ranks: Sequence[int],
-    background: tuple[float, float, float],
+    background: tuple[float, float, float] | None,
     renderer: "Renderer",
     folder: Path | None,
     on_view: Callable[[int, int], None],
@@ -187,9 +200,10 @@ def _sweep(
         psnr, ssim, seconds = [], [], 0.0
         for index in range(len(views)):
             image = renderer.render(views.cameras, index, rank=rank, background=background)
-            truth = views.image(index, background)
-            psnr.append(metrics.psnr(image.rgb, truth))
-            ssim.append(metrics.ssim(image.rgb, truth))
+            truth, valid = views.image(index, background), valid_pixels(views, index, background)
+            if valid is None or valid[EDGE:-EDGE, EDGE:-EDGE].any():
+                psnr.append(metrics.psnr(image.rgb, truth, valid))
+                ssim.append(metrics.ssim(image.rgb, truth, valid))
             seconds += image.seconds
             if folder is not None:
                 media.write_png(folder / f"rank-{rank:02}" / f"{index:03}.png", image.rgb)

@@ -52,12 +52,12 @@ class Options:
     photographs: Annotated[options.SceneOptions, arg(name="")] = field(default_factory=options.SceneOptions)
 
 
-def base_settings(given: Options) -> TrainConfig:
-    """What all trainings of an experiment have in common. Every step takes the same number of rays.
+def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
+    """What all trainings of an experiment have in common, by the scene's space. Every step takes as many rays.
 
     Raises ``ConfigError`` for steps or rays that make no sense.
     """
-    settings = config.demo() if given.quick else config.PRESETS[given.preset]()
+    settings = config.demo(space) if given.quick else config.PRESETS[given.preset](space)
     if given.quick:
         settings = dataclasses.replace(config.with_steps(settings, 600), grid_start=48, grid_end=96)
     if given.steps is not None:
@@ -126,12 +126,12 @@ class Experiment:
     def __init__(self, name: str, given: Options, console: Console | None = None) -> None:
         self.name, self.given = name, given
         self.console = console or Console()
-        self.settings = base_settings(given)
-        commands.start(given.arch, self.console, self.settings.seed)
+        commands.start(given.arch, self.console, base_settings(given).seed)
         photographs = given.photographs
         if given.quick and photographs.downscale is None:
             photographs = dataclasses.replace(photographs, downscale=2 if given.scene is None else 4)
         self.scene = commands.open_scene(given.scene, photographs)
+        self.settings = base_settings(given, self.scene.space)
         self.record = commands.scene_record(given.scene, photographs)
         commands.warn_about(self.scene, self.console)
         named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")

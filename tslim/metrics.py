@@ -12,25 +12,31 @@ C1, C2 = 0.01**2, 0.03**2
 _BLOCK = 32
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
+def psnr(a: np.ndarray, b: np.ndarray, valid: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB, -10 log10(mean((a - b)²)), of two pictures in [0, 1]; infinite if equal.
 
-    Any shape; ``ConfigError`` if the shapes differ.
+    Any shape; ``valid`` (bool, the first axes of that shape) limits the mean to some pixels. ``ConfigError`` if the
+    shapes differ or no pixel is valid.
     """
     a, b = _pair(a, b)
+    if valid is not None:
+        a, b = _pair(a[valid], b[valid])
     error = float(np.mean(np.square(a - b)))
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
+def ssim(a: np.ndarray, b: np.ndarray, valid: np.ndarray | None = None) -> float:
     """Structural similarity of two pictures (h, w, 3) or (h, w) in [0, 1]: 1 if equal.
 
     Wang et al. 2004, as NeRF papers compute it: Gaussian window of 11x11 with sigma 1.5, only where it lies wholly
     inside the picture, K1 = 0.01, K2 = 0.03, mean over pixels and channels; rounding errors of the moments are clipped
-    so that variances are not negative and covariances not above their bound. ``ConfigError`` if the shapes differ or
-    a side is shorter than the window.
+    so that variances are not negative and covariances not above their bound. With ``valid`` (h, w) the others count as
+    equal, and the mean is over the valid pixels. ``ConfigError`` if the shapes differ, a side is shorter than the
+    window, or no window has a valid pixel in its middle.
     """
     a, b = _pair(a, b)
+    if valid is not None:
+        b = np.where(valid if b.ndim == 2 else valid[..., None], b, a)
     if a.ndim not in (2, 3) or min(a.shape[:2]) < WINDOW:
         raise ConfigError(f"SSIM needs pictures of at least {WINDOW}x{WINDOW} pixels, got shape {a.shape}")
     a, b = (np.ascontiguousarray(np.moveaxis(np.atleast_3d(x), 2, 0)) for x in (a, b))
@@ -42,7 +48,13 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     cov = np.clip(cov, -bound, bound)
     numerator = (2 * mean_a * mean_b + C1) * (2 * cov + C2)
     denominator = (mean_a * mean_a + mean_b * mean_b + C1) * (var_a + var_b + C2)
-    return float(np.mean(numerator / denominator))
+    similarity = numerator / denominator
+    if valid is not None:
+        edge = WINDOW // 2
+        similarity = similarity[:, valid[edge:-edge, edge:-edge]]
+        if similarity.size == 0:
+            raise ConfigError("SSIM of pictures without a valid pixel")
+    return float(np.mean(similarity))
 
 
 def gaussian_window() -> np.ndarray:

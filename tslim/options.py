@@ -36,6 +36,8 @@ class SceneOptions:
     """colour behind transparent pixels: white, black or #rrggbb (white if not given)"""
     max_images: Annotated[int | None, _maybe("INT")] = None
     """use at most so many evenly spaced photographs of each split"""
+    space: Annotated[Literal["box", "ndc", "contracted"] | None, _maybe("{box,ndc,contracted}")] = None
+    """an object in a box, a forward-facing scene, or everything around; chosen by the cameras if not given"""
 
 
 _SceneFlags = Annotated[SceneOptions, arg(name="")]
@@ -47,8 +49,9 @@ class Train:
 
     path: Positional[Annotated[Path | None, _maybe("[PATH]")]] = None
     """folder of posed photographs; if not given, the built-in scene"""
-    preset: Literal["quick", "demo", "paper", "tiny"] = "quick"
-    """where the settings below start from; quick takes minutes on two CPU cores, demo a third of that, tiny seconds"""
+    preset: Literal["quick", "demo", "paper", "llff", "tanks", "tiny"] = "quick"
+    """where the settings below start from, as suits the scene's space (their defaults here are those for a box); quick
+    takes minutes on two CPU cores, demo a third of that, tiny seconds; paper, llff and tanks are the published ones"""
     out: Annotated[Path | None, _Out] = None
     """run folder; runs/NAME of the scene if not given"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

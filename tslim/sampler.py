@@ -6,8 +6,9 @@ import numpy as np
 
 from kernels import rays
 from tslim import buffers
+from tslim.errors import SceneError
 from tslim.renderer import Pipeline, camera_arrays
-from tslim.scene import Views
+from tslim.scene import LEAST_ALPHA, Views
 
 _BLOCK = 32 * rays.BLOCK_WORDS
 
@@ -17,13 +18,17 @@ class PixelSampler:
 
     Args:
         views: the photographs; their pixels go to the device as packed bytes.
-        background: colour behind their alpha.
+        background: colour behind their alpha. None if it is not known: pixels that are more than half transparent
+            then show nothing of use and are left out, and the others have their own colour.
         seed: of the order.
+
+    Raises:
+        SceneError: all pixels are transparent.
     """
 
-    def __init__(self, views: Views, background: tuple[float, float, float], seed: int) -> None:
+    def __init__(self, views: Views, background: tuple[float, float, float] | None, seed: int) -> None:
         self.n_pixels = int(views.offsets[-1])
-        self.background = list(background)
+        self.background = background
         self.seed = seed
         self.epoch = 0
         self.position = 0
@@ -38,7 +43,11 @@ class PixelSampler:
         if self.n_pixels % 32:
             words[self.n_pixels // 32] = (1 << self.n_pixels % 32) - 1
         self.used = buffers.upload(words)
+        if background is None and views.has_alpha():
+            rays.drop_transparent(self.n_pixels, self.pixels, LEAST_ALPHA, self.used)
         self._count()
+        if self.n_used == 0:
+            raise SceneError("the training photographs are masked, or transparent, everywhere: nothing to learn from")
 
     @property
     def nbytes(self) -> int:
@@ -61,7 +70,8 @@ class PixelSampler:
         key = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
         rays.training_rays(
             n, self.position, self.n_used, self.half_bits, int(key), self.n_blocks, self.used, self.sums,
-            self.n_images, self.offsets, self.pixels, self.sizes, *self.cameras, self.background,
+            self.n_images, self.offsets, self.pixels, self.sizes, *self.cameras,
+            list(self.background or (0.0, 0.0, 0.0)), int(self.background is None),
             pipeline.ray_o, pipeline.ray_d, target,
         )  # fmt: skip
         self.position += n

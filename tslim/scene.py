@@ -10,6 +10,8 @@ from tslim.cameras import Cameras
 from tslim.errors import SceneError
 
 SPACES = ("box", "ndc", "contracted")
+LEAST_ALPHA = 128
+"""Pixels of less alpha (0 to 255) show nothing of use where the colour behind them is not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +41,17 @@ class Views:
         packed = self.pixels[self.offsets[index] : self.offsets[index + 1]]
         return packed.astype("<u4", copy=False).view(np.uint8).reshape(height, width, 4)
 
-    def image(self, index: int, background: Sequence[float] = (1.0, 1.0, 1.0)) -> np.ndarray:
-        """(h, w, 3) float32 sRGB in [0, 1] over ``background``."""
+    def image(self, index: int, background: Sequence[float] | None = (1.0, 1.0, 1.0)) -> np.ndarray:
+        """(h, w, 3) float32 sRGB in [0, 1] over ``background``; the pixels' own colours, whatever alpha, if None."""
         rgba = self.rgba(index).astype(np.float32) / 255
+        if background is None:
+            return rgba[..., :3]
         alpha = rgba[..., 3:]
         return rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
+
+    def valid(self, index: int) -> np.ndarray:
+        """(h, w) bool: where a photograph whose background is not known shows something (masks are alpha)."""
+        return self.rgba(index)[..., 3] >= LEAST_ALPHA
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Views":
         """The photographs with the given numbers, in that order; pixels are copied."""

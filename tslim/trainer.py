@@ -34,7 +34,6 @@ from tslim.sampler import PixelSampler
 from tslim.scene import Scene
 from tslim.schedules import make_schedule
 
-WHITE = (1.0, 1.0, 1.0)
 MIN_RAYS = 256
 """Rays that a step takes at least."""
 STARTED_KEPT = 8
@@ -77,8 +76,7 @@ class Trainer:
         )
         self.memory = self.predicted_memory(settings, scene)
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
-        self.background = scene.background or WHITE
-        self.sampler = PixelSampler(scene.train, self.background, settings.seed)
+        self.sampler = PixelSampler(scene.train, scene.background, settings.seed)
         self.pipeline = Pipeline(field, settings.batch_rays, self.march_config)
         self.optimizer = Optimizer(field)
         self.target = buffers.array(3 * settings.batch_rays)
@@ -163,8 +161,13 @@ class Trainer:
         buffers.write(pipeline.ray_rank, np.pad(ranks, (0, pipeline.max_rays - n)))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
+        scale = 1 / n
+        if settings.schedule.prefix_weight != 1:
+            weights = np.where(ranks < rank, np.float32(settings.schedule.prefix_weight), np.float32(1))
+            buffers.write(self.ray_weight, np.pad(weights, (0, pipeline.max_rays - n)))
+            scale = 1 / float(weights.sum(dtype=np.float64))
         composite.squared_error(
-            n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
+            n, pipeline.pixel, self.target, self.ray_weight, scale, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
         pipeline.backward(gradients)
@@ -187,6 +190,18 @@ class Trainer:
             loss = window.add_losses(rank, ranks, buffers.read(self.ray_loss)[:n])
         window.add(pipeline)
         return schedule.update(step, loss)
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        """Colour behind the field in the next step.
+
+        Where none is known, another one each time: what is really there must hide it, or light parts of a scene would
+        be learned as holes in front of a light background.
+        """
+        if self.scene.background is not None:
+            return self.scene.background
+        r, g, b = np.random.default_rng([self.config.seed, 4, self.step]).uniform(size=3)
+        return float(r), float(g), float(b)
 
     def _total_variation(self, gradients, rank: int) -> None:
         field, settings = self.field, self.config

@@ -16,10 +16,16 @@ from tslim.run_folder import RunFolder, free_folder
 from tslim.scene import Scene
 
 
-def train(given: options.Train, console: Console) -> int:
-    """Trains, or goes on training; returns 0, or 128 + signal if it was asked to stop."""
+def train(
+    given: options.Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None
+) -> int:
+    """Trains, or goes on training; returns 0, or 128 + signal if it was asked to stop.
+
+    ``settings_for`` gives the settings of a new run by the scene's space; without, they are as given.
+    """
     config.require_valid(given.settings)
-    trainer, run = _resumed(given, console) if given.resume else _started(given, console)
+    settings_for = settings_for or (lambda space: given.settings)
+    trainer, run = _resumed(given, console) if given.resume else _started(given, console, settings_for)
     signalled = _follow(trainer, run, given.preview, console)
     if signalled:
         console.line(f"saved at step {trainer.step}; continue with:")
@@ -33,7 +39,9 @@ def train(given: options.Train, console: Console) -> int:
     return 0
 
 
-def _started(given: options.Train, console: Console) -> tuple["Trainer", RunFolder]:  # noqa: F821
+def _started(
+    given: options.Train, console: Console, settings_for: Callable[[str], config.TrainConfig]
+) -> tuple["Trainer", RunFolder]:  # noqa: F821
     if given.out is not None:
         RunFolder(given.out).require_free()
     commands.start(given.arch, console, given.settings.seed)
@@ -44,7 +52,8 @@ def _started(given: options.Train, console: Console) -> tuple["Trainer", RunFold
     run = RunFolder(given.out or free_folder(Path("runs") / (scene.name if given.path else "builtin")))
     run.require_free()
     console.fact("run", run.path)
-    settings = given.settings
+    settings = settings_for(scene.space)
+    config.require_valid(settings)
     needs = Trainer.predicted_memory(settings, scene)
     console.fact("memory", memory_text(needs))
     memory.require(needs, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
@@ -211,6 +220,7 @@ def _say_scene(scene: Scene, console: Console) -> None:
     console.fact(
         "scene", f"{scene.name} ({scene.format}), {len(scene.train)} + {len(scene.test)} views of {width}×{height}"
     )
+    console.fact("space", commands.space_text(scene))
     commands.warn_about(scene, console)
 
 

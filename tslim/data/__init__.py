@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tslim.data import builtin
+from tslim.data import builtin, spaces
 from tslim.errors import SceneError
 from tslim.scene import Scene, checked
 
@@ -47,11 +47,13 @@ def load_scene(
     downscale: int = 1,
     background: str | Sequence[float] = "white",
     max_images: int | None = None,
+    space: str | None = None,
 ) -> Scene:
     """Reads a folder of posed photographs.
 
     ``format`` is one of ``FORMATS`` or None to recognise it; ``downscale`` a whole number; ``background`` "white",
-    "black", "#rrggbb" or three numbers in [0, 1]. Raises ``SceneError`` in one line for anything that cannot be used.
+    "black", "#rrggbb" or three numbers in [0, 1]; ``space`` is "box", "ndc" or "contracted", or None for what suits the
+    cameras. Raises ``SceneError`` in one line for anything that cannot be used.
     """
     folder = Path(path)
     if format is not None and format not in FORMATS:
@@ -66,22 +68,25 @@ def load_scene(
             raise SceneError(f"{folder}: no such folder")
         if not folder.is_dir():
             raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
-        return checked(_module(format or sniff_format(folder)).load(folder, options))
+        scene = _module(format or sniff_format(folder)).load(folder, options)
+        return checked(scene if space is None else spaces.in_space(scene, space))
     except OSError as error:
         raise SceneError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
 
 
 def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
-    """The scene that a run's ``config.json`` describes: path, format, downscale, background, max_images.
+    """The scene that a run's ``config.json`` describes: path, format, downscale, background, max_images, space.
 
     The built-in scene where the path is missing or None; everything else may be missing or None, too. Raises
     ``SceneError`` as ``load_scene`` does.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     downscale, background = given.get("downscale", 1), given.get("background", "white")
-    format, most = given.get("format"), given.get("max_images")
+    format, most, space = given.get("format"), given.get("max_images"), given.get("space")
     if settings.get("path") is not None:
-        return load_scene(settings["path"], format=format, downscale=downscale, background=background, max_images=most)
+        return load_scene(
+            settings["path"], format=format, downscale=downscale, background=background, max_images=most, space=space
+        )
     if format is not None:
         raise SceneError(f"format {format} goes with a folder of photographs; the built-in scene has none")
     if not 1 <= downscale <= builtin.SIZE // 8:
@@ -91,7 +96,8 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     colour = parse_colour(background)
     train, test = (n if most is None else min(n, most) for n in (builtin.TRAIN, builtin.TEST))
     scene = builtin.builtin_scene(size=builtin.SIZE // downscale, train=train, test=test)
-    return replace(scene, background=colour)
+    scene = replace(scene, background=colour)
+    return scene if space is None else checked(spaces.in_space(scene, space))
 
 
 def sniff_format(folder: str | Path) -> str:
