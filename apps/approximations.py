@@ -1,0 +1,42 @@
+"""What each saving of the preset quick costs: ``python apps/approximations.py [FOLDER OF PHOTOGRAPHS]``.
+
+Starts from the paper's decoder and sampling and adds one saving after another, down to the preset; all with the same
+rays, steps and schedule. The column of seconds says what each is for. --quick takes a few minutes on two cores.
+"""
+
+import dataclasses
+import sys
+
+import _checkout  # noqa: F401
+
+import tslim
+from tslim import cli, experiments
+from tslim.experiments import ours
+
+SAVINGS = {
+    "a smaller decoder": ("field", "lr_network"),
+    "whole-voxel steps": ("step_ratio",),
+    "one colour a ray": ("colour_span",),
+    "appearance where the weight is 0.01": ("weight_threshold",),
+    "lazy Adam": ("lazy_adam",),
+}
+"""What is added, with the settings that it takes over from the preset"""
+
+
+def main(given: experiments.Options) -> None:
+    """Trains one model more than there are savings."""
+    experiment = experiments.Experiment("approximations", given)
+    goal, paper = ours(experiment.settings), tslim.presets.paper()
+    decoder = {n: getattr(paper.field, n) for n in ("decoder_width", "feature_encoding", "direction_encoding")}
+    exact = {name: getattr(paper, name) for names in SAVINGS.values() for name in names}
+    settings = dataclasses.replace(goal, **exact | {"field": dataclasses.replace(goal.field, **decoder)})
+    variants = [experiment.train("no savings", settings)]
+    for saving, names in SAVINGS.items():
+        settings = dataclasses.replace(settings, **{name: getattr(goal, name) for name in names})
+        variants.append(experiment.train(f"+ {saving}", settings))
+    seconds = {variant.name: f"{variant.history[-1]['seconds']:.0f}" for variant in variants}
+    experiment.report("savings, one after another", variants, extra={"seconds": seconds})
+
+
+if __name__ == "__main__":
+    sys.exit(cli.experiment(main, experiments.Options))
