@@ -140,11 +140,13 @@ def appearance_backward(
                 along = 0.0
                 if below:
                     low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
-                    q = whole * (kept_weight[j] / group_kept[group])
+                    share = kept_weight[j] / group_kept[group]
+                    q = whole * share
                     scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                    scatter_line(q, column % 3, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
-                    if use_slope == 1:
-                        along = (whole * product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks)).sum()
+                    _, qp = scatter_line(
+                        q, column % 3, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True
+                    )
+                    along = qp / share
                 if use_slope == 1:
                     kept_slope[column * n_kept + j] = along
     else:
@@ -166,22 +168,23 @@ def appearance_backward(
                 o = load3(ray_o, ray)
                 d = load3(ray_d, ray)
                 for j in range(group_start[group], group_start[group + 1]):
-                    wanted = use_slope == 1 and part == n_parts - 1 and j % n_bands == band
                     along = 0.0
+                    owns = ti.cast(band == 0, ti.i32)
                     if below:
                         low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
-                        q = whole * (kept_weight[j] / group_kept[group])
+                        share = kept_weight[j] / group_kept[group]
+                        q = whole * share
                         if both or part == 0:
                             scatter_plane(
                                 q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
                             )
                         if both or part == 1:
-                            scatter_line(
-                                q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False
-                            )
-                        if wanted:
-                            along = (whole * product(planes, lines, m, chunk, low, frac, grid, max_chunks)).sum()
-                    if wanted:
+                            owns, qp = scatter_line(
+                                q, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                max_chunks, False,
+                            )  # fmt: skip
+                            along = qp / share
+                    if use_slope == 1 and owns == 1 and part == n_parts - 1:
                         kept_slope[column * n_kept + j] = along
 
 

@@ -160,7 +160,7 @@ def density_backward(
                     low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
                     q = mask * sample_grad[s]
                     scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                    scatter_line(q, m, chunk, 0, 1, low, frac, planes, grad_lines, grid, max_chunks, True)
+                    scatter_line(q, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
     else:
         ti.loop_config(block_dim=1)
         for task in range(n_parts * 3 * n_chunks * n_bands):
@@ -183,8 +183,9 @@ def density_backward(
                             )
                         if whole or part == 1:
                             scatter_line(
-                                q, m, chunk, band, n_bands, low, frac, planes, grad_lines, grid, max_chunks, False
-                            )
+                                q, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                max_chunks, False,
+                            )  # fmt: skip
 
 
 @ti.kernel

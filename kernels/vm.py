@@ -216,12 +216,16 @@ def scatter_line(
     low: ivec3,
     frac: vec3,
     planes: ti.template(),
+    lines: ti.template(),
     grad_lines: ti.template(),
     grid: ivec3,
     max_chunks: ti.i32,
     atomic: ti.template(),
 ):
-    """The same for the line's gradient; of its texels it writes those w with w n_bands // G_w = band."""
+    """The same for the line's gradient; of its texels it writes those w with w n_bands // G_w = band.
+
+    Returns whether the sample is the band's, which is true of one band only, and if so the sum of q p over the lanes.
+    """
     plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
     u, v, w, fu, fv, fw = mode_axes(m, low, frac)
     end0 = 1
@@ -230,13 +234,16 @@ def scatter_line(
         if n_bands > 1:
             end0 = ti.cast(w * n_bands // g_w == band, ti.i32)
             end1 = ti.cast((w + 1) * n_bands // g_w == band, ti.i32)
+    along = 0.0
     if end0 + end1 > 0:
         lt = line_base + chunk * g_w + w
         qp = q * plane_value(planes, plane_base + chunk * area + v * g_u + u, g_u, fu, fv)
         if end0 == 1:
+            along = (qp * line_value(lines, lt, fw)).sum()
             add_texel(grad_lines, lt, qp * (1.0 - fw), atomic)
         if end1 == 1:
             add_texel(grad_lines, lt + 1, qp * fw, atomic)
+    return end0, along
 
 
 @ti.func
