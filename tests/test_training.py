@@ -194,23 +194,6 @@ def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new
     assert (rows[2:] == rows[1]).all()
 
 
-def test_prefix_rays_weigh_as_much_as_asked_and_reported_losses_are_not_weighted(new_trainer):
-    pixels, losses = [], []
-    for weight in (1.0, 3.0):
-        schedule = ScheduleConfig(
-            policy="staged", stage_ranks=(6,), stage_starts=(0,), prefix_share=0.25, prefix_weight=weight
-        )
-        trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule))
-        run_to(trainer, 1)
-        pixels.append(np.array(trainer.pipeline.grad_pixel).reshape(256, 3))
-        losses.append(np.array(trainer.ray_loss))
-        del trainer
-    np.testing.assert_array_equal(losses[0], losses[1])
-    # 64 prefix rays of weight 3 and 192 of weight 1: shares 3/384 and 1/384 instead of 1/256 each.
-    np.testing.assert_allclose(pixels[1][:64], pixels[0][:64] * 256 * 3 / 384, rtol=1e-5)
-    np.testing.assert_allclose(pixels[1][64:], pixels[0][64:] * 256 / 384, rtol=1e-5)
-
-
 def test_block_descent_changes_its_block_and_nothing_of_the_others(new_trainer):
     settings = dataclasses.replace(
         SETTINGS, schedule=ScheduleConfig(policy="bcd", bcd_block=2, bcd_steps=4), tv_density=0.1, tv_appearance=0.1

@@ -54,8 +54,6 @@ class ScheduleConfig:
     """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.4
     """staged, bounded: share of the rays that are rendered at a prefix"""
-    prefix_weight: float = 1.0
-    """staged, bounded, all_prefixes: weight of a prefix ray's error beside that of a ray at the active rank"""
     anchors: tuple[int, ...] = ()
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one; all if none is named"""
     prefix_power: float = 0.75
@@ -104,7 +102,7 @@ class TrainConfig:
     occupancy_steps: tuple[int, ...] = (2000, 4000)
     """steps at which empty space is measured; the box shrinks at the first, rays that miss are dropped at the second"""
     occupancy_threshold: float = 1e-4
-    """alpha of a half-voxel step above which a cell counts as occupied"""
+    """alpha of one step above which a cell counts as occupied"""
     step_ratio: float = 0.5
     """distance between samples, in voxels"""
     weight_threshold: float = 1e-4
@@ -259,7 +257,7 @@ _ABOVE_ZERO = (
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "seed", "occupancy_threshold", "field.feature_encoding", "field.direction_encoding", "field.init_scale",
-    "schedule.upsilon", "schedule.eta", "schedule.prefix_weight", "schedule.prefix_power",
+    "schedule.upsilon", "schedule.eta", "schedule.prefix_power",
 )  # fmt: skip
 
 

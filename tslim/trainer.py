@@ -161,13 +161,8 @@ class Trainer:
         buffers.write(pipeline.ray_rank, np.pad(ranks, (0, pipeline.max_rays - n)))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
-        scale = 1 / n
-        if settings.schedule.prefix_weight != 1:
-            weights = np.where(ranks < rank, np.float32(settings.schedule.prefix_weight), np.float32(1))
-            buffers.write(self.ray_weight, np.pad(weights, (0, pipeline.max_rays - n)))
-            scale = 1 / float(weights.sum(dtype=np.float64))
         composite.squared_error(
-            n, pipeline.pixel, self.target, self.ray_weight, scale, self.ray_loss, pipeline.grad_pixel
+            n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
         pipeline.backward(gradients)
