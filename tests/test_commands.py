@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def test_slim_by_quality_keeps_the_lowest_rank_that_was_measured_to_be_good_enou
     evaluate.write_eval_json(table, rows, 8)
     for wanted, rank in ((29.5, 2), (29.6, 4), (5, 1)):
         code, out, _ = tslim("slim", model, "--min-psnr", wanted, "-o", tmp_path / "s.slim")
-        assert code == 0 and f"kept {rank} ranks of 4 ranks" in out and "dB" in out
+        assert code == 0 and re.search(f"kept {rank} ranks? of 4 ranks", out) and "dB" in out
         assert (tmp_path / "s.slim").stat().st_size == sizes[rank - 1]
     other = dataclasses.replace(rows[0], bytes=rows[0].bytes + 1)
     evaluate.write_eval_json(table, [other], 8)
@@ -195,7 +196,7 @@ def test_slim_by_quality_measures_on_photographs_that_are_named(trained, small_s
     code, out, _ = tslim(
         "slim", run, "--min-psnr", 1, "--scene", small_scene, "-o", tmp_path / "s.slim", "--arch", "cpu"
     )
-    assert code == 0 and "kept 1 ranks of 4 ranks" in out
+    assert code == 0 and "kept 1 rank of 4 ranks" in out
     words = ("slim", run, "--min-psnr", 90, "--scene", small_scene, "-o", tmp_path / "t.slim", "--arch", "cpu")
     assert "no rank has 90 dB" in refused(*words)
 

@@ -102,7 +102,7 @@ class Slim:
     appearance_rank: Annotated[int | None, _maybe("INT")] = None
     """ranks of appearance to keep, with --density-rank"""
     separate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """with --max-mb: try different ranks of density and appearance on the photographs, and keep the best pair"""
+    """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
     precision: Literal["float16", "float32"] = "float16"
     """how numbers are stored"""
     scene: Annotated[Path | None, _Path] = None

@@ -8,10 +8,11 @@ from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.evaluate import SweepRow
 from tslim.field_state import FieldState, RankLayout
 from tslim.run_folder import RunFolder
-from tslim.scene import Views
+from tslim.scene import Scene
 
 SEARCH_VIEWS = 10
-"""Separate ranks are chosen on at most so many test views: there are many pairs to try."""
+"""Separate ranks are chosen on so many training views: there are many pairs to try, and what was chosen on test views
+could not be measured on them any more."""
 
 
 def slim(given: options.Slim, console: Console) -> None:
@@ -40,8 +41,12 @@ def slim(given: options.Slim, console: Console) -> None:
 def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
     """The ranks of a model in words."""
     if state.kept is None:
-        return f"{state.rank} ranks"
-    return f"{state.kept[0]} ranks of density and {state.kept[1]} of appearance"
+        return _ranks(state.rank)
+    return f"{_ranks(state.kept[0])} of density and {state.kept[1]} of appearance"
+
+
+def _ranks(n: int) -> str:
+    return f"{n} rank" if n == 1 else f"{n} ranks"
 
 
 def _check(given: options.Slim) -> None:
@@ -98,27 +103,29 @@ def _stored_rows(state: FieldState, source: Path, folder: RunFolder | None) -> l
 
 def _rows_upwards(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console):
     """Measures rank after rank from the lowest, as they are asked for."""
-    field, views = _open(given, state, folder, console)
+    field, scene = _open(given, state, folder, console)
+    views = scene.test
     renderer = evaluate.new_renderer(field)
     for rank in range(1, state.rank + 1):
         yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer)
 
 
-def _open(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Views]:  # noqa: F821
+def _open(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:  # noqa: F821
     commands.start(given.arch, console)
     from tslim.field import Field
 
     scene = commands.scene_of_model(state.metadata, folder, given.scene, given.options)
     commands.warn_about(scene, console)
-    return Field.from_state(state), scene.test
+    return Field.from_state(state), scene
 
 
 def _best_pair(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
-    """The pair of ranks of density and appearance with the best mean PSNR among the largest that fit."""
+    """The pair of ranks with the best mean PSNR on training views, among the largest pairs that fit."""
     pairs = largest_pairs(state, given.max_mb, given.precision)
-    _, views = _open(given, state, folder, console)
+    _, scene = _open(given, state, folder, console)
     from tslim.field import Field
 
+    views = scene.train
     if len(views) > SEARCH_VIEWS:
         views = views.subset([round(i * (len(views) - 1) / (SEARCH_VIEWS - 1)) for i in range(SEARCH_VIEWS)])
     best: tuple[float, FieldState] | None = None
