@@ -163,3 +163,12 @@ def test_the_focus_point_is_where_the_axes_meet():
     assert np.allclose(paths.focus_point(cameras), [3, 1, -2], atol=1e-4)
     parallel = Cameras.pinhole(np.repeat(IDENTITY, 2, 0), 10.0, (4, 4))
     assert np.allclose(paths.focus_point(parallel), 0)
+
+
+def test_cameras_surround_what_they_stand_all_around_of():
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    eyes = np.stack([3 * np.cos(turn), 3 * np.sin(turn), np.ones(12)], 1) + (5.0, 0.0, 0.0)
+    ring = Cameras.look_at(eyes, (5, 0, 0), (0, 0, 1), 50, (8, 6))
+    assert paths.surround(ring, np.array([5.0, 0, 0]))
+    assert paths.surround(ring[np.arange(12) != 3], np.array([5.0, 0, 0]))  # a gap of 60 degrees
+    assert not paths.surround(ring[:8], np.array([5.0, 0, 0]))  # 150 degrees are missing

@@ -16,7 +16,7 @@ from tslim.errors import ConfigError, RunFolderError
 from tslim.evaluate import SweepRow
 
 ROOT = Path(__file__).resolve().parent.parent
-APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations")
+APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations", "sparse_views")
 
 
 def variant(name: str, **psnr: float) -> experiments.Variant:

@@ -23,7 +23,7 @@ from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError
 from tslim.evaluate import SweepRow
 from tslim.run_folder import RunFolder
-from tslim.scene import Views
+from tslim.scene import Scene, Views
 
 RANKS = (1, 2, 4, 6, 8, 12, 16)
 """Prefixes that are measured: the stages, and some between them."""
@@ -136,62 +136,70 @@ class Experiment:
         commands.warn_about(self.scene, self.console)
         named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")
         self.folder = given.out or Path("runs") / named
-        self.views = self._views()
+        self.views = self._views(self.scene)
         self.console.fact("folder", self.folder)
 
-    def _views(self) -> Views:
-        every = self.scene.test if len(self.scene.test) else self.scene.train
+    def _views(self, scene: Scene) -> Views:
+        every = scene.test if len(scene.test) else scene.train
         most = self.given.views or (10 if self.given.quick else len(every))
         if len(every) <= most:
             return every
         return every.subset([round(i * (len(every) - 1) / max(most - 1, 1)) for i in range(most)])
 
-    def train(self, name: str, settings: TrainConfig, ranks: Sequence[int] = RANKS) -> Variant:
+    def train(
+        self, name: str, settings: TrainConfig, ranks: Sequence[int] = RANKS, scene: Scene | None = None
+    ) -> Variant:
         """Trains unless that was done before, and measures those of the ranks that the model came to have.
+
+        ``scene`` has other photographs to train on, or to measure on, than the experiment's.
 
         Raises ``RunFolderError`` where the run's folder holds something else.
         """
         run = RunFolder(self.folder / re.sub(r"[^\w.]+", "-", name.lower()).strip("-"))
         self.console.fact("run", run.path)
-        if not (run.model.exists() and self._is_same(run, settings)):
-            self._train(run, settings)
-        rows = self._measure(run, ranks)
+        record, views = self.record, self.views
+        if scene is not None:
+            record, views = {**record, "train_views": list(scene.train.names)}, self._views(scene)
+        scene = scene or self.scene
+        if not (run.model.exists() and self._is_same(run, settings, record)):
+            self._train(run, settings, scene, record)
+        rows = self._measure(run, ranks, views)
         for row in rows:
             self.console.line(f"  {row}")
         return Variant(name, rows, settings, run.history())
 
-    def _is_same(self, run: RunFolder, settings: TrainConfig) -> bool:
+    def _is_same(self, run: RunFolder, settings: TrainConfig, record: Mapping[str, Any]) -> bool:
         """True; raises ``RunFolderError`` if the run there is another one."""
         found = run.settings()
-        wanted = json.loads(json.dumps({"scene": self.record, "train": config.to_dict(settings)}))
+        wanted = json.loads(json.dumps({"scene": record, "train": config.to_dict(settings)}))
         if {name: found[name] for name in wanted} != wanted:
             raise RunFolderError(f"{run.path} holds a run with other settings or photographs: choose another --out")
         return True
 
-    def _train(self, run: RunFolder, settings: TrainConfig) -> None:
+    def _train(self, run: RunFolder, settings: TrainConfig, scene: Scene, record: Mapping[str, Any]) -> None:
         from tslim.trainer import Trainer
 
-        if run.config.exists() and self._is_same(run, settings) and (run.path / "checkpoint.npz").exists():
-            trainer = Trainer.resume(run.path, self.scene)
+        if run.config.exists() and self._is_same(run, settings, record) and (run.path / "checkpoint.npz").exists():
+            trainer = Trainer.resume(run.path, scene)
         else:
             if run.config.exists():
                 run.discard()
-            run.create({"version": __version__, "scene": self.record, "train": config.to_dict(settings)})
-            trainer = Trainer(Trainer.new_field(self.scene, settings), self.scene, settings, run_dir=run.path)
+            run.create({"version": __version__, "scene": record, "train": config.to_dict(settings)})
+            trainer = Trainer(Trainer.new_field(scene, settings), scene, settings, run_dir=run.path)
         with self.console.training(settings.steps) as view:
             for event in trainer.run():
                 view.show(event)
         trainer.field.save(run.model)
 
-    def _measure(self, run: RunFolder, ranks: Sequence[int]) -> list[SweepRow]:
+    def _measure(self, run: RunFolder, ranks: Sequence[int], on: Views) -> list[SweepRow]:
         wanted = [rank for rank in ranks if rank <= model_file.read_header(run.model).rank]
         if run.evaluation.exists():
             rows, views = evaluate.read_eval_json(run.evaluation)
-            if views == len(self.views) and {row.rank for row in rows} >= set(wanted):
+            if views == len(on) and {row.rank for row in rows} >= set(wanted):
                 return [row for row in rows if row.rank in wanted]
         field = model_file.load(run.model)
-        rows = list(evaluate.rank_sweep(field, self.views, wanted))
-        evaluate.write_eval_json(run.evaluation, rows, len(self.views))
+        rows = list(evaluate.rank_sweep(field, on, wanted))
+        evaluate.write_eval_json(run.evaluation, rows, len(on))
         return rows
 
     def report(

@@ -104,11 +104,23 @@ def fit_orbit(cameras: Cameras, center: np.ndarray) -> Orbit:
     )
 
 
-def fit_spiral(cameras: Cameras, near: float, far: float) -> Spiral:
+def surround(cameras: Cameras, center: np.ndarray) -> bool:
+    """Whether the cameras stand all around ``center``, so that an orbit sees nothing that they have not seen.
+
+    Seen from above, no gap between neighbours may be wider than 100 degrees.
+    """
+    east, north = _plane(estimate_up(cameras))
+    outwards = cameras.origins.astype(np.float64) - center
+    angles = np.sort(np.arctan2(outwards @ north, outwards @ east))
+    gaps = np.diff(np.concatenate([angles, angles[:1] + 2 * np.pi]))
+    return bool(gaps.max() < np.radians(100))
+
+
+def fit_spiral(cameras: Cameras, near: float, far: float, focus: float | None = None) -> Spiral:
     """A spiral within the given forward-facing cameras; the point looked at lies between ``near`` and ``far``.
 
     As in LLFF, the loops reach the 90th percentile of the cameras' offsets, and the focus is where inverse depth is
-    a quarter near and three quarters far.
+    a quarter near and three quarters far, unless ``focus`` says how far it is.
     """
     back = _unit(-cameras.forward.mean(0))
     right = np.cross(cameras.poses[:, :, 1].mean(0).astype(np.float64), back)
@@ -123,7 +135,7 @@ def fit_spiral(cameras: Cameras, near: float, far: float) -> Spiral:
         right=_floats(right),
         up=_floats(axes[1]),
         radii=_floats(radii),
-        focus=1 / (0.25 / near + 0.75 / far),
+        focus=1 / (0.25 / near + 0.75 / far) if focus is None else focus,
         fov=float(np.median(cameras.fov)),
         size=_usual_size(cameras),
     )

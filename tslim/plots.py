@@ -53,6 +53,34 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     return _save(figure, path)
 
 
+def few_views(
+    path: str | Path, lines: Mapping[str, Mapping[int, float]], counts: Sequence[int], *, title: str = ""
+) -> Path:
+    """PSNR against the number of photographs trained on, a line a method; those of one colour belong together.
+
+    Args:
+        lines: name to PSNR in dB by number of photographs; names that begin with the same word have one colour.
+        counts: the numbers of photographs to show.
+
+    Raises as ``size_quality``.
+    """
+    if not lines or not counts:
+        raise ConfigError("no measurements to plot")
+    figure, axes = _figure(title)
+    families = list(dict.fromkeys(name.split()[0].rstrip(",") for name in lines))
+    for number, (name, by_count) in enumerate(lines.items()):
+        family = families.index(name.split()[0].rstrip(","))
+        members = [n for n in lines if n.split()[0].rstrip(",") == families[family]]
+        style = ("-", "--", "-.", ":")[members.index(name) % 4]
+        colour, marker = COLOURS[family % len(COLOURS)], "osD^vP"[number % 6]
+        axes.plot(counts, [by_count[c] for c in counts], style, color=colour, marker=marker, markersize=4, label=name)
+    axes.set_xticks(list(counts))
+    axes.set_xlabel("photographs to train on")
+    axes.set_ylabel("mean PSNR (dB)")
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _save(figure, path)
+
+
 def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> Path:
     """PSNR of the training rays and active rank over steps, from the lines of ``metrics.jsonl``.
 

@@ -134,12 +134,18 @@ class Scene:
         return paths.fit_orbit(self.train.cameras, center)
 
     def spiral_path(self) -> paths.Spiral:
-        """The spiral as a few numbers."""
-        return paths.fit_spiral(self.train.cameras, self.near, self.far)
+        """The spiral as a few numbers; in a contracted space it looks at what the cameras look at."""
+        cameras, focus = self.train.cameras, None
+        if self.space == "contracted":
+            away = np.linalg.norm(paths.focus_point(cameras) - cameras.origins.astype(np.float64).mean(0))
+            focus = float(away) or None
+        return paths.fit_spiral(cameras, self.near, self.far, focus)
 
     def default_path(self) -> paths.Orbit | paths.Spiral:
-        """A spiral for forward-facing scenes, else an orbit."""
-        return self.spiral_path() if self.space == "ndc" else self.orbit_path()
+        """An orbit; a spiral for forward-facing scenes and for captures whose cameras don't stand all around."""
+        cameras = self.train.cameras
+        one_sided = self.space == "contracted" and not paths.surround(cameras, paths.focus_point(cameras))
+        return self.spiral_path() if self.space == "ndc" or one_sided else self.orbit_path()
 
     def with_warnings(self, *lines: str) -> "Scene":
         """The same scene with more warnings."""
