@@ -225,7 +225,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         fast,
         field=dataclasses.replace(fast.field, density_shift=-5.0),
-        occupancy_threshold=5e-4,
+        occupancy_threshold=2e-3,
         tv_density=tv_density,
         tv_appearance=tv_appearance,
     )
