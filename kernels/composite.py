@@ -276,13 +276,15 @@ def composite_backward(
     grad_pixel: f32_1d,
     grad_opacity: f32_1d,
     grad_depth: f32_1d,
+    with_penalties: ti.i32,
     sample_grad: f32_1d,
     ray_grad_affine: f32_1d,
 ):
     """Adjoint of ``composite`` and of the weights, down to the density feature.
 
     In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays); with a span above 0 also kept_slope (n_kept), what
-    ``mean_gradients`` found. Out: sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
+    ``mean_gradients`` found; with_penalties = 1 adds what sample_grad holds before, dL/dw of something else
+    (``kernels.penalties``). Out: sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
     of the gradient of its rank's scale and shift.
     """
     for ray in range(n_rays):
@@ -297,6 +299,8 @@ def composite_backward(
         for s in range(first, end):
             w = sample_weight[s]
             gw = through_background + g_depth * sample_t[s]
+            if with_penalties == 1:
+                gw += sample_grad[s]
             if w > weight_threshold:
                 if j == group_start[group + 1]:
                     group += 1

@@ -270,3 +270,35 @@ def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
         Field(CUBE, max_rank=1, grid=8, space="ndc")
     with pytest.raises(ConfigError, match="space sphere"):
         Field(CUBE, max_rank=1, grid=8, space="sphere")
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(("distortion", "occlusion"), [(0.7, 0.0), (0.0, 0.3), (0.2, 0.4)])
+def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distortion, occlusion):
+    from tslim.renderer import Gradients, Penalties
+
+    field, state = make_field(space)
+    pipeline = run(field, space)
+    buffers.write(pipeline.grad_pixel, np.float32(0))
+    gradients = Gradients(field)
+    pipeline.backward(gradients, Penalties(distortion, occlusion, 0.8))
+    ours = device_gradients(field, gradients)
+    gradients.release()
+
+    twin = reference.ReferenceField.from_state(state, requires_grad=True)
+    origins = torch.tensor(make_rays(space)[0]).double()
+    weight = render_twin(twin, pipeline, space, origins, 0.0, 1e-4).weight
+    ray = torch.tensor(samples_of(pipeline)[1])
+    begin, length = {"box": (0.1, np.linalg.norm(state.box[1] - state.box[0])), "ndc": (0, 2), "contracted": (0, 4)}[
+        space
+    ]
+    s = (torch.tensor(on_host(pipeline).sample_along[: len(ray)]).double() - begin) / length
+    loss = torch.zeros((), dtype=torch.float64)
+    for i in range(N_RAYS):
+        w, at = weight[ray == i], s[ray == i]
+        loss = loss + distortion * (w[:, None] * w[None] * (at[:, None] - at[None]).abs()).sum()
+        loss = loss + distortion * (w * w).sum() * pipeline.step / length / 3 + occlusion * w[at < 0.8].sum()
+    (loss / N_RAYS).backward()
+    for name, tensor in twin.named_parameters().items():
+        if name.startswith("density"):
+            assert_gradient(name, ours[name], tensor.grad, tolerance=1e-3)

@@ -120,6 +120,12 @@ class TrainConfig:
     """weight of the total variation of the density planes"""
     tv_appearance: float = 0.0
     """weight of the total variation of the appearance planes"""
+    distortion: float = 0.0
+    """weight of the distortion loss, which draws what a ray meets together into a surface; against floaters"""
+    occlusion: float = 0.0
+    """weight of what a ray meets right in front of its camera"""
+    occlusion_reach: float = 0.1
+    """how far in front of the camera that is, as a share of the length of rays"""
     seed: int = 0
     """the one seed that everything random comes from"""
     report_every: int = 25
@@ -256,8 +262,8 @@ _ABOVE_ZERO = (
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "seed", "occupancy_threshold", "field.feature_encoding", "field.direction_encoding", "field.init_scale",
-    "schedule.upsilon", "schedule.eta", "schedule.prefix_power",
+    "distortion", "occlusion", "occlusion_reach", "seed", "occupancy_threshold", "field.feature_encoding",
+    "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta", "schedule.prefix_power",
 )  # fmt: skip
 
 

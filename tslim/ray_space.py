@@ -1,5 +1,7 @@
 """Rays of the world as they are marched through the space that a field lies in (see ``kernels.space``)."""
 
+import numpy as np
+
 from kernels import space
 from tslim import buffers
 from tslim.field import Field
@@ -35,6 +37,13 @@ class RaySpace:
     def limits(self) -> tuple[float, float]:
         """Between which t a ray is marched; in NDC it starts at the near plane and ends with the box."""
         return (0.0, 1e10) if self.field.space == "ndc" else (self.field.near, self.field.far)
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Where rays begin and about how long they are, as samples are placed along them (``sample_along``)."""
+        if self.field.space == "box":
+            return self.field.near, float(np.linalg.norm(self.field.box[1] - self.field.box[0]))
+        return 0.0, 4.0 if self.contracted else 2.0
 
     def update(self, n_rays: int) -> None:
         """Takes over the first ``n_rays`` world rays."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels import appearance, composite, density, march, rays
+from kernels import penalties as penalties_kernels
 from tslim import backend, blas, buffers
 from tslim.cameras import Cameras
 from tslim.errors import ConfigError
@@ -30,6 +31,15 @@ class MarchConfig:
     weight_threshold: float = 1e-4
     stop_transmittance: float = 1e-4
     colour_span: float = 0.0
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Weights of the penalties of ``kernels.penalties``. See the fields of ``TrainConfig`` of the same names."""
+
+    distortion: float = 0.0
+    occlusion: float = 0.0
+    occlusion_reach: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -246,13 +256,20 @@ class Pipeline:
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
-    def backward(self, gradients: Gradients) -> None:
+    def backward(self, gradients: Gradients, penalties: Penalties | None = None) -> None:
         """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
-        of the last ``forward``; ``origin_gradient`` may follow.
+        of the last ``forward``, and adds the penalties' (a mean over rays); ``origin_gradient`` may follow.
         """
         field, config = self.field, self.config
+        if penalties is not None:
+            begin, length = self.space.extent
+            penalties_kernels.weight_gradients(
+                self.n_rays, self.ray_start, self.ray_used, self.sample_along, self.sample_weight, begin, length,
+                self.step / length, penalties.distortion / self.n_rays, penalties.occlusion / self.n_rays,
+                penalties.occlusion_reach, self.sample_grad,
+            )  # fmt: skip
         if self.n_groups:
             self._colours_backward(gradients)
         else:
@@ -265,7 +282,8 @@ class Pipeline:
             self.group_start, self.kept_slope, self._span, self.sample_t, self.sample_feature, self.sample_weight,
             self.colours, field.affine, field.config.density_shift, field.use_softplus,
             self.step * field.config.distance_scale, config.weight_threshold, self.background,
-            self.grad_pixel, self.grad_opacity, self.grad_depth, self.sample_grad, self.ray_grad_affine,
+            self.grad_pixel, self.grad_opacity, self.grad_depth, int(penalties is not None), self.sample_grad,
+            self.ray_grad_affine,
         )  # fmt: skip
         density.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),

@@ -28,7 +28,7 @@ from tslim.occupancy import Occupancy
 from tslim.optim import Optimizer
 from tslim.progress import Window
 from tslim.ray_space import LONGEST
-from tslim.renderer import MarchConfig, Pipeline
+from tslim.renderer import MarchConfig, Penalties, Pipeline
 from tslim.run_folder import RunFolder
 from tslim.sampler import PixelSampler
 from tslim.scene import Scene
@@ -78,6 +78,9 @@ class Trainer:
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
         self.sampler = PixelSampler(scene.train, scene.background, settings.seed)
         self.pipeline = Pipeline(field, settings.batch_rays, self.march_config)
+        self.penalties = None
+        if settings.distortion or settings.occlusion:
+            self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_reach)
         self.optimizer = Optimizer(field)
         self.target = buffers.array(3 * settings.batch_rays)
         self.ray_weight = buffers.upload(np.ones(settings.batch_rays, np.float32))
@@ -165,7 +168,7 @@ class Trainer:
             n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
-        pipeline.backward(gradients)
+        pipeline.backward(gradients, self.penalties)
         self._total_variation(gradients, rank)
         fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         first, last = schedule.learning(step)
