@@ -58,9 +58,12 @@ def prepare(
 
     The field is read from a model file, or trained for ``warm_steps`` steps at full rank from 64³ up to 128³, with its
     box shrunk and its empty space found; otherwise as in the preset ``paper``, whose decoder and sampling are timed.
+    Raises ``ConfigError`` for scenes that are no objects in a box.
     """
     began = time.perf_counter()
     loaded = tslim.load_scene(scene) if scene else tslim.builtin_scene(size=200, train=60, test=2, seed=seed)
+    if loaded.space != "box":
+        raise tslim.ConfigError(f"{loaded.name} lies in {loaded.space} space, and the torch twin knows only boxes")
     still = dataclasses.replace(
         tslim.presets.paper(),
         schedule=tslim.ScheduleConfig(policy="train", upsilon=1e9),

@@ -15,6 +15,7 @@ from tslim import hardware
 
 KERNEL_TESTS = (
     "rays",
+    "spaces",
     "march",
     "composite",
     "adam",
