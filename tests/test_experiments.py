@@ -110,7 +110,9 @@ def test_a_report_is_a_table_for_people_one_for_documents_and_one_for_machines(g
     assert "28.25 (+0.25)" in said.getvalue()
 
 
-@pytest.mark.parametrize("words", [["--stepz", "3"], ["--steps", "few"], ["nowhere"], ["--quick", "--steps", "0"]])
+@pytest.mark.parametrize(
+    "words", [["--stepz", "3"], ["--steps", "few"], ["nowhere"], ["--quick", "--steps", "0"], ["--views", "0"]]
+)
 def test_an_app_refuses_in_one_line(words, tmp_path):
     command = [sys.executable, str(ROOT / "apps" / "dedicated.py"), *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

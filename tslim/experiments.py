@@ -37,12 +37,12 @@ class Options:
     """folder of posed photographs; if not given, the built-in scene"""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """small pictures and short training: a few minutes on two CPU cores"""
-    preset: Literal["quick", "demo", "paper"] = "quick"
+    preset: Literal["quick", "demo", "paper", "llff", "tanks"] = "quick"
     """settings of the full experiment; --quick has its own"""
     steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """optimiser steps of each training, its growth and refreshes moved in proportion; the preset's if not given"""
     rays: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """rays of a step; 2048 if not given (paper: 4096), with --quick 768"""
+    """rays of a step; 4096 if not given, with --quick 1024"""
     views: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """measure on so many evenly spaced test views; on all if not given, with --quick on 10"""
     out: Annotated[Path | None, arg(metavar="PATH", aliases=("-o",), help_behavior_hint="")] = None
@@ -55,15 +55,17 @@ class Options:
 def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
     """What all trainings of an experiment have in common, by the scene's space. Every step takes as many rays.
 
-    Raises ``ConfigError`` for steps or rays that make no sense.
+    Raises ``ConfigError`` for steps, rays or views that make no sense.
     """
     settings = config.demo(space) if given.quick else config.PRESETS[given.preset](space)
     if given.quick:
         settings = dataclasses.replace(config.with_steps(settings, 600), grid_start=48, grid_end=96)
     if given.steps is not None:
         settings = config.with_steps(settings, given.steps)
-    rays = given.rays or (768 if given.quick else 4096 if given.preset == "paper" else 2048)
-    settings = dataclasses.replace(settings, batch_rays=rays, batch_decoded=0)
+    rays = 1024 if given.quick else 4096
+    settings = dataclasses.replace(settings, batch_rays=rays if given.rays is None else given.rays, batch_decoded=0)
+    if given.views is not None and given.views < 1:
+        raise ConfigError(f"views is {given.views}: expected 1 or more")
     config.require_valid(settings)
     return settings
 
