@@ -48,15 +48,15 @@ class ScheduleConfig:
     """train, bounded: relative change of a batch's loss that raises the rank (the paper's υ)"""
     eta: int = 0
     """train: steps that must pass between two increases (the paper's η)"""
-    stage_ranks: tuple[int, ...] = (2, 4, 8, 16)
+    stage_ranks: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16)
     """staged, bounded: active rank of each stage; the last goes to the field's full rank"""
-    stage_starts: tuple[float, ...] = (0.0, 0.15, 0.35, 0.6)
+    stage_starts: tuple[float, ...] = (0.0, 0.06, 0.12, 0.18, 0.24, 0.3, 0.36)
     """staged, bounded: share of the run at which each stage begins"""
-    prefix_share: float = 0.4
+    prefix_share: float = 0.2
     """staged, bounded: share of the rays that are rendered at a prefix"""
     anchors: tuple[int, ...] = ()
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one; all if none is named"""
-    prefix_power: float = 0.75
+    prefix_power: float = 0.5
     """staged, bounded: rank r is drawn in proportion to 1 / r^power: smaller ranks more often, 0 gives all the same"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
@@ -196,7 +196,7 @@ def _fast(steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int
     """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run."""
     return TrainConfig(
         field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
-        schedule=ScheduleConfig(policy="staged", stage_starts=(0.0, 0.08, 0.2, 0.35), prefix_share=0.25),
+        schedule=ScheduleConfig(policy="staged"),
         steps=steps,
         batch_rays=8192,
         batch_decoded=32768,
