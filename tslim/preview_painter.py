@@ -97,17 +97,17 @@ class Painter:
         ``unwanted`` is asked every now and then; raises ``Interrupted`` when it says yes.
         """
         self._unwanted = unwanted
-        photograph = None
+        photograph = valid = None
         if controls.on_view:
             native = controls.camera.exact.sizes[0]
             step = int(np.clip(round(native[0] / (full[0] * scale)), 1, native.min()))
             camera = every_kth_pixel(controls.camera.exact, step)
-            photograph = self._photograph(controls)[step // 2 :: step, step // 2 :: step]
+            photograph, valid = (p[step // 2 :: step, step // 2 :: step] for p in self._photograph(controls))
         else:
             camera = controls.camera.cameras(max(round(full[0] * scale), 8), max(round(full[1] * scale), 8))
         size = tuple(int(s) for s in camera.sizes[0])
         image = self._render(camera, controls.rank)
-        psnr = None if photograph is None else float(metrics.psnr(image.rgb, photograph))
+        psnr = float(metrics.psnr(image.rgb, photograph, valid)) if photograph is not None and valid.any() else None
         channel = "colour" if controls.channel == "error" and photograph is None else controls.channel
         what = f"ranks needed, yellow is {controls.rank}" if channel == "ranks" else f"{channel}, rank {controls.rank}"
         caption = what + (f", {psnr:.2f} dB" if psnr is not None and channel in ("colour", "error") else "")
@@ -152,12 +152,15 @@ class Painter:
             return rank_picture(ranks_needed(pictures, ranks, image.opacity, close=CLOSE), controls.rank)
         return image.rgb
 
-    def _photograph(self, controls: Controls) -> np.ndarray:
-        """The photograph of the current data-set view; the last one is kept."""
+    def _photograph(self, controls: Controls) -> tuple[np.ndarray, np.ndarray]:
+        """The photograph of the current data-set view, and which of its pixels show something; the last is kept."""
         key = (controls.split, controls.view)
         if self._photographed != key:
             self._photographed = key
-            self._picture = self.views[controls.split].image(controls.view, self.background)
+            views = self.views[controls.split]
+            picture = views.image(controls.view, self.background)
+            known = self.scene.background is not None
+            self._picture = picture, np.ones(picture.shape[:2], bool) if known else views.valid(controls.view)
         return self._picture
 
     def file_bytes(self, rank: int) -> int:
