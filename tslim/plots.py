@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tslim.evaluate import SweepRow
 
-COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770")
+COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770", "#17a2a8", "#222222")
 _GREY = "#5b6770"
 _LIGHT = "#e3e6ea"
 
