@@ -43,9 +43,8 @@ def test_every_training_of_an_experiment_sees_the_same_number_of_rays():
     assert fixed.batch_rays == staged.batch_rays == 512
     assert not fixed.field.rank_affine and fixed.schedule.policy == "fixed"
     assert staged.field.rank_affine and staged.schedule == config.quick().schedule
-    # Half as many again, and those at prefixes: as many as before have the full rank.
-    more = experiments.ours(base, more_rays=1.5)
-    assert more.batch_rays == 768 and round(768 * (1 - more.schedule.prefix_share)) == 512
+    assert experiments.ours(base, more_rays=1.5, prefix_share=0.1).batch_rays == 768
+    assert experiments.ours(base, prefix_share=0.1).schedule.prefix_share == 0.1
 
 
 def test_a_run_of_other_length_does_everything_at_the_same_shares():

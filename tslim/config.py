@@ -212,7 +212,7 @@ def _fast(steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int
         grid_end=grid_end,
         grow_steps=grow,
         occupancy_steps=occupancy,
-        occupancy_threshold=1e-2,
+        occupancy_threshold=1e-3,
         step_ratio=1.0,
         weight_threshold=1e-2,
         stop_transmittance=1e-2,

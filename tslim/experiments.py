@@ -80,12 +80,7 @@ def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
 
 
 def ours(settings: TrainConfig, *, more_rays: float = 1.0, **schedule: Any) -> TrainConfig:
-    """tslim's default: the schedule of the preset quick, with scales and shifts per rank.
-
-    ``more_rays`` times the rays: at 1.5, as many as other trainings have at full rank, and half as many at prefixes.
-    """
-    if more_rays > 1:
-        schedule = {"prefix_share": 1 - 1 / more_rays, **schedule}
+    """tslim's default: the schedule of the preset quick, scales and shifts per rank; ``more_rays`` times the rays."""
     return dataclasses.replace(
         settings,
         batch_rays=round(settings.batch_rays * more_rays),
