@@ -277,6 +277,7 @@ def composite_backward(
     grad_opacity: f32_1d,
     grad_depth: f32_1d,
     with_penalties: ti.i32,
+    fade: ti.f32,
     sample_grad: f32_1d,
     ray_grad_affine: f32_1d,
 ):
@@ -284,7 +285,9 @@ def composite_backward(
 
     In: grad_pixel (n_rays, 3), grad_opacity, grad_depth (n_rays); with a span above 0 also kept_slope (n_kept), what
     ``mean_gradients`` found; with_penalties = 1 adds what sample_grad holds before, dL/dw of something else
-    (``kernels.penalties``). Out: sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
+    (``kernels.penalties``); fade > 0 shortens gradients of samples at t < fade by (t / fade)², since every ray passes
+    there more densely than anywhere else (Philip & Deschaintre 2023): then they are no gradients of any loss. Out:
+    sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
     of the gradient of its rank's scale and shift.
     """
     for ray in range(n_rays):
@@ -324,6 +327,8 @@ def composite_backward(
             gw = sample_grad[s]
             behind -= w * gw
             gz = delta_scaled * (light * gw - behind) * activate_slope(f, scale, shift, use_softplus)
+            if sample_t[s] < fade:
+                gz *= sample_t[s] * sample_t[s] / (fade * fade)
             sample_grad[s] = gz * scale
             grad_scale += gz * f
             grad_shift += gz

@@ -86,7 +86,7 @@ class Traced:
             n, s.ranks, s.start, self.used, self.kept_start, self.ray_group_start, self.group_start,
             np.full(1, np.nan, np.float32), 0.0, s.t, self.feature, self.weight,
             colours.ravel(), self.field.affine, self.shift, self.softplus, self.delta_scaled, self.threshold,
-            march.vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, 0, sample_grad, ray_affine,
+            march.vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, 0, 0.0, sample_grad, ray_affine,
         )  # fmt: skip
         rank_rows = self.field.state.rank
         composite.sum_affine(n, rank_rows, s.ranks, ray_affine, affine)

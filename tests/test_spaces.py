@@ -302,3 +302,22 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
     for name, tensor in twin.named_parameters().items():
         if name.startswith("density"):
             assert_gradient(name, ours[name], tensor.grad, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_density_near_a_camera_learns_the_more_slowly_and_elsewhere_as_ever(cpu, space):
+    from tslim.renderer import Gradients
+
+    field, _ = make_field(space)
+    pipeline = run(field, space)
+    buffers.write(pipeline.grad_pixel, np.float32(np.random.default_rng(1).normal(size=3 * N_RAYS)))
+    gradients = Gradients(field)
+    found = []
+    for fade in (0.0, 0.6):
+        pipeline.backward(gradients, fade=fade)
+        found.append(on_host(pipeline).sample_grad[: pipeline.n_samples].copy())
+    gradients.release()
+    near = samples_of(pipeline)[0] / (0.6 * pipeline.space.reach)
+    assert found[1] == pytest.approx(found[0] * np.minimum(near, 1) ** 2, rel=1e-4, abs=1e-9)
+    assert (near < 1).any() and (near > 1).any()
+    assert pipeline.space.reach == {"box": pytest.approx(pipeline.space.extent[1]), "ndc": 2, "contracted": 4}[space]

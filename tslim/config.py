@@ -129,6 +129,9 @@ class TrainConfig:
     """weight of what a ray meets right in front of its camera"""
     occlusion_reach: float = 0.1
     """how far in front of the camera that is, as a share of the length of rays"""
+    near_fade: float = 0.0
+    """density nearer to a camera than this learns the more slowly, against floaters that only one camera sees; 1 is the
+    side of the cube that a contracted space leaves as it is, the length of rays in ndc, the diagonal of a box"""
     seed: int = 0
     """the one seed that everything random comes from"""
     report_every: int = 25
@@ -230,14 +233,15 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
 
     The field starts as thin fog rather than empty, since every ray has to be stopped by something, and neighbouring
     texels are held together. Empty space is measured late, since what is far takes longest to appear, and against a
-    higher threshold, for the fog; the distortion loss then makes surfaces of it, which is also what makes a step quick.
+    higher threshold, for the fog. In NDC the distortion loss makes surfaces of it, which also makes a step quick; where
+    things are everywhere it pulls the fog to the cameras instead.
     """
-    tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
+    tv_density, tv_appearance, distortion = {"ndc": (0.2, 0.2, 0.01), "contracted": (0.1, 0.01, 0.0)}[space]
     return dataclasses.replace(
         fast,
         field=dataclasses.replace(fast.field, density_shift=-5.0),
         occupancy_threshold=2e-3,
-        distortion=0.01,
+        distortion=distortion,
         tv_density=tv_density,
         tv_appearance=tv_appearance,
     )
@@ -268,7 +272,7 @@ _ABOVE_ZERO = (
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_reach", "seed", "occupancy_threshold", "field.feature_encoding",
+    "distortion", "occlusion", "occlusion_reach", "near_fade", "seed", "occupancy_threshold", "field.feature_encoding",
     "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta", "schedule.prefix_power",
 )  # fmt: skip
 

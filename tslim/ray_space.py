@@ -45,6 +45,11 @@ class RaySpace:
             return self.field.near, float(np.linalg.norm(self.field.box[1] - self.field.box[0]))
         return 0.0, 4.0 if self.contracted else 2.0
 
+    @property
+    def reach(self) -> float:
+        """How far t goes from a camera to the far side of what it looks at."""
+        return 2 * self._half if self.contracted else self.extent[1]
+
     def update(self, n_rays: int) -> None:
         """Takes over the first ``n_rays`` world rays."""
         rays = (self.ray_o, self.ray_d, self.path_o, self.path_d)

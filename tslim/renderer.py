@@ -258,11 +258,12 @@ class Pipeline:
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
-    def backward(self, gradients: Gradients, penalties: Penalties | None = None) -> None:
+    def backward(self, gradients: Gradients, penalties: Penalties | None = None, fade: float = 0.0) -> None:
         """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
         of the last ``forward``, and adds the penalties' (a mean over rays); ``origin_gradient`` may follow.
+        ``fade``: see ``TrainConfig.near_fade``.
         """
         field, config = self.field, self.config
         if penalties is not None:
@@ -284,8 +285,8 @@ class Pipeline:
             self.group_start, self.kept_slope, self._span, self.sample_t, self.sample_feature, self.sample_weight,
             self.colours, field.affine, field.config.density_shift, field.use_softplus,
             self.step * field.config.distance_scale, config.weight_threshold, self.background,
-            self.grad_pixel, self.grad_opacity, self.grad_depth, int(penalties is not None), self.sample_grad,
-            self.ray_grad_affine,
+            self.grad_pixel, self.grad_opacity, self.grad_depth, int(penalties is not None),
+            fade * self.space.reach, self.sample_grad, self.ray_grad_affine,
         )  # fmt: skip
         density.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),

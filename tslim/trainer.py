@@ -171,7 +171,7 @@ class Trainer:
             n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
-        pipeline.backward(gradients, self.penalties)
+        pipeline.backward(gradients, self.penalties, settings.near_fade)
         self._total_variation(gradients, rank)
         fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         first, last = schedule.learning(step)
