@@ -106,7 +106,6 @@ def appearance_backward(
     ray_d: f32_1d,
     contracted: ti.i32,
     ray_rank: i32_1d,
-    ray_first: i32_1d,
     grad_products: f32_1d,
     planes: ti.template(),
     lines: ti.template(),
@@ -122,9 +121,8 @@ def appearance_backward(
 ):
     """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_groups, 48 n_chunks).
 
-    A ray teaches the ranks from ray_first[ray], at most its own, to its own; those below are taken as given. With
-    use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
-    ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density.density_backward``.
+    With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
+    ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density_backward``.
     """
     width = n_chunks * 3 * CHUNK
     if ti.static(atomic):
@@ -137,22 +135,17 @@ def appearance_backward(
             below = chunk * CHUNK < components
             o = load3(ray_o, ray)
             d = load3(ray_d, ray)
-            mask = lane_mask(components, chunk)
-            learns = mask - lane_mask(3 * ray_first[ray], chunk)
-            whole = load16(grad_products, group * width + column * CHUNK) * mask
+            whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
             for j in range(group_start[group], group_start[group + 1]):
                 along = 0.0
                 if below:
                     low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
                     share = kept_weight[j] / group_kept[group]
                     q = whole * share
-                    scatter_plane(
-                        q * learns, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True
-                    )
+                    scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
                     _, qp = scatter_line(
-                        q, learns, column % 3, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks,
-                        True,
-                    )  # fmt: skip
+                        q, column % 3, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True
+                    )
                     along = qp / share
                 if use_slope == 1:
                     kept_slope[column * n_kept + j] = along
@@ -169,11 +162,9 @@ def appearance_backward(
                 ray = group_ray[group]
                 components = 3 * ray_rank[ray]
                 below = chunk * CHUNK < components
-                mask = lane_mask(components, chunk)
-                learns = mask - lane_mask(3 * ray_first[ray], chunk)
                 whole = vec16(0.0)
                 if below:
-                    whole = load16(grad_products, group * width + column * CHUNK) * mask
+                    whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
                 o = load3(ray_o, ray)
                 d = load3(ray_d, ray)
                 for j in range(group_start[group], group_start[group + 1]):
@@ -185,12 +176,11 @@ def appearance_backward(
                         q = whole * share
                         if both or part == 0:
                             scatter_plane(
-                                q * learns, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks,
-                                False,
-                            )  # fmt: skip
+                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                            )
                         if both or part == 1:
                             owns, qp = scatter_line(
-                                q, learns, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                q, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
                                 max_chunks, False,
                             )  # fmt: skip
                             along = qp / share

@@ -128,7 +128,6 @@ def density_backward(
     ray_d: f32_1d,
     contracted: ti.i32,
     ray_rank: i32_1d,
-    ray_first: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
     sample_t: f32_1d,
@@ -145,8 +144,6 @@ def density_backward(
 ):
     """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample.
 
-    A ray teaches the components from ray_first[ray], at most its rank, to its rank; those below are taken as given.
-
     On the CPU one task owns a chunk of a mode, or a band of its rows; with n_parts = 2 one of its plane or its line,
     which share no arithmetic but the position: the way to have twice the tasks for next to nothing.
     """
@@ -156,16 +153,14 @@ def density_backward(
             chunk = item // n_rays // 3
             m = item // n_rays % 3
             if chunk * CHUNK < ray_rank[ray]:
-                mask = lane_mask(ray_rank[ray], chunk) - lane_mask(ray_first[ray], chunk)
+                mask = lane_mask(ray_rank[ray], chunk)
                 o = load3(ray_o, ray)
                 d = load3(ray_d, ray)
                 for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
                     low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
                     q = mask * sample_grad[s]
                     scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                    scatter_line(
-                        q, vec16(1.0), m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True
-                    )
+                    scatter_line(q, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
     else:
         ti.loop_config(block_dim=1)
         for task in range(n_parts * 3 * n_chunks * n_bands):
@@ -176,7 +171,7 @@ def density_backward(
             band = task // (n_parts * 3 * n_chunks)
             for ray in range(n_rays):
                 if chunk * CHUNK < ray_rank[ray]:
-                    mask = lane_mask(ray_rank[ray], chunk) - lane_mask(ray_first[ray], chunk)
+                    mask = lane_mask(ray_rank[ray], chunk)
                     o = load3(ray_o, ray)
                     d = load3(ray_d, ray)
                     for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
@@ -188,7 +183,7 @@ def density_backward(
                             )
                         if whole or part == 1:
                             scatter_line(
-                                q, vec16(1.0), m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                q, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
                                 max_chunks, False,
                             )  # fmt: skip
 

@@ -209,7 +209,6 @@ def scatter_plane(
 @ti.func
 def scatter_line(
     q: vec16,
-    learns: vec16,
     m: ti.i32,
     chunk: ti.i32,
     band: ti.i32,
@@ -225,8 +224,7 @@ def scatter_line(
 ):
     """The same for the line's gradient; of its texels it writes those w with w n_bands // G_w = band.
 
-    Only lanes where ``learns`` is 1 are written. Returns whether the sample is the band's, which is true of one band
-    only, and if so the sum of q p over the lanes.
+    Returns whether the sample is the band's, which is true of one band only, and if so the sum of q p over the lanes.
     """
     plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
     u, v, w, fu, fv, fw = mode_axes(m, low, frac)
@@ -242,9 +240,9 @@ def scatter_line(
         qp = q * plane_value(planes, plane_base + chunk * area + v * g_u + u, g_u, fu, fv)
         if end0 == 1:
             along = (qp * line_value(lines, lt, fw)).sum()
-            add_texel(grad_lines, lt, learns * qp * (1.0 - fw), atomic)
+            add_texel(grad_lines, lt, qp * (1.0 - fw), atomic)
         if end1 == 1:
-            add_texel(grad_lines, lt + 1, learns * qp * fw, atomic)
+            add_texel(grad_lines, lt + 1, qp * fw, atomic)
     return end0, along
 
 

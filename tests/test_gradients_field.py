@@ -126,8 +126,8 @@ def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_c
     a = field.arenas
     density.density_backward(
         len(used), n_chunks, n_bands, n_parts, samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
-        np.zeros_like(samples.ranks), samples.start, used, samples.t, upstream, a.density_planes, a.density_lines,
-        a.grad_density_planes, a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
+        samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
+        a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip
 
 
@@ -141,8 +141,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n
     slopes = np.zeros(1, np.float32)
     appearance.appearance_backward(
         n, n, n_chunks, n_bands, n_parts, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(),
-        0, samples.ranks, np.zeros_like(samples.ranks), upstream.ravel(),
-        arenas.appearance_planes, arenas.appearance_lines,
+        0, samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
         arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
         field.appearance_chunks, 0, slopes, device_field.by_atomics(),
     )  # fmt: skip

@@ -143,27 +143,6 @@ def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):
     gradients.release()
 
 
-def test_a_ray_teaches_the_ranks_above_those_it_takes_as_given_exactly_as_ever(cpu):
-    from tslim.renderer import Gradients
-
-    for span in (0.0, 1e9):
-        found = []
-        for first in (0, 3):
-            field, _ = make_field()
-            pipeline = run(field, span=span)
-            buffers.write(pipeline.grad_pixel, np.float32(np.random.default_rng(1).normal(size=3 * N_RAYS)))
-            buffers.write(pipeline.ray_first, np.minimum(first, make_rays()[2]).astype(np.int32))
-            gradients = Gradients(field)
-            pipeline.backward(gradients)
-            found.append(device_gradients(field, gradients))
-            gradients.release()
-        for name, everything in found[0].items():
-            taught = found[1][name]
-            below = {"density": 3, "appearance": 9}.get(name.split("_")[0], 0)
-            assert everything[:below].any() == (below > 0) and not taught[:below].any(), name
-            assert_gradient(name, taught[below:], everything[below:], tolerance=1e-5)
-
-
 def test_the_gradient_of_a_batch_is_the_same_bits_every_time(cpu):
     from tslim.renderer import Gradients
 

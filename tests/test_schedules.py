@@ -1,6 +1,5 @@
 """Rank schedules on scripted sequences of losses."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -297,16 +296,3 @@ def test_impossible_settings_are_refused_by_name(options):
     with pytest.raises(ConfigError, match=next(iter(options)) if "policy" not in options else "fixed, train") as error:
         make_schedule(ScheduleConfig(**options), 16, 100)
     assert "\n" not in str(error.value)
-
-
-def test_a_prefix_ray_teaches_the_ranks_of_its_own_stage_and_a_full_one_teaches_all():
-    config = ScheduleConfig(policy="staged", stage_ranks=(2, 4, 8, 16), stage_starts=(0, 0.1, 0.2, 0.3))
-    schedule = make_schedule(config, 16, 100)
-    schedule.rank = 16
-    ranks = np.array([1, 2, 3, 4, 5, 8, 9, 15, 16], np.int32)
-    assert schedule.taken_as_given(ranks).tolist() == [0, 0, 2, 2, 4, 4, 8, 8, 0]
-    schedule.rank = 8
-    assert schedule.taken_as_given(np.array([2, 4, 6, 8], np.int32)).tolist() == [0, 2, 4, 0]
-    everything = dataclasses.replace(config, prefix_teaches="all")
-    assert make_schedule(everything, 16, 100).taken_as_given(ranks) is None
-    assert make_schedule(ScheduleConfig(policy="fixed"), 16, 100).taken_as_given(ranks) is None

@@ -58,9 +58,6 @@ class ScheduleConfig:
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one; all if none is named"""
     prefix_power: float = 0.5
     """staged, bounded: rank r is drawn in proportion to 1 / r^power: smaller ranks more often, 0 gives all the same"""
-    prefix_teaches: Literal["stage", "all"] = "stage"
-    """staged, bounded: what a ray at a prefix teaches: the ranks of its own stage, the stages before being taken as
-    given, or all its ranks"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     linear_share: float = 0.5

@@ -87,8 +87,6 @@ class Pipeline:
         self._on_cpu = backend.current().is_cpu
         self.ray_o, self.ray_d = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
         self.ray_rank = buffers.array(max_rays, np.int32)
-        self.ray_first = buffers.array(max_rays, np.int32)
-        """Ranks that a ray takes as given: it has no gradient for them. Zeros unless somebody fills it."""
         self.space = RaySpace(field, self.ray_o, self.ray_d)
         self.ray_t0 = buffers.array(max_rays)
         self.ray_count, self.ray_used, self.ray_kept, self.ray_groups = (
@@ -290,7 +288,7 @@ class Pipeline:
         )  # fmt: skip
         density.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
-            *self.space.arguments, self.ray_rank, self.ray_first, self.ray_start, self.ray_used,
+            *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used,
             self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
             gradients.density.planes, gradients.density.lines, *field.geometry(field.density), not self._on_cpu,
         )  # fmt: skip
@@ -314,10 +312,9 @@ class Pipeline:
             self._reserve_slopes()
         appearance.appearance_backward(
             n, self.n_kept, self.chunks, *self._shares(3 * self.chunks), self.group_ray, self.group_start,
-            self.group_kept, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.ray_first,
-            self.products, field.appearance.planes, field.appearance.lines,
-            gradients.appearance.planes, gradients.appearance.lines, *field.geometry(field.appearance), shared,
-            self.kept_slope, not self._on_cpu,
+            self.group_kept, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
+            field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
+            *field.geometry(field.appearance), shared, self.kept_slope, not self._on_cpu,
         )  # fmt: skip
         if shared:
             composite.mean_gradients(

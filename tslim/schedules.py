@@ -71,14 +71,6 @@ class Schedule:
             ranks[:n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix, p=often / often.sum())
         return ranks
 
-    def taken_as_given(self, ranks: np.ndarray) -> np.ndarray | None:
-        """(n,) i32: how many of the first ranks each ray only takes as given, and does not teach. None: it teaches all.
-
-        Args:
-            ranks: (n,) the rays' ranks, as ``ray_ranks`` drew them.
-        """
-        return None
-
     def state(self) -> dict[str, Any]:
         """Plain data to continue from."""
         return {"rank": self.rank}
@@ -154,14 +146,6 @@ class Staged(Schedule):
         """The configured share, over the anchors below the active rank, or all ranks below it."""
         below = range(1, self.rank)
         return self.config.prefix_share, tuple(r for r in self.config.anchors or below if r in below)
-
-    def taken_as_given(self, ranks: np.ndarray) -> np.ndarray | None:
-        """A prefix ray teaches the ranks of its own stage and takes those of the stages before as given."""
-        if self.config.prefix_teaches == "all":
-            return None
-        ends = np.asarray((0, *self.config.stage_ranks), np.int32)
-        before = ends[np.searchsorted(ends, ranks) - 1]
-        return np.where(ranks < self.rank, before, 0).astype(np.int32)
 
 
 class Bounded(Staged):

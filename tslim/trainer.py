@@ -162,9 +162,6 @@ class Trainer:
         self.sampler.fill(pipeline, n, self.target)
         ranks = schedule.ray_ranks(step, n, np.random.default_rng([settings.seed, 2, step]))
         buffers.write(pipeline.ray_rank, np.pad(ranks, (0, pipeline.max_rays - n)))
-        given = schedule.taken_as_given(ranks)
-        if given is not None:
-            buffers.write(pipeline.ray_first, np.pad(given, (0, pipeline.max_rays - n)))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
         composite.squared_error(
