@@ -117,31 +117,33 @@ def test_staged_goes_to_the_fields_own_rank_and_never_beyond():
     assert max(ranks_after(staged(40), [None] * 100)) == 40
 
 
-def test_staged_draws_prefix_rays_from_every_rank_below_the_active_one_small_ones_more_often():
-    schedule = staged(prefix_share=0.5, prefix_power=1.0)
+def test_staged_draws_an_anchor_that_is_named_twice_twice_as_often_and_without_anchors_every_rank():
+    schedule = staged(prefix_share=0.5, anchors=(1, 2, 2, 2, 4, 8))
+    schedule.rank = 5
+    counts = np.bincount(schedule.ray_ranks(0, 100_000, np.random.default_rng(0)), minlength=6)
+    # Fifths of 50 000, standard deviations below 110.
+    np.testing.assert_allclose(counts, [0, 10_000, 30_000, 0, 10_000, 50_000], atol=600)
+    schedule = staged(prefix_share=0.5, anchors=())
     schedule.rank = 5
     ranks = schedule.ray_ranks(0, 100_000, np.random.default_rng(0))
     counts = np.bincount(ranks, minlength=6)
     assert len(counts) == 6 and counts[0] == 0 and counts[5] == 50_000
-    # In proportion to 1, 1/2, 1/3, 1/4, together 25/12: 24000, 12000, 8000 and 6000, standard deviations below 130.
-    np.testing.assert_allclose(counts[1:5], [24_000, 12_000, 8000, 6000], atol=600)
+    np.testing.assert_allclose(counts[1:5], 12_500, atol=600)
 
 
 def test_few_ranks_stand_for_many_when_empty_space_is_measured_and_the_active_one_always_does():
-    schedule = staged()
+    schedule = staged(anchors=())
     assert schedule.emptied(0) == [1, 2]
     schedule.rank = 16
     assert schedule.emptied(90) == [1, 2, 3, 5, 8, 12, 16]
     assert train().emptied(0) == [1]
-    few = staged(anchors=(8, 4, 30))
+    few = staged(anchors=(8, 4, 4, 30))
     few.rank = 16
     assert few.emptied(90) == [4, 8, 16]
 
 
 def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank():
-    schedule = staged(
-        stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12), prefix_power=0.0
-    )  # fmt: skip
+    schedule = staged(stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12))
     assert schedule.rank == 16
     schedule.rank = 8
     ranks = schedule.ray_ranks(0, 30_000, np.random.default_rng(0))

@@ -50,14 +50,13 @@ class ScheduleConfig:
     """train: steps that must pass between two increases (the paper's η)"""
     stage_ranks: tuple[int, ...] = (2, 3, 4, 6, 8, 12, 16)
     """staged, bounded: active rank of each stage; the last goes to the field's full rank"""
-    stage_starts: tuple[float, ...] = (0.0, 0.06, 0.12, 0.18, 0.24, 0.3, 0.36)
+    stage_starts: tuple[float, ...] = (0.0, 0.05, 0.09, 0.13, 0.17, 0.21, 0.25)
     """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.2
     """staged, bounded: share of the rays that are rendered at a prefix"""
-    anchors: tuple[int, ...] = ()
-    """staged, bounded: ranks that prefix rays are drawn from, where below the active one; all if none is named"""
-    prefix_power: float = 0.5
-    """staged, bounded: rank r is drawn in proportion to 1 / r^power: smaller ranks more often, 0 gives all the same"""
+    anchors: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
+    """staged, bounded: ranks that prefix rays are drawn from, where below the active one: what is named twice is drawn
+    twice as often; all ranks if none is named"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     linear_share: float = 0.5
@@ -270,7 +269,7 @@ _ABOVE_ZERO = (
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "distortion", "occlusion", "occlusion_reach", "near_fade", "seed", "occupancy_threshold", "field.feature_encoding",
-    "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta", "schedule.prefix_power",
+    "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 
 

@@ -67,8 +67,7 @@ class Schedule:
         share, choices = self.prefixes(step)
         if choices:
             n_prefix = round(share * n)
-            often = np.asarray(choices, np.float64) ** -self.config.prefix_power
-            ranks[:n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix, p=often / often.sum())
+            ranks[:n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix)
         return ranks
 
     def state(self) -> dict[str, Any]:
