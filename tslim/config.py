@@ -184,9 +184,11 @@ def quick(space: Space = "box") -> TrainConfig:
     """The default: a good model in minutes on two CPU cores, whatever the space."""
     if space == "box":
         return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500))
-    fast = _fast(4800, 256, grow=(150, 300, 600, 1000, 1500), occupancy=(800, 1400, 2000, 3000))
+    if space == "contracted":
+        return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
     # Photographs that all look one way show the same things in more detail: it takes longer to learn.
-    return _open(space, with_steps(fast, 9000) if space == "ndc" else fast)
+    fast = _fast(4800, 256, grow=(150, 300, 600, 1000, 1500), occupancy=(800, 1400, 2000, 3000))
+    return _open(space, with_steps(fast, 9000))
 
 
 def demo(space: Space = "box") -> TrainConfig:
@@ -230,7 +232,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
     The field starts as thin fog rather than empty, since every ray has to be stopped by something, and neighbouring
     texels are held together. Empty space is measured late, since what is far takes longest to appear, and against a
     higher threshold, for the fog. In NDC the distortion loss makes surfaces of it, which also makes a step quick; where
-    things are everywhere it pulls the fog to the cameras instead.
+    things are everywhere it pulls the fog to the cameras instead, and density near them learns more slowly.
     """
     tv_density, tv_appearance, distortion = {"ndc": (0.2, 0.2, 0.01), "contracted": (0.1, 0.01, 0.0)}[space]
     return dataclasses.replace(
@@ -238,6 +240,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
         field=dataclasses.replace(fast.field, density_shift=-5.0),
         occupancy_threshold=2e-3,
         distortion=distortion,
+        near_fade=float(space == "contracted"),
         tv_density=tv_density,
         tv_appearance=tv_appearance,
     )
