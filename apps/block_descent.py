@@ -25,8 +25,8 @@ def main(given: experiments.Options) -> None:
     experiment = experiments.Experiment("block-descent", given)
     base = experiment.settings
     variants = [experiment.train("TensoRF", plain(base, "fixed"))]
-    for turn in (1, base.steps // 60, base.steps // 12):
-        variants.append(experiment.train(f"turns of {turn} steps", plain(base, "bcd", bcd_steps=max(turn, 1))))
+    for turn in sorted({1, max(base.steps // 60, 1), max(base.steps // 12, 1)}):
+        variants.append(experiment.train(f"turns of {turn} steps", plain(base, "bcd", bcd_steps=turn)))
     variants.append(experiment.train("staged (default)", ours(base)))
     swing = {variant.name: fluctuation(variant) for variant in variants}
     experiment.report("block coordinate descent", variants, extra={"fluctuation (dB)": swing})
