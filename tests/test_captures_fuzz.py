@@ -16,7 +16,7 @@ from tslim.errors import TslimError
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 5.0
+SECONDS = 30.0
 """For one load of ten tiny images; typical is 0.02."""
 
 fuzz = settings(
