@@ -102,6 +102,9 @@ class TrainConfig:
     """steps at which empty space is measured; the box shrinks at the first, rays that miss are dropped at the second"""
     occupancy_threshold: float = 1e-4
     """alpha of one step above which a cell counts as occupied"""
+    occupancy_first: float = 0.0
+    """if above 0, that alpha at the first refresh, and ten times more at each that follows up to occupancy_threshold:
+    what is empty once stays empty, and a young field is fog where later there are surfaces"""
     step_ratio: float = 0.5
     """distance between samples, in voxels"""
     weight_threshold: float = 1e-4
@@ -215,7 +218,8 @@ def _fast(steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int
         grid_end=grid_end,
         grow_steps=grow,
         occupancy_steps=occupancy,
-        occupancy_threshold=1e-3,
+        occupancy_threshold=1e-2,
+        occupancy_first=1e-4,
         step_ratio=1.0,
         weight_threshold=1e-2,
         stop_transmittance=1e-2,
@@ -239,6 +243,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
         fast,
         field=dataclasses.replace(fast.field, density_shift=-5.0),
         occupancy_threshold=2e-3,
+        occupancy_first=0.0,
         distortion=distortion,
         near_fade=float(space == "contracted"),
         tv_density=tv_density,
@@ -271,7 +276,8 @@ _ABOVE_ZERO = (
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_reach", "near_fade", "seed", "occupancy_threshold", "field.feature_encoding",
+    "distortion", "occlusion", "occlusion_reach", "near_fade", "seed", "occupancy_threshold", "occupancy_first",
+    "field.feature_encoding",
     "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 

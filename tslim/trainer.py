@@ -242,7 +242,10 @@ class Trainer:
         turn = sorted(settings.occupancy_steps).index(self.step)
         ranks = self.schedule.emptied(self.step)
         before = field.occupancy
-        share = field.refresh_occupancy(ranks, settings.step_ratio * field.voxel, settings.occupancy_threshold)
+        threshold = settings.occupancy_threshold
+        if settings.occupancy_first:
+            threshold = min(threshold, settings.occupancy_first * 10**turn)
+        share = field.refresh_occupancy(ranks, settings.step_ratio * field.voxel, threshold)
         tight = field.occupancy.tight_box()
         if tight is None:
             field.occupancy = before
