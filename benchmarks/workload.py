@@ -11,7 +11,7 @@ import torch
 
 import tslim
 from benchmarks.twin import TorchTwin
-from tslim.renderer import Renderer
+from tslim.renderer import MarchConfig, Renderer
 
 TINY_RATE = 1e-12
 """Learning rate while timing: all the work of a step, and the same state after it."""
@@ -48,7 +48,7 @@ class Workload:
 def sampling_of(preset: str) -> dict[str, float]:
     """How a preset samples its rays, as settings of ``TrainConfig``."""
     settings = tslim.presets.PRESETS[preset]()
-    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(tslim.MarchConfig)}
+    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(MarchConfig)}
 
 
 def prepare(
@@ -151,4 +151,4 @@ def image_rays(cameras: Any, chunk: int, every: int) -> list[tuple[torch.Tensor,
 
 def renderer(workload: Workload, sampling: str = "paper") -> Renderer:
     """For many images of the workload's field, sampled as a preset does."""
-    return Renderer(workload.field, config=tslim.MarchConfig(**sampling_of(sampling)))
+    return Renderer(workload.field, config=MarchConfig(**sampling_of(sampling)))
