@@ -103,8 +103,8 @@ class TrainConfig:
     occupancy_threshold: float = 1e-4
     """alpha of one step above which a cell counts as occupied"""
     occupancy_first: float = 0.0
-    """if above 0, that alpha at the first refresh, and ten times more at each that follows up to occupancy_threshold:
-    what is empty once stays empty, and a young field is fog where later there are surfaces"""
+    """if above 0, that alpha at the first refresh, and ten times more at every other up to occupancy_threshold: what is
+    empty once stays empty, and a young field is fog where later there are surfaces"""
     step_ratio: float = 0.5
     """distance between samples, in voxels"""
     weight_threshold: float = 1e-4

@@ -244,7 +244,7 @@ class Trainer:
         before = field.occupancy
         threshold = settings.occupancy_threshold
         if settings.occupancy_first:
-            threshold = min(threshold, settings.occupancy_first * 10**turn)
+            threshold = min(threshold, settings.occupancy_first * 10 ** (turn / 2))
         share = field.refresh_occupancy(ranks, settings.step_ratio * field.voxel, threshold)
         tight = field.occupancy.tight_box()
         if tight is None:
