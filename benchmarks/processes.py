@@ -87,7 +87,9 @@ from pathlib import Path
 import tslim
 tslim.init("cpu")
 scene = tslim.builtin_scene(size=200, train=60, test=4)
-settings = dataclasses.replace(tslim.presets.demo(), steps=10**6)
+settings = dataclasses.replace(tslim.presets.demo(), steps=10**6, batch_rays=4096, batch_decoded=0,
+                               grow_steps=(60, 120), occupancy_steps=(60, 120), checkpoint_every=10**6,
+                               schedule=tslim.ScheduleConfig(policy="fixed"))
 trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
 run = trainer.run()
 def steps_per_second(preview, seconds=%(seconds)d):
