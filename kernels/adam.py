@@ -21,9 +21,9 @@ def adam_chunk(
     m: ti.template(),
     v: ti.template(),
     at: ti.i32,
-    grad: vec16,
     low_mask: vec16,
     l1: ti.f32,
+    lazy: ti.i32,
     lr: ti.f32,
     beta1: ti.f32,
     beta2: ti.f32,
@@ -31,24 +31,26 @@ def adam_chunk(
     correction2: ti.f32,
     eps: ti.f32,
 ):
-    """One element of 16 components with the gradient ``grad``; ``low_mask`` is 1 for the lanes to update."""
-    x = p[at]
-    for lane in ti.static(range(CHUNK)):
-        sign = ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
-        grad[lane] = (grad[lane] + l1 * sign) * low_mask[lane]
-    m1 = m[at]
-    v1 = v[at]
-    m2 = m1 * beta1 + grad * (1.0 - beta1)
-    v2 = v1 * beta2 + grad * grad * (1.0 - beta2)
-    for lane in ti.static(range(CHUNK)):
-        m1[lane] = ti.select(low_mask[lane] > 0.0, m2[lane], m1[lane])
-        v1[lane] = ti.select(low_mask[lane] > 0.0, v2[lane], v1[lane])
-        move = lr * (m2[lane] * correction1) / (ti.sqrt(v2[lane] * correction2) + eps)
-        x[lane] = ti.select(low_mask[lane] > 0.0, x[lane] - move, x[lane])
-    p[at] = x
-    m[at] = m1
-    v[at] = v1
-    g[at] = vec16(0.0)
+    """One element of 16 components; ``low_mask`` is 1 for the lanes to update."""
+    grad = g[at]
+    if lazy == 0 or ti.abs(grad).max() > 0.0:
+        x = p[at]
+        for lane in ti.static(range(CHUNK)):
+            sign = ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
+            grad[lane] = (grad[lane] + l1 * sign) * low_mask[lane]
+        m1 = m[at]
+        v1 = v[at]
+        m2 = m1 * beta1 + grad * (1.0 - beta1)
+        v2 = v1 * beta2 + grad * grad * (1.0 - beta2)
+        for lane in ti.static(range(CHUNK)):
+            m1[lane] = ti.select(low_mask[lane] > 0.0, m2[lane], m1[lane])
+            v1[lane] = ti.select(low_mask[lane] > 0.0, v2[lane], v1[lane])
+            move = lr * (m2[lane] * correction1) / (ti.sqrt(v2[lane] * correction2) + eps)
+            x[lane] = ti.select(low_mask[lane] > 0.0, x[lane] - move, x[lane])
+        p[at] = x
+        m[at] = m1
+        v[at] = v1
+        g[at] = vec16(0.0)
 
 
 @ti.kernel
@@ -96,26 +98,20 @@ def adam_arena(
                 l1 = l1_lines[1]
             elif m == 2:
                 l1 = l1_lines[2]
-            at = line_base + chunk * g_w + rest
-            grad = grad_lines[at]
-            if lazy == 0 or ti.abs(grad).max() > 0.0:
-                adam_chunk(
-                    lines, grad_lines, m_lines, v_lines, at, grad, mask, l1,
-                    lr, beta1, beta2, correction1, correction2, eps,
-                )  # fmt: skip
+            adam_chunk(
+                lines, grad_lines, m_lines, v_lines, line_base + chunk * g_w + rest,
+                mask, l1, lazy, lr, beta1, beta2, correction1, correction2, eps,
+            )  # fmt: skip
         else:
             l1 = l1_planes[0]
             if m == 1:
                 l1 = l1_planes[1]
             elif m == 2:
                 l1 = l1_planes[2]
-            at = plane_base + chunk * area + rest
-            grad = grad_planes[at]
-            if lazy == 0 or ti.abs(grad).max() > 0.0:
-                adam_chunk(
-                    planes, grad_planes, m_planes, v_planes, at, grad, mask, l1,
-                    lr, beta1, beta2, correction1, correction2, eps,
-                )  # fmt: skip
+            adam_chunk(
+                planes, grad_planes, m_planes, v_planes, plane_base + chunk * area + rest,
+                mask, l1, lazy, lr, beta1, beta2, correction1, correction2, eps,
+            )  # fmt: skip
 
 
 @ti.kernel
