@@ -195,7 +195,7 @@ def quick(space: Space = "box") -> TrainConfig:
 
 
 def demo(space: Space = "box") -> TrainConfig:
-    """A third of quick: what there is to see, in about two minutes (an object) or four (elsewhere)."""
+    """A third of quick: what there is to see, of an object in about two minutes."""
     if space == "box":
         return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000))
     return _open(space, _fast(1600, 192, grow=(80, 140, 200, 320, 480), occupancy=(300, 500, 900)))
@@ -277,8 +277,7 @@ _ABOVE_ZERO = (
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "distortion", "occlusion", "occlusion_reach", "near_fade", "seed", "occupancy_threshold", "occupancy_first",
-    "field.feature_encoding",
-    "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta",
+    "field.feature_encoding", "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 
 

@@ -117,8 +117,8 @@ class Staged(Schedule):
     """Growth in stages, with prefix rays that keep what earlier stages reached.
 
     The rank starts at ``stage_ranks[0]`` and becomes ``stage_ranks[i]`` at share ``stage_starts[i]`` of the run (the
-    last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes, smaller ones
-    more often, so that every smaller model stays good while later ranks arrive.
+    last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes drawn from
+    ``anchors``, so that every smaller model stays good while later ranks arrive.
     """
 
     def first_rank(self) -> int:
