@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tslim import evaluate, media, metrics
-from tslim.errors import SceneError
+from tslim import evaluate, media
 
 if TYPE_CHECKING:
     from tslim.field import Field
@@ -43,18 +42,8 @@ def contributions(
         ConfigError: a rank that the field does not have, or no ranks.
         SceneError: no views.
     """
-    chosen = evaluate.checked_ranks(field, ranks)[::-1]
-    if len(views) == 0:
-        raise SceneError("no test views to compare with: this scene has none")
-    background = background or field.background
-    index = len(views) // 4 if index is None else index
-    renderer = renderer or evaluate.new_renderer(field)
-    truth = np.asarray(views.image(index, background), np.float32)
-    seen = [renderer.render(views.cameras, index, rank=rank, background=background).rgb for rank in chosen]
-    valid = evaluate.valid_pixels(views, index, background)
-    captions = [
-        f"ranks 1-{rank}\n{metrics.psnr(image, truth, valid):.1f} dB" for rank, image in zip(chosen, seen, strict=True)
-    ]
+    chosen, seen, quality, truth = evaluate.view_at_ranks(field, views, ranks, index, background, renderer)
+    captions = [f"ranks 1-{rank}\n{psnr:.1f} dB" for rank, psnr in zip(chosen, quality, strict=True)]
     changes, gains = [], []
     for before, after in zip(seen, [*seen[1:], truth], strict=True):
         strong = float(np.percentile(np.abs(after - before), STRONG))

@@ -137,22 +137,39 @@ def comparison(
 
     Raises as ``rank_sweep`` does. The PSNR of a caption is that of its picture.
     """
-    chosen = checked_ranks(field, ranks)
+    chosen, pictures, quality, truth = view_at_ranks(field, views, ranks, index, background, renderer)
+    sizes = model_file.sizes(field.state())
+    captions = [
+        f"rank {rank}\n{megabytes(sizes[rank - 1])}, {psnr:.1f} dB" for rank, psnr in zip(chosen, quality, strict=True)
+    ]
+    count = len(pictures) + 1
+    rows = -(-count // COLUMNS)
+    return media.grid([*pictures, truth], [*captions, "photograph\n"], columns=-(-count // rows))
+
+
+def view_at_ranks(
+    field: "Field",
+    views: "Views",
+    ranks: Iterable[int] | None,
+    index: int | None,
+    background: tuple[float, float, float] | None,
+    renderer: "Renderer | None",
+) -> tuple[list[int], list[np.ndarray], list[float], np.ndarray]:
+    """One view at several ranks, lowest first: the ranks, a picture (h, w, 3) f32 and its PSNR of each, the photograph.
+
+    PSNR is NaN where no pixel counts. Arguments and errors are those of ``comparison``.
+    """
+    chosen = checked_ranks(field, ranks)[::-1]
     if len(views) == 0:
         raise SceneError("no test views to compare with: this scene has none")
     background = background or field.background
     index = len(views) // 4 if index is None else index
     renderer = renderer or new_renderer(field)
-    sizes = model_file.sizes(field.state())
     truth, valid = views.image(index, background), valid_pixels(views, index, background)
-    pictures, captions = [], []
-    for rank in reversed(chosen):
-        pictures.append(renderer.render(views.cameras, index, rank=rank, background=background).rgb)
-        psnr = metrics.psnr(pictures[-1], truth, valid) if valid is None or valid.any() else math.nan
-        captions.append(f"rank {rank}\n{megabytes(sizes[rank - 1])}, {psnr:.1f} dB")
-    count = len(pictures) + 1
-    rows = -(-count // COLUMNS)
-    return media.grid([*pictures, truth], [*captions, "photograph\n"], columns=-(-count // rows))
+    pictures = [renderer.render(views.cameras, index, rank=rank, background=background).rgb for rank in chosen]
+    counts = valid is None or valid.any()
+    quality = [metrics.psnr(picture, truth, valid) if counts else math.nan for picture in pictures]
+    return chosen, pictures, quality, truth
 
 
 def valid_pixels(views: "Views", index: int, background: tuple[float, float, float] | None) -> np.ndarray | None:
