@@ -10,13 +10,14 @@ space is crossed a block at a time.
 
 In a contracted space steps have equal length in field coordinates instead, where a ray is a row of straight pieces
 with jumps between them, and a step's t depends on all before it. ``march_contracted`` therefore leaves the samples
-themselves, and ``gather`` packs them.
+themselves, and ``gather`` packs them. It crosses empty space a block at a time, too, but no farther than to the end of
+the straight piece.
 """
 
 import taichi as ti
 
 from kernels.rays import f32_1d, i32_1d, load3, popcount, u32_1d, uniform, vec3
-from kernels.space import advance, contract
+from kernels.space import advance, contract, end_of_piece, motion
 
 ivec3 = ti.types.vector(3, ti.i32)
 
@@ -194,26 +195,41 @@ def march_contracted(
         t = near
         if jitter_step >= 0:
             share = uniform(seed, ti.cast(jitter_step, ti.u32), ti.cast(i, ti.u32))
-            t += ti.min(advance(o + d * t, d, step * share), far)
+            velocity, rate = motion(o + d * t, d)
+            t += ti.min(advance(velocity, rate, step * share), far)
         count = 0
         k = 0
         while k < n_steps and t < far:
             q = o + d * t
+            velocity, rate = motion(q, d)
             hit = 1
+            ahead = 1
             if cells[0] > 0:
-                c = ti.floor((contract(q) - cell_origin) * cells_per_unit, ti.i32)
+                x = contract(q)
+                c = ti.floor((x - cell_origin) * cells_per_unit, ti.i32)
                 for a in ti.static(range(3)):
                     c[a] = ti.min(ti.max(c[a], 0), cells[a] - 1)
                 b = ivec3(c[0] // BLOCK, c[1] // BLOCK, c[2] // BLOCK)
-                hit = get_bit(coarse, (b[2] * blocks[1] + b[1]) * blocks[0] + b[0])
-                if hit == 1:
+                if get_bit(coarse, (b[2] * blocks[1] + b[1]) * blocks[0] + b[0]) == 0:
+                    hit = 0
+                    a_step = velocity * (step / velocity.norm())
+                    leave = 1e6
+                    for a in ti.static(range(3)):
+                        forwards = ti.cast(a_step[a] > 0.0, ti.i32)
+                        edge = cell_origin[a] + ti.cast((b[a] + forwards) * BLOCK, ti.f32) / cells_per_unit[a]
+                        end = end_of_piece(q, x, forwards, a)
+                        edge = ti.select(forwards == 1, ti.min(edge, end), ti.max(edge, end))
+                        if ti.abs(a_step[a]) > 1e-9:
+                            leave = ti.min(leave, (edge - x[a]) / a_step[a])
+                    ahead = ti.max(ahead, ti.cast(leave, ti.i32))
+                else:
                     hit = get_bit(occupied, (c[2] * cells[1] + c[1]) * cells[0] + c[0])
             if hit == 1:
                 ray_samples[2 * (i * n_steps + count)] = t
                 ray_samples[2 * (i * n_steps + count) + 1] = step * ti.cast(k, ti.f32)
                 count += 1
-            t += advance(q, d, step)
-            k += 1
+            t += advance(velocity, rate, step * ti.cast(ahead, ti.f32))
+            k += ahead
         ray_count[i] = count
 
 

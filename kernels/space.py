@@ -85,14 +85,14 @@ def pull_back(q: vec3, gradient: vec3) -> vec3:
 
 
 @ti.func
-def advance(q: vec3, d: vec3, length: ti.f32) -> ti.f32:
-    """How far t must go on from q along d for ``length`` in field coordinates; 1e30 if the ray does not go so far.
+def motion(q: vec3, d: vec3):
+    """How contract(q) moves as q moves along d: its velocity, and the rate at which 1 / max|q| falls, 0 in the cube.
 
-    Beyond the cube the ray's image is straight within each slab, x = A + B / |q_j|, which makes this exact there; a
-    step across the border of two slabs, or of the cube, is as long as if there were none.
+    Beyond the cube the ray's image is straight within each slab, x = A + B / |q_j|.
     """
     size = ti.max(ti.abs(q[0]), ti.abs(q[1]), ti.abs(q[2]))
-    dt = length / d.norm()
+    velocity = d
+    rate = 0.0
     if size > 1.0:
         shrink = 1.0 / size
         j = largest_axis(q)
@@ -100,14 +100,33 @@ def advance(q: vec3, d: vec3, length: ti.f32) -> ti.f32:
         for a in ti.static(range(3)):
             if a == j:
                 outwards = ti.select(q[a] > 0.0, d[a], -d[a])
-        velocity = (d - q * (outwards * shrink)) * shrink
+        rate = outwards * shrink
+        velocity = (d - q * rate) * shrink
         for a in ti.static(range(3)):
             if a == j:
-                velocity[a] = outwards * shrink * shrink
-        dt = length / velocity.norm()
-        left = 1.0 - outwards * shrink * dt
-        dt = ti.select(left > 1e-4, dt / ti.max(left, 1e-4), 1e30)
-    return dt
+                velocity[a] = ti.select(q[a] > 0.0, rate, -rate) * shrink
+    return velocity, rate
+
+
+@ti.func
+def advance(velocity: vec3, rate: ti.f32, length: ti.f32) -> ti.f32:
+    """How far t must go on for ``length`` in field coordinates, given the ray's ``motion``; 1e30 if it ends before.
+
+    Exact within the cube and within a slab; a step across the border of two of them is as long as if there were none.
+    """
+    dt = length / velocity.norm()
+    left = 1.0 - rate * dt
+    return ti.select(left > 1e-4, dt / ti.max(left, 1e-4), 1e30)
+
+
+@ti.func
+def end_of_piece(q: vec3, x: vec3, forwards: ti.i32, axis: ti.i32) -> ti.f32:
+    """Where along a field axis the cube, or the slab, that x = contract(q) lies in ends, in the given direction."""
+    edge = ti.select(forwards == 1, 1.0, -1.0)
+    if ti.max(ti.abs(q[0]), ti.abs(q[1]), ti.abs(q[2])) > 1.0 and axis == largest_axis(q):
+        beyond = ti.cast(forwards, ti.f32)
+        edge = ti.select(x[axis] > 0.0, 1.0 + beyond, beyond - 2.0)
+    return edge
 
 
 @ti.kernel

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tslim.data import builtin, spaces
+from tslim.data import builtin, orientation, spaces
 from tslim.errors import SceneError
 from tslim.scene import Scene, checked
 
@@ -69,7 +69,7 @@ def load_scene(
         if not folder.is_dir():
             raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
         scene = _module(format or sniff_format(folder)).load(folder, options)
-        return checked(scene if space is None else spaces.in_space(scene, space))
+        return orientation.turned(checked(scene if space is None else spaces.in_space(scene, space)))
     except OSError as error:
         raise SceneError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
 

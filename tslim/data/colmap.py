@@ -1,9 +1,10 @@
 """COLMAP reconstructions: ``sparse/0/{cameras,images,points3D}`` as ``.bin`` or ``.txt`` beside the ``images`` folder.
 
 Conventions. COLMAP stores world-to-camera as a quaternion (w, x, y, z) and a translation, for OpenCV cameras (x right,
-y down, z forward), with pixel centres at +0.5; here they become OpenGL camera-to-world in COLMAP's own world (its scale
-and orientation are arbitrary and are kept). Photographs that COLMAP could not place have no pose and are skipped. The
-scene is taken for a capture of everything around (``contracted``), its box found from cameras and sparse points.
+y down, z forward), with pixel centres at +0.5; here they become OpenGL camera-to-world in COLMAP's own world. Its scale
+is arbitrary and is kept; so is its orientation, until ``tslim.data.orientation`` finds a better one. Photographs that
+COLMAP could not place have no pose and are skipped. The scene is taken for a capture of everything around
+(``contracted``), its box found from cameras and sparse points.
 """
 
 from pathlib import Path

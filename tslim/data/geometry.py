@@ -28,7 +28,8 @@ beyond (lines stay straight within each; neighbours across the border of two sla
 followed from ``near`` in front of its camera to ``far``, which is so large that what lies behind would share its last
 texel. Half the texels along an axis serve the cube. The cube is centred on what the cameras look at, with half their
 usual distance as half side: the subject then gets four times the texels that a cube around the cameras would give it,
-and the background loses only depth resolution.
+and the background loses only depth resolution. Where there are sparse points, the world is turned first so that its
+axes are those of what stands in it (``tslim.data.orientation``).
 """
 
 import numpy as np
