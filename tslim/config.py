@@ -52,7 +52,7 @@ class ScheduleConfig:
     """staged, bounded: active rank of each stage; the last goes to the field's full rank"""
     stage_starts: tuple[float, ...] = (0.0, 0.05, 0.09, 0.13, 0.17, 0.21, 0.25)
     """staged, bounded: share of the run at which each stage begins"""
-    prefix_share: float = 0.2
+    prefix_share: float = 0.3
     """staged, bounded: share of the rays that are rendered at a prefix"""
     anchors: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one: what is named twice is drawn
