@@ -235,22 +235,21 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
 
     The field starts as thin fog rather than empty, since every ray has to be stopped by something, and neighbouring
     texels are held together. Empty space is measured late, since what is far takes longest to appear, and against a
-    higher threshold, for the fog. In NDC the distortion loss makes surfaces of it, which also makes a step quick. Where
-    cameras stand all around, what one of them alone sees, right in front of it, would take the blame for whatever the
-    field does not know yet: density there learns more slowly and costs a penalty, without which no surface is found
-    where photographs show little texture or differ in exposure.
+    higher threshold, for the fog. What one camera alone sees, right in front of it, would take the blame for whatever
+    the field does not know yet, so density there learns more slowly. In NDC the distortion loss makes surfaces of fog,
+    which also makes a step quick. Where cameras stand all around, density in front of them costs a penalty as well,
+    without which no surface is found where photographs show little texture or differ in exposure.
     """
-    tv_density, tv_appearance, distortion = {"ndc": (0.2, 0.2, 0.01), "contracted": (0.1, 0.01, 0.0)}[space]
-    near = 1.0 if space == "contracted" else 0.0
+    tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
     return dataclasses.replace(
         fast,
         field=dataclasses.replace(fast.field, density_shift=-5.0),
         occupancy_threshold=2e-3,
         occupancy_first=0.0,
-        distortion=distortion,
-        occlusion=0.01 * near,
+        distortion=0.01 if space == "ndc" else 0.0,
+        occlusion=0.01 if space == "contracted" else 0.0,
         occlusion_reach=0.15,
-        near_fade=near,
+        near_fade=1.0,
         tv_density=tv_density,
         tv_appearance=tv_appearance,
     )
