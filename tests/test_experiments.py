@@ -35,6 +35,17 @@ def test_a_table_has_a_column_a_rank_and_differences_to_the_reference():
         experiments.table([alone, one], reference="other")
 
 
+@pytest.mark.parametrize("width", [70, 200])
+def test_a_table_breaks_no_word_where_a_terminal_is_narrow(width):
+    shown = io.StringIO()
+    console = Console(RichConsole(file=shown, force_terminal=True, color_system=None, width=width))
+    console.table(["trained as", *"1248", "rank reached"], [["all prefixes (CCNeRF)", *["22.03 (-0.73)"] * 4, "16"]])
+    assert "…" not in shown.getvalue()
+    for word in ("prefixes", "(CCNeRF)", "(-0.73)", "reached"):
+        assert word in shown.getvalue()
+    assert max(map(len, shown.getvalue().splitlines())) <= width
+
+
 def test_every_training_of_an_experiment_sees_the_same_number_of_rays():
     base = experiments.base_settings(experiments.Options(quick=True, steps=300, rays=512))
     assert (base.steps, base.batch_rays, base.batch_decoded) == (300, 512, 0)

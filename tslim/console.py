@@ -21,6 +21,9 @@ from tslim import events
 PLAIN_SECONDS, PLAIN_SHARE = 10.0, 1 / 40
 """Without a terminal, progress is a line after so many seconds at the least, and so large a share of the run."""
 
+FILE_WIDTH = 200
+"""Columns that a table may take where no terminal limits it."""
+
 
 class Console:
     """Writes to the terminal, or plainly to whatever stands in for one.
@@ -30,7 +33,7 @@ class Console:
     """
 
     def __init__(self, rich: RichConsole | None = None) -> None:
-        self.rich = rich or RichConsole(highlight=False)
+        self.rich = rich or RichConsole(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
         self.live = self.rich.is_terminal and not self.rich.is_dumb_terminal
 
     def line(self, text: object, style: str | None = None) -> None:
@@ -57,9 +60,15 @@ class Console:
         return rows
 
     def table(self, heads: Sequence[str], cells: Sequence[Sequence[str]], title: str | None = None) -> None:
-        """Shows lines of text below headings; all columns but the first stand to the right."""
+        """Shows lines of text below headings; all columns but the first stand to the right.
+
+        Where a terminal is narrow, cells wrap between words.
+        """
         table = _table(*heads, title=title)
-        table.columns[0].justify, table.columns[0].no_wrap = "left", False
+        table.columns[0].justify = "left"
+        for column, words in zip(table.columns, zip(heads, *cells, strict=True), strict=True):
+            column.no_wrap = False
+            column.min_width = max(len(word) for cell in words for word in cell.split())
         for line in cells:
             table.add_row(*(Text(cell) for cell in line))
         self.rich.print(table)
