@@ -186,7 +186,7 @@ def tanks(space: Space = "contracted") -> TrainConfig:
 def quick(space: Space = "box") -> TrainConfig:
     """The default: a good model in minutes on two CPU cores, whatever the space."""
     if space == "box":
-        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500))
+        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=0.05)
     if space == "contracted":
         return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
     # Photographs that all look one way show the same things in more detail: it takes longer to learn.
@@ -197,19 +197,24 @@ def quick(space: Space = "box") -> TrainConfig:
 def demo(space: Space = "box") -> TrainConfig:
     """A third of quick: what there is to see, of an object in about two minutes."""
     if space == "box":
-        return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000))
+        return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000), lr=0.08)
     return _open(space, _fast(1600, 192, grow=(80, 140, 200, 320, 480), occupancy=(300, 500, 900)))
 
 
-def _fast(steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int, ...]) -> TrainConfig:
-    """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run."""
+def _fast(
+    steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int, ...], lr: float = 0.03
+) -> TrainConfig:
+    """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run.
+
+    ``lr``: of the factors. A low rank sees few of the rays, and is the better the further each of them takes it.
+    """
     return TrainConfig(
         field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
         schedule=ScheduleConfig(policy="staged"),
         steps=steps,
         batch_rays=8192,
         batch_decoded=32768,
-        lr_factors=0.03,
+        lr_factors=lr,
         lr_network=5e-3,
         lr_decay=0.1,
         lazy_adam=True,
