@@ -138,8 +138,11 @@ def test_the_chair_is_the_same_in_both_formats(shared_data):
 
 def test_the_contracted_cubes_hold_the_subjects(shared_data):
     """The cup: most sparse points near the cup lie in the cube. The fox's head is at the origin of its world."""
-    cup = load_scene(shared_data("colmap/cup"), downscale=8)
-    inside = ((cup.points > cup.box[0]) & (cup.points < cup.box[1])).all(1)
-    assert inside.mean() > 0.75
+    folder = shared_data("colmap/cup")
+    # A cube has corners: turned along table and wall it holds a few points less than in COLMAP's own world.
+    own, cup = colmap.load(folder, LoadOptions(downscale=8)), load_scene(folder, downscale=8)
+    for scene, least in ((own, 0.8), (cup, 0.75)):
+        inside = ((scene.points > scene.box[0]) & (scene.points < scene.box[1])).all(1)
+        assert inside.mean() > least
     fox = load_scene(shared_data("ngp/fox"), downscale=8)
     assert np.abs(fox.box.mean(0)).max() < 0.5
