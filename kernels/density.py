@@ -68,6 +68,23 @@ def activate_slope(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: 
 
 
 @ti.func
+def density_components(
+    planes: ti.template(),
+    lines: ti.template(),
+    chunk: ti.i32,
+    low: ivec3,
+    frac: vec3,
+    grid: ivec3,
+    max_chunks: ti.i32,
+) -> vec16:
+    """What each of a chunk's 16 components adds to the density feature: its products in the three modes."""
+    acc = vec16(0.0)
+    for m in ti.static(range(3)):
+        acc += product(planes, lines, m, chunk, low, frac, grid, max_chunks)
+    return acc
+
+
+@ti.func
 def density_feature(
     planes: ti.template(),
     lines: ti.template(),
@@ -82,10 +99,7 @@ def density_feature(
     low, frac = grid_position(x, box_min, texels_per_unit, grid)
     total = 0.0
     for chunk in range((rank + CHUNK - 1) // CHUNK):
-        acc = vec16(0.0)
-        for m in ti.static(range(3)):
-            acc += product(planes, lines, m, chunk, low, frac, grid, max_chunks)
-        total += (acc * lane_mask(rank, chunk)).sum()
+        total += (density_components(planes, lines, chunk, low, frac, grid, max_chunks) * lane_mask(rank, chunk)).sum()
     return total
 
 

@@ -58,6 +58,7 @@ def march(
     far: ti.f32,
     step: ti.f32,
     n_steps: ti.i32,
+    enough: ti.i32,
     box_min: vec3,
     box_max: vec3,
     cells: ivec3,
@@ -74,7 +75,8 @@ def march(
     """Finds the samples of each ray.
 
     ray_o, ray_d: (n_rays, 3). step, near, far: world units. jitter_step >= 0 shifts each ray's steps by a random part
-    of one step that depends on (seed, jitter_step, ray); -1 does not. cells = (0, 0, 0): everything is occupied.
+    of one step that depends on (seed, jitter_step, ray); -1 does not. A ray is followed no farther than to as many
+    samples as are ``enough``. cells = (0, 0, 0): everything is occupied.
     Out: ray_t0 (n_rays), ray_mask (n_rays, n_words) with a bit per step, ray_count (n_rays). Not differentiable: the
     positions of samples do not depend on the field.
     """
@@ -97,7 +99,7 @@ def march(
             bits = ti.u32(0)
             k = 0
             last = ti.min(ti.cast((t_end - t0) / step, ti.i32), n_steps - 1)
-            while k <= last:
+            while k <= last and count < enough:
                 hit = 1
                 following = k + 1
                 if cells[0] > 0:
@@ -174,6 +176,7 @@ def march_contracted(
     far: ti.f32,
     step: ti.f32,
     n_steps: ti.i32,
+    enough: ti.i32,
     cells: ivec3,
     cell_origin: vec3,
     cells_per_unit: vec3,
@@ -199,7 +202,7 @@ def march_contracted(
             t += ti.min(advance(velocity, rate, step * share), far)
         count = 0
         k = 0
-        while k < n_steps and t < far:
+        while k < n_steps and t < far and count < enough:
             q = o + d * t
             velocity, rate = motion(q, d)
             hit = 1

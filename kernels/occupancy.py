@@ -7,10 +7,10 @@ the live vertices (as the public code looks its mask up) is above zero.
 
 import taichi as ti
 
-from kernels.density import activate, density_feature
+from kernels.density import activate, density_components
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
-from kernels.vm import AFFINE_WIDTH, in_box
+from kernels.vm import AFFINE_WIDTH, CHUNK, grid_position, in_box, lane_mask, vec16
 
 
 @ti.func
@@ -42,7 +42,7 @@ def vertex_alpha(
     old_occupied: u32_1d,
     alpha: f32_1d,
 ):
-    """alpha = 1 - exp(-delta sigma) (x fastest) at each lattice vertex: the largest over the given ranks.
+    """alpha = 1 - exp(-delta sigma) (x fastest) at each lattice vertex: the largest over the given ranks, which rise.
 
     0 outside the field's box and where an older grid (old_cells = (0, 0, 0): none) is empty.
     """
@@ -57,9 +57,17 @@ def vertex_alpha(
                 q[a] = ti.min(ti.max(q[a], 0), old_cells[a] - 1)
             wanted = get_bit(old_occupied, (q[2] * old_cells[1] + q[1]) * old_cells[0] + q[0])
         if wanted == 1:
+            low_texel, frac = grid_position(x, box_min, texels_per_unit, grid)
+            below = 0.0
+            chunk = -1
+            components = vec16(0.0)
             for k in range(n_ranks):
                 rank = ranks[k]
-                f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
+                while (chunk + 1) * CHUNK < rank:
+                    below += components.sum()
+                    chunk += 1
+                    components = density_components(planes, lines, chunk, low_texel, frac, grid, max_chunks)
+                f = below + (components * lane_mask(rank, chunk)).sum()
                 a = (rank - 1) * AFFINE_WIDTH
                 sigma = ti.max(sigma, activate(f, affine[a], affine[a + 1] + density_shift, use_softplus))
         alpha[i] = 1.0 - ti.exp(-delta * sigma)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tslim import buffers, hardware
+from tslim import buffers, hardware, mlp_blas
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 from tslim.errors import ConfigError, ModelFileError
@@ -217,6 +217,17 @@ def test_a_smaller_batch_after_a_larger_one_leaves_no_trace(path):
     np.testing.assert_array_equal(case.grad_features[: 27 * 70], fresh.grad_features[: 27 * 70])
 
 
+def test_what_is_not_kept_of_a_large_batch_is_computed_again(monkeypatch):
+    wanted = Case(FieldConfig(), 5000).run()
+    monkeypatch.setattr(mlp_blas, "KEPT", 2 * mlp_blas.TILE)
+    case = Case(FieldConfig(), 5000).run()
+    assert case.decoder.nbytes < wanted.decoder.nbytes
+    np.testing.assert_array_equal(case.colours, wanted.colours)
+    np.testing.assert_array_equal(case.grad_features, wanted.grad_features)
+    for name, grad in case.grads().items():  # the same numbers, added up in another order
+        assert_same_gradient(grad, wanted.grads()[name], name, 1e-6)
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_colours_do_not_depend_on_keeping_activations(path):
     case = Case(FieldConfig(), 5000, PATHS[path]).run()
@@ -338,7 +349,7 @@ import sys
 import numpy as np
 import tslim
 tslim.init(sys.argv[1])
-from tslim import buffers, hardware
+from tslim import buffers, hardware, mlp_blas
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 

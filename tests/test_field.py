@@ -108,6 +108,15 @@ def test_cropping_keeps_the_remaining_texels_and_the_density_there(cpu, state):
     assert field.density_at(points, 13) == pytest.approx(before, abs=1e-4)
 
 
+def test_loading_the_kernels_of_growth_ahead_of_time_changes_nothing(cpu, state):
+    field = make(state)
+    before = {name: values.tobytes() for name, values in all_arrays(field.state()).items()}
+    scratch = (field.density.twin(), field.appearance.twin())
+    field.prepare(scratch)
+    assert {name: values.tobytes() for name, values in all_arrays(field.state()).items()} == before
+    assert field.occupancy is None
+
+
 def live_cells(alpha: np.ndarray, threshold: float) -> np.ndarray:
     """Vertices (z, y, x) above the threshold, dilated; a cell is occupied if one of its eight corners is."""
     live = reference.dilate(alpha > threshold)
@@ -120,8 +129,9 @@ def live_cells(alpha: np.ndarray, threshold: float) -> np.ndarray:
     return cells
 
 
-@pytest.mark.parametrize("ranks", [(13,), (1, 5)])
-def test_occupied_cells_are_those_of_the_twin(cpu, state, ranks):
+@pytest.mark.parametrize("ranks", [(13,), (1, 5), (3, 16, 17, 40)])
+def test_occupied_cells_are_those_of_the_twin(cpu, ranks):
+    state = device_field.random_state(np.random.default_rng(41), max_rank=max(13, *ranks))
     field, delta = make(state), 0.1
     axes = [np.linspace(BOX[0, a], BOX[1, a], GRID[a]) for a in range(3)]
     z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")

@@ -38,7 +38,9 @@ def make_rays(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]
     return origins.astype(np.float32), directions.astype(np.float32)
 
 
-def run_march(origins, directions, occupied, *, jitter_step=-1, seed=0, near=NEAR, far=FAR, n_steps=N_STEPS):
+def run_march(
+    origins, directions, occupied, *, jitter_step=-1, seed=0, near=NEAR, far=FAR, n_steps=N_STEPS, enough=2**31 - 1
+):
     """The kernels' march: (t0 of each ray, list of sample distances of each ray)."""
     from kernels import march
 
@@ -51,7 +53,7 @@ def run_march(origins, directions, occupied, *, jitter_step=-1, seed=0, near=NEA
     per_unit = np.maximum(cells, 1) / (BOX[1] - BOX[0])
     ray_o, ray_d = np.ascontiguousarray(origins).ravel(), np.ascontiguousarray(directions).ravel()
     march.march(
-        n, ray_o, ray_d, seed, jitter_step, near, far, STEP, n_steps, march.vec3(*BOX[0]), march.vec3(*BOX[1]),
+        n, ray_o, ray_d, seed, jitter_step, near, far, STEP, n_steps, enough, march.vec3(*BOX[0]), march.vec3(*BOX[1]),
         march.ivec3(*cells), march.vec3(*BOX[0]), march.vec3(*per_unit), march.ivec3(*coarse.shape[::-1]),
         pack_bits(flags), pack_bits(coarse), N_WORDS, t0, mask, count,
     )  # fmt: skip
@@ -110,6 +112,18 @@ def test_samples_are_exactly_the_steps_in_the_box_and_in_occupied_cells(cpu, kin
         assert set(found.tolist()) - unclear == expected - unclear, f"ray {i}"
         total += len(expected)
     assert (total == 0) == (kind == "nothing"), "the test must have looked at samples"
+
+
+@pytest.mark.parametrize("enough", [1, 3])
+def test_a_ray_is_followed_no_farther_than_to_as_many_samples_as_are_enough(cpu, enough):
+    rng = np.random.default_rng(5)
+    origins, directions = make_rays(rng, 120)
+    occupied = occupancy("half of the cells", rng)
+    _, everything = run_march(origins, directions, occupied)
+    _, first = run_march(origins, directions, occupied, enough=enough)
+    assert max(map(len, everything)) > 3
+    for few, all_of_them in zip(first, everything, strict=True):
+        np.testing.assert_array_equal(few, all_of_them[:enough])
 
 
 def test_steps_start_where_the_ray_enters_the_box_but_not_before_near(cpu):

@@ -278,3 +278,27 @@ def test_a_batch_too_small_to_sort_out_pixels_with_is_refused(new_trainer):
 
     with pytest.raises(ConfigError, match="batch_rays is 31"):
         new_trainer(dataclasses.replace(SETTINGS, batch_rays=31))
+
+
+def test_pixels_are_dropped_exactly_where_their_rays_meet_nothing(new_trainer):
+    from kernels import rays
+    from tslim import buffers
+    from tslim.occupancy import Occupancy
+
+    trainer = new_trainer()
+    cells = np.zeros((10, 9, 12), bool)
+    cells[3:6, 4:6, 5:9] = True
+    trainer.field.occupancy = Occupancy.from_cells(cells, trainer.field.box)
+    sampler, pipeline, hits = trainer.sampler, trainer.pipeline, []
+    for first in range(0, sampler.n_pixels, 256):
+        n = min(256, sampler.n_pixels - first)
+        rays.pixel_rays(
+            n, first, sampler.n_images, sampler.offsets, sampler.sizes, *sampler.cameras, pipeline.ray_o, pipeline.ray_d
+        )
+        pipeline.march(n)
+        hits.append(buffers.read(pipeline.ray_count)[:n] > 0)
+    hits = np.concatenate(hits)
+    assert 0.05 < hits.mean() < 0.9
+    assert sampler.keep_hits(pipeline) == hits.mean()
+    kept = np.unpackbits(buffers.read(sampler.used).view(np.uint8), bitorder="little")
+    assert (kept[: len(hits)] == hits).all()

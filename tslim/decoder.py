@@ -92,7 +92,8 @@ class Decoder:
             ray_dirs: f32, unit direction of each ray.
             n: samples, 0 or more.
             colours: f32, 3 a sample, overwritten.
-            keep: keep what ``backward`` needs, about 2 kB a sample. Without, the workspace is a few tiles for any n.
+            keep: keep what ``backward`` needs, about 2 kB a sample (of no more than ``mlp_blas.KEPT`` on the CPU).
+                Without, the workspace is a few tiles for any n.
         """
         features, ray_dirs, colours = map(_flat, (features, ray_dirs, colours))
         if n > 0 and self.kind == "sh":
@@ -108,13 +109,14 @@ class Decoder:
         Raises:
             ValueError: the last forward pass was not of n samples, or did not keep what is needed.
         """
-        ray_dirs, colours, grad_colours, grad_features = map(_flat, (ray_dirs, colours, grad_colours, grad_features))
+        given = features, ray_dirs, colours, grad_colours, grad_features
+        features, ray_dirs, colours, grad_colours, grad_features = map(_flat, given)
         if n > 0 and self.kind == "sh":
             decode.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
         elif self.kind == "mlp":
             if n != self._mlp.kept:
                 raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(self._mlp.kept, 0)}")
-            self._mlp.backward(n, colours, grad_colours, grad_features)
+            self._mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
 
     def state(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters by name, f32: w1 (inputs, width), b1, w2, b2, w3 (width, 3), b3."""

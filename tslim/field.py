@@ -135,6 +135,13 @@ class Factors:
         if scratch is None:
             old.release()
 
+    def prepare(self, scratch: "Factors") -> None:
+        """Loads the kernels of ``resample``, for which the first call would have to wait."""
+        arena.copy_arena(self.planes, scratch.planes, 0)
+        arena.copy_arena(self.lines, scratch.lines, 0)
+        nowhere = list(self.grid), [1.0] * 3, [0.0] * 3, self.planes, self.lines, list(self.grid), 0
+        arena.resample(scratch.planes, scratch.lines, *nowhere)
+
 
 class _Storage:
     """What a field and its slimmed views share."""
@@ -408,7 +415,7 @@ class Field:
         """Measures empty space anew and returns the occupied share.
 
         Args:
-            ranks: a cell counts as occupied if it is at any of these ranks.
+            ranks: a cell counts as occupied if it is at any of these ranks, which rise.
             delta: length of the step whose alpha 1 - exp(-sigma delta) is compared, in units of the field. As in the
                 public code there is no distance scale in it.
             threshold: alpha above which a lattice vertex is live.
@@ -416,9 +423,18 @@ class Field:
         """
         side = min(round(math.prod(self.grid) ** (1 / 3)), MAX_OCCUPANCY_SIDE)
         size = self.grid if side < MAX_OCCUPANCY_SIDE else grid_for(self.box, side)
-        n = math.prod(size)
-        alpha = buffers.array(n)
-        before = self.occupancy if within else None
+        alpha = self._lattice_alpha(size, ranks, delta, self.occupancy if within else None)
+        live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
+        occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
+        cells = tuple(s - 1 for s in size)
+        words = buffers.array((math.prod(cells) + 31) // 32, np.uint32)
+        occupancy_kernels.occupied_cells(list(size), live, words)
+        self.occupancy = Occupancy(cells, self.box, words)
+        return self.occupancy.share()
+
+    def _lattice_alpha(self, size: tuple[int, ...], ranks: list[int], delta: float, before: Occupancy | None):
+        """Alpha of a step at the vertices of a lattice over the box; see ``occupancy.vertex_alpha``."""
+        alpha = buffers.array(max(math.prod(size), 1))
         if before is None:
             older = ([0, 0, 0], [0.0] * 3, [1.0] * 3, buffers.array(1, np.uint32))
         else:
@@ -429,13 +445,16 @@ class Field:
             self.density.planes, self.density.lines, self.affine, *self.geometry(self.density),
             self.config.density_shift, self.use_softplus, delta, *older, alpha,
         )  # fmt: skip
-        live = buffers.array((n + 31) // 32, np.uint32)
-        occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
-        cells = tuple(s - 1 for s in size)
-        words = buffers.array((math.prod(cells) + 31) // 32, np.uint32)
-        occupancy_kernels.occupied_cells(list(size), live, words)
-        self.occupancy = Occupancy(cells, self.box, words)
-        return self.occupancy.share()
+        return alpha
+
+    def prepare(self, scratch: tuple[Factors, Factors]) -> None:
+        """Loads the kernels that the first measuring of empty space and the first growth would have to wait for.
+
+        ``scratch``: what ``grow`` and ``shrink`` will be given.
+        """
+        self._lattice_alpha((0, 0, 0), [1], 0.0, None)
+        for factors, other in zip((self.density, self.appearance), scratch, strict=True):
+            factors.prepare(other)
 
     def grow(self, side: int, scratch: "tuple[Factors, Factors] | None" = None) -> None:
         """Resamples the factors to a finer grid of about side³ voxels (``scratch``: see ``Factors.resample``)."""

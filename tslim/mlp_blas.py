@@ -5,14 +5,22 @@ from the colour's gradient to the features'. Matrix products and element-wise pa
 outside Python's lock with the widest vectors the processor has. Taichi kernels between products on all cores lose:
 a launch and its barrier cost as much as the element-wise work of a tile.
 
+Of a batch of more than KEPT samples, as fields that are still fog make them, the backward pass computes the activations
+of the rest once more, tile by tile: a third more work there, for memory that has an end.
+
 Notation and layout are those of ``kernels/decode.py``, whose kernels compute the same on GPUs.
 """
+
+import functools
 
 import numpy as np
 
 from kernels.decode import N_FEATURES
 from tslim import backend, blas
 from tslim.blas import TILE
+
+KEPT = 128 * TILE
+"""Samples whose activations are kept for the backward pass, at most: about 2 kB each."""
 
 
 def padded(width: int) -> int:
@@ -50,8 +58,9 @@ class BlasMlp:
         self.weight = {i: self._with_bias(params, i) for i in (1, 2, 3)}
         self.threads = backend.current().threads
         self.capacity = 0
+        """Samples whose activations there is room for."""
         self.kept = -1
-        """Samples whose activations the workspace holds; -1: it was used for something else since."""
+        """Samples of the last forward pass, if ``backward`` may follow; -1: it was for colours only."""
         self._columns = {1: padded(self.n_inputs + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
         self._transposed = {
             1: np.zeros((self.hidden, padded(self.n_feature_inputs)), np.float32),
@@ -69,15 +78,21 @@ class BlasMlp:
         return flat[offset : offset + (n_in + 1) * n_out].reshape(n_in + 1, n_out)
 
     def reserve(self, n: int) -> None:
-        """Room for n samples; grows by half at least."""
-        if n <= self.capacity:
+        """Room to keep n samples, or KEPT of more, and a tile for each thread; grows by half at least."""
+        if min(n, KEPT) <= self.capacity:
             return
-        self.capacity = blas.n_tiles(max(n, self.capacity * 3 // 2)) * TILE
-        self.inputs = {i: np.zeros((self.capacity, columns), np.float32) for i, columns in self._columns.items()}
+        self.capacity = min(blas.n_tiles(max(n, self.capacity * 3 // 2)) * TILE, KEPT)
+        rows = self.capacity + self.threads * TILE
+        self.inputs = {i: np.zeros((rows, columns), np.float32) for i, columns in self._columns.items()}
         self.inputs[2][:, self.hidden] = 1
         self.inputs[3][:, self.hidden] = 1
         self.partial = np.empty((self.capacity // TILE, self.grads.size), np.float32)
         self.kept = -1
+
+    def _rows(self, start: int, stop: int, thread: int, keep: bool = True) -> slice:
+        """Where the activations of a tile are: in a place of its own or, beyond all of those, in the thread's."""
+        row = start if keep and start < self.capacity else self.capacity + thread * TILE
+        return slice(row, row + stop - start)
 
     @property
     def nbytes(self) -> int:
@@ -89,19 +104,12 @@ class BlasMlp:
         """See ``Decoder.forward``."""
         features, colours = features.reshape(-1, N_FEATURES), colours.reshape(-1, 3)
         self.kept = -1
-        self.reserve(n if keep else min(n, self.threads * TILE))
+        self.reserve(n if keep else 1)
         table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > 0 else None
 
         def tile(start: int, stop: int, thread: int) -> None:
-            row = start if keep else thread * TILE
-            rows = slice(row, row + stop - start)
-            s = self._scratch[thread]
-            self._encode(features[start:stop], sample_ray[start:stop], table, self.inputs[1][rows], s)
-            for layer in (1, 2):
-                hidden = self.inputs[layer + 1][rows]
-                weight = self.weight[layer]
-                np.matmul(self.inputs[layer][rows, : len(weight)], weight, out=hidden[:, : self.hidden])
-                np.maximum(hidden, 0, out=hidden)  # whole rows, the column of ones too, are quicker than parts of them
+            rows = self._rows(start, stop, thread, keep)
+            self._activate(features[start:stop], sample_ray[start:stop], table, rows, self._scratch[thread])
             colour = colours[start:stop]
             np.matmul(self.inputs[3][rows, : self.hidden + 1], self.weight[3], out=colour)
             np.negative(colour, out=colour)
@@ -113,21 +121,37 @@ class BlasMlp:
         blas.for_tiles(n, tile)
         self.kept = n if keep else -1
 
-    def backward(self, n: int, colours, grad_colours, grad_features) -> None:
+    def _activate(self, features, sample_ray, table, rows: slice, scratch: _Scratch) -> None:
+        """Inputs and both hidden layers of a tile, into ``rows`` of the workspace."""
+        self._encode(features, sample_ray, table, self.inputs[1][rows], scratch)
+        for layer in (1, 2):
+            hidden = self.inputs[layer + 1][rows]
+            weight = self.weight[layer]
+            np.matmul(self.inputs[layer][rows, : len(weight)], weight, out=hidden[:, : self.hidden])
+            np.maximum(hidden, 0, out=hidden)  # whole rows, the column of ones too, are quicker than parts of them
+
+    def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
         """See ``Decoder.backward``; the weight gradients of the tiles are added in a fixed order."""
+        features = features.reshape(-1, N_FEATURES)
         colours, grad_colours = colours.reshape(-1, 3), grad_colours.reshape(-1, 3)
         grad_features = grad_features.reshape(-1, N_FEATURES)
         self._transposed[1][:, : self.n_feature_inputs] = self.weight[1][: self.n_feature_inputs].T
         self._transposed[2][:] = self.weight[2][: self.hidden].T
         self._transposed[3][:] = self.weight[3][: self.hidden].T
 
-        def tile(start: int, stop: int, thread: int) -> None:
-            rows, used, s = slice(start, stop), slice(0, stop - start), self._scratch[thread]
-            grad = self.partial[start // TILE]
+        table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > self.capacity else None
+
+        def tile(start: int, stop: int, thread: int, first: int) -> None:
+            start, stop = first + start, first + stop
+            of_tile, used, s = slice(start, stop), slice(0, stop - start), self._scratch[thread]
+            rows = self._rows(start, stop, thread)
+            if start >= self.capacity:
+                self._activate(features[of_tile], sample_ray[of_tile], table, rows, s)
+            grad = self.partial[(start - first) // TILE]
             out, active = s.grad_output[used], s.active[used]
-            np.subtract(1, colours[rows], out=out)
-            out *= colours[rows]
-            out *= grad_colours[rows]
+            np.subtract(1, colours[of_tile], out=out)
+            out *= colours[of_tile]
+            out *= grad_colours[of_tile]
             for layer, into in ((3, s.grad_hidden2[used]), (2, s.grad_hidden1[used]), (1, s.grad_inputs[used])):
                 weight_grad = self._with_bias(grad, layer)
                 inputs = self.inputs[layer][rows, : len(weight_grad)]
@@ -137,12 +161,13 @@ class BlasMlp:
                     np.greater(inputs[:, : self.hidden], 0, out=active)
                     into *= active
                 out = into
-            self._encode_backward(self.inputs[1][rows], out, grad_features[rows], s)
+            self._encode_backward(self.inputs[1][rows], out, grad_features[of_tile], s)
 
         self.grads.fill(0)
-        blas.for_tiles(n, tile)
-        if n > 0:
-            np.add.reduce(self.partial[: blas.n_tiles(n)], axis=0, out=self.grads)
+        for first in range(0, n, max(self.capacity, 1)):
+            part = min(self.capacity, n - first)
+            blas.for_tiles(part, functools.partial(tile, first=first))
+            self.grads += np.add.reduce(self.partial[: blas.n_tiles(part)], axis=0)
 
     def _direction_table(self, dirs: np.ndarray) -> np.ndarray:
         """(n_rays, 4 + 6 k): direction, its encoding, and the one that multiplies the bias."""

@@ -78,8 +78,8 @@ class TaichiMlp:
             decode.output(self.inputs[3], row, count, self.hidden + 1, self.params, self.offset[3], colours, start)
         self.kept = n if keep else -1
 
-    def backward(self, n: int, colours, grad_colours, grad_features) -> None:
-        """See ``Decoder.backward``."""
+    def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
+        """See ``Decoder.backward``. All activations were kept: the first three are not needed."""
         if n == 0:
             self.grads.fill(0)
             return

@@ -125,7 +125,8 @@ class Pipeline:
             room = self._group_room
             self.group_ray, self.group_start = buffers.array(room, np.int32), buffers.array(room + 1, np.int32)
             self.group_kept, self.group_weight = buffers.array(room), buffers.array(room)
-            self.raw, self.features = buffers.array(N_FEATURES * room), buffers.array(N_FEATURES * room)
+            self.features = buffers.array(N_FEATURES * room)
+            self.raw = buffers.array(N_FEATURES * room) if self.field.config.rank_affine else self.features
             self.grad_features = buffers.array(N_FEATURES * room)
             self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
         if n * width > self._product_room:
@@ -143,7 +144,8 @@ class Pipeline:
         """Bytes of the arrays held."""
         per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
         total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 4 * self._sample_room
-        total += 2 * self._kept_room + (4 + 3 * N_FEATURES + 6) * self._group_room
+        per_group = 4 + (3 if self.field.config.rank_affine else 2) * N_FEATURES + 6
+        total += 2 * self._kept_room + per_group * self._group_room
         return 4 * (total + self._product_room + self._slope_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
@@ -199,8 +201,11 @@ class Pipeline:
             n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
         )
 
-    def march(self, n_rays: int, jitter: tuple[int, int] | None = None) -> None:
-        """Finds the samples of the first ``n_rays`` rays: ``ray_count``, ``ray_start``, ``n_samples``."""
+    def march(self, n_rays: int, jitter: tuple[int, int] | None = None, enough: int = 2**31 - 1) -> None:
+        """Finds the samples of the first ``n_rays`` rays: ``ray_count``, ``ray_start``, ``n_samples``.
+
+        ``enough``: a ray is followed no farther than to so many samples.
+        """
         field = self.field
         self.step = self.config.step_ratio * field.voxel
         self.space.update(n_rays)
@@ -210,15 +215,15 @@ class Pipeline:
             self.n_steps = int(LONGEST / self.step) + 1
             if 2 * self.n_steps * n_rays > self.ray_samples.shape[0]:
                 self.ray_samples = buffers.array(2 * self.n_steps * max(n_rays, self.max_rays))
-            march.march_contracted(*given, self.n_steps, *self._lattice(), self.ray_samples, self.ray_count)
+            march.march_contracted(*given, self.n_steps, enough, *self._lattice(), self.ray_samples, self.ray_count)
         else:
             self.n_steps = int(np.linalg.norm(field.box[1] - field.box[0]) / self.step) + 1
             self.n_words = -(-self.n_steps // 32)
             if self.n_words * n_rays > self.ray_mask.shape[0]:
                 self.ray_mask = buffers.array(self.n_words * max(n_rays, self.max_rays), np.uint32)
             march.march(
-                *given, self.n_steps, field.box[0].tolist(), field.box[1].tolist(), *self._lattice(), self.n_words,
-                self.ray_t0, self.ray_mask, self.ray_count,
+                *given, self.n_steps, enough, field.box[0].tolist(), field.box[1].tolist(), *self._lattice(),
+                self.n_words, self.ray_t0, self.ray_mask, self.ray_count,
             )  # fmt: skip
         march.offsets_from_counts(n_rays, self.ray_count, self.ray_start)
         self.n_samples = int(self.ray_start[n_rays])
@@ -240,7 +245,7 @@ class Pipeline:
             self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
-        raw = self.raw if field.config.rank_affine else self.features
+        raw = self.raw
         if self._on_cpu:
             products, basis = self._matrices(width)
             blas.product(products, basis, raw[: n * N_FEATURES].reshape(n, N_FEATURES))

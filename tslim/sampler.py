@@ -88,7 +88,7 @@ class PixelSampler:
             rays.pixel_rays(
                 n, first, self.n_images, self.offsets, self.sizes, *self.cameras, pipeline.ray_o, pipeline.ray_d
             )
-            pipeline.march(n)
+            pipeline.march(n, enough=1)
             rays.flag_pixels(first, n, pipeline.ray_count, words)
         before, self.used = self.used, words
         self._count()

@@ -1,7 +1,6 @@
 """Training as an iterator of events: the consumer decides what to show, when to pause, and when to stop."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernels import composite, regularize
-from tslim import backend, buffers, checkpoint, config, memory
+from tslim import backend, buffers, checkpoint, config, memory, mlp_blas
 from tslim.errors import ConfigError, ModelFileError
 from tslim.events import (
     CheckpointSaved,
@@ -24,6 +23,7 @@ from tslim.events import (
     Warned,
 )
 from tslim.field import Field
+from tslim.field_state import N_FEATURES
 from tslim.occupancy import Occupancy
 from tslim.optim import Optimizer
 from tslim.progress import Window
@@ -96,6 +96,7 @@ class Trainer:
         self.grew: list[RankGrew] = []
         """Rank increases since the last progress report."""
         field.rank = self.schedule.rank
+        field.prepare(self.optimizer.scratch())
         field.metadata["march"] = dataclasses.asdict(self.march_config)
 
     @property
@@ -114,16 +115,25 @@ class Trainer:
     @staticmethod
     def predicted_memory(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
         """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
-        factors = Field.predicted_bytes(settings.field, settings.grid_end)
-        samples = settings.batch_rays * math.sqrt(3) * settings.grid_start / settings.step_ratio
+        rank, rays = settings.field.max_rank, settings.batch_rays
+        first_rank = make_schedule(settings.schedule, rank, settings.steps).rank
+        samples = rays * 1.1 * settings.grid_start / settings.step_ratio  # a ray through a box is about a side long
         if scene.space == "contracted":
-            samples += settings.batch_rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
-        decoded = settings.batch_rays * 40
-        per_decoded = 4 * (48 * -(-3 * settings.field.max_rank // 16) + 4 * 27 + 12) + 4 * (160 + 2 * 144)
+            samples += rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
+        # At first everything may be fog, in which every sample has a colour; later some 40 of a ray, at full rank.
+        batches = [
+            (samples, rays if settings.colour_span else samples, first_rank),
+            (40 * rays, rays if settings.colour_span else 40 * rays, rank),
+        ]
+        per_group = 4 * (3 * N_FEATURES + 10)
+        batch = max(
+            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + 2000 * min(groups, mlp_blas.KEPT)
+            for kept, groups, r in batches
+        )
         return {
-            "photographs": 4 * int(scene.train.offsets[-1]),
-            "factors, gradients and moments": 4 * factors,
-            "samples": int(16 * samples + per_decoded * decoded),
+            "photographs": 4 * int(scene.train.offsets[-1] + scene.test.offsets[-1]),
+            "factors, gradients and moments": 4 * Field.predicted_bytes(settings.field, settings.grid_end),
+            "samples": int(16 * samples + 1.25 * batch),
             "Taichi, numpy and kernels": 350_000_000,
         }
 
