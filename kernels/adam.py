@@ -2,16 +2,16 @@
 
     g += l1 sign(p);   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g²;   p -= lr (m / c1) / (sqrt(v / c2) + eps)
 
-with c1 = 1 - b1^n, c2 = 1 - b2^n after n steps. Gradients are zeroed where they were used. Components at and above the
-active rank are neither read nor written. With ``lazy`` = 1, neither are elements of 16 components without a gradient:
-most of a large grid, which Adam otherwise moves on by what is left in m.
+with c1 = 1 - b1^n, c2 = 1 - b2^n after n steps. Gradients are zeroed where they were used. Each component of an arena
+has a learning rate of its own; those with none keep their bits, moments included. With ``lazy`` = 1 so do elements of
+16 components without a gradient: most of a large grid, which Adam otherwise moves on by what is left in m.
 """
 
 import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, find_texel, lane_mask, mode_layout, vec16
+from kernels.vm import CHUNK, find_texel, mode_layout, vec16
 
 
 @ti.func
@@ -21,32 +21,31 @@ def adam_chunk(
     m: ti.template(),
     v: ti.template(),
     at: ti.i32,
-    low_mask: vec16,
+    lr: vec16,
     l1: ti.f32,
     lazy: ti.i32,
-    lr: ti.f32,
     beta1: ti.f32,
     beta2: ti.f32,
     correction1: ti.f32,
     correction2: ti.f32,
     eps: ti.f32,
 ):
-    """One element of 16 components; ``low_mask`` is 1 for the lanes to update."""
+    """One element of 16 components; lanes with a learning rate of 0 are left as they are."""
     grad = g[at]
     if lazy == 0 or ti.abs(grad).max() > 0.0:
         x = p[at]
         for lane in ti.static(range(CHUNK)):
             sign = ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
-            grad[lane] = (grad[lane] + l1 * sign) * low_mask[lane]
+            grad[lane] += l1 * sign
         m1 = m[at]
         v1 = v[at]
         m2 = m1 * beta1 + grad * (1.0 - beta1)
         v2 = v1 * beta2 + grad * grad * (1.0 - beta2)
         for lane in ti.static(range(CHUNK)):
-            m1[lane] = ti.select(low_mask[lane] > 0.0, m2[lane], m1[lane])
-            v1[lane] = ti.select(low_mask[lane] > 0.0, v2[lane], v1[lane])
-            move = lr * (m2[lane] * correction1) / (ti.sqrt(v2[lane] * correction2) + eps)
-            x[lane] = ti.select(low_mask[lane] > 0.0, x[lane] - move, x[lane])
+            m1[lane] = ti.select(lr[lane] > 0.0, m2[lane], m1[lane])
+            v1[lane] = ti.select(lr[lane] > 0.0, v2[lane], v1[lane])
+            move = lr[lane] * (m2[lane] * correction1) / (ti.sqrt(v2[lane] * correction2) + eps)
+            x[lane] = ti.select(lr[lane] > 0.0, x[lane] - move, x[lane])
         p[at] = x
         m[at] = m1
         v[at] = v1
@@ -65,31 +64,32 @@ def adam_arena(
     v_lines: ti.template(),
     grid: ivec3,
     max_chunks: ti.i32,
-    first_component: ti.i32,
-    end_component: ti.i32,
+    first_chunk: ti.i32,
+    end_chunk: ti.i32,
     l1_planes: vec3,
     l1_lines: vec3,
     lazy: ti.i32,
-    lr: ti.f32,
+    rates: f32_1d,
     beta1: ti.f32,
     beta2: ti.f32,
     correction1: ti.f32,
     correction2: ti.f32,
     eps: ti.f32,
 ):
-    """One Adam step over components first_component .. end_component - 1 of all planes and lines.
+    """One Adam step over chunks first_chunk .. end_chunk - 1 of all planes and lines.
 
+    rates: learning rate of each component, 16 a chunk from chunk 0 on; 0 leaves a component as it is.
     l1_planes, l1_lines: weight of the L1 norm of each mode's texels, already divided by their number. lazy: see above.
     correction1 = 1 / (1 - beta1^n), correction2 = 1 / (1 - beta2^n).
     """
     plane_texels = grid[0] * grid[1] + grid[0] * grid[2] + grid[1] * grid[2]
     line_texels = grid[0] + grid[1] + grid[2]
     per_chunk = plane_texels + line_texels
-    first_chunk = first_component // CHUNK
-    n_chunks = (end_component + CHUNK - 1) // CHUNK - first_chunk
-    for i in range(n_chunks * per_chunk):
+    for i in range((end_chunk - first_chunk) * per_chunk):
         chunk = first_chunk + i // per_chunk
-        mask = lane_mask(end_component, chunk) - lane_mask(first_component, chunk)
+        lr = vec16(0.0)
+        for lane in ti.static(range(CHUNK)):
+            lr[lane] = rates[chunk * CHUNK + lane]
         m, is_line, rest = find_texel(i % per_chunk, grid)
         plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
         if is_line == 1:
@@ -100,7 +100,7 @@ def adam_arena(
                 l1 = l1_lines[2]
             adam_chunk(
                 lines, grad_lines, m_lines, v_lines, line_base + chunk * g_w + rest,
-                mask, l1, lazy, lr, beta1, beta2, correction1, correction2, eps,
+                lr, l1, lazy, beta1, beta2, correction1, correction2, eps,
             )  # fmt: skip
         else:
             l1 = l1_planes[0]
@@ -110,7 +110,7 @@ def adam_arena(
                 l1 = l1_planes[2]
             adam_chunk(
                 planes, grad_planes, m_planes, v_planes, plane_base + chunk * area + rest,
-                mask, l1, lazy, lr, beta1, beta2, correction1, correction2, eps,
+                lr, l1, lazy, beta1, beta2, correction1, correction2, eps,
             )  # fmt: skip
 
 

@@ -35,15 +35,16 @@ def corrections(step: int) -> tuple[float, float]:
     return 1 / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
 
 
-def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3, lazy=0) -> None:
+def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3, lazy=0, lr=LR) -> None:
     from kernels import adam
     from kernels.march import ivec3, vec3
 
-    a = field.arenas
+    a, rates = field.arenas, np.zeros(16 * field.appearance_chunks, np.float32)
+    rates[first:end] = lr
     adam.adam_arena(
         a.appearance_planes, a.grad_appearance_planes, moments.m_planes, moments.v_planes, a.appearance_lines,
-        a.grad_appearance_lines, moments.m_lines, moments.v_lines, ivec3(*GRID), field.appearance_chunks, first, end,
-        vec3(*l1_planes), vec3(*l1_lines), lazy, LR, *BETAS, *corrections(step), EPSILON,
+        a.grad_appearance_lines, moments.m_lines, moments.v_lines, ivec3(*GRID), field.appearance_chunks, first // 16,
+        -(-end // 16), vec3(*l1_planes), vec3(*l1_lines), lazy, rates, *BETAS, *corrections(step), EPSILON,
     )  # fmt: skip
 
 
@@ -96,6 +97,49 @@ def test_one_step_from_rest_moves_each_entry_by_the_learning_rate(arenas, moment
     planes, lines = field.read("", "appearance")
     assert planes[1] - state.appearance_planes[1] == pytest.approx(-LR, rel=1e-4)
     assert lines[2] - state.appearance_lines[2] == pytest.approx(LR, rel=1e-4)
+
+
+def test_each_component_moves_by_its_own_learning_rate(arenas, moments):
+    state = device_field.random_state(np.random.default_rng(2))
+    field = DeviceField(state, arenas)
+    for arena in vars(moments).values():
+        arena.fill(0)
+    set_gradients(field, [np.full_like(a, 7.0) for a in state.appearance_planes],
+                  [np.full_like(a, -0.01) for a in state.appearance_lines])  # fmt: skip
+    rates = np.linspace(0.01, 0.05, 39).astype(np.float32)
+    adam_step(field, moments, 1, 0, 39, lr=rates)
+    planes, lines = field.read("", "appearance")
+    for k, rate in enumerate(rates):
+        assert planes[1][k] - state.appearance_planes[1][k] == pytest.approx(-rate, rel=1e-3)
+        assert lines[2][k] - state.appearance_lines[2][k] == pytest.approx(rate, rel=1e-3)
+
+
+@pytest.mark.parametrize(("rank", "ratio"), [(9, 1.0), (9, 3.0), (2, 3.0), (1, 3.0)])
+def test_the_first_ranks_learn_as_much_faster_as_asked(cpu, rank, ratio):
+    from tslim.field import Field
+    from tslim.optim import Optimizer
+
+    field = Field.from_state(device_field.random_state(np.random.default_rng(3), max_rank=rank))
+    before = field.state()
+    optimizer = Optimizer(field, ratio)
+    for factors in (optimizer.gradients.density, optimizer.gradients.appearance):
+        factors.planes.fill(1.0)
+        factors.lines.fill(1.0)
+    optimizer.step(rank, lr_factors=0.01, lr_network=1e-12, lr_affine=1e-12)
+    after, moves = field.state(), []
+    for k in range(rank):
+        own = slice(3 * k, 3 * k + 3)
+        moved = before.appearance_lines[1][own] - after.appearance_lines[1][own]
+        moves.append(float(moved.mean()))
+        assert moved == pytest.approx(moves[-1], rel=1e-3)
+        density = before.density_planes[0][k] - after.density_planes[0][k]
+        assert density == pytest.approx(moves[-1], rel=1e-3)
+    if rank < 3:
+        assert moves == pytest.approx([0.01] * rank, rel=1e-3)
+    else:
+        assert moves[:2] == pytest.approx([0.01 * ratio] * 2, rel=1e-3) and moves[-1] == pytest.approx(0.01, rel=1e-3)
+        # A power of the rank: 2 → 4 and 4 → 8 change it by the same factor.
+        assert moves[1] / moves[3] == pytest.approx(moves[3] / moves[7], rel=1e-3)
 
 
 def test_a_lazy_step_leaves_texels_without_a_gradient_and_treats_the_others_as_ever(arenas, moments):

@@ -82,6 +82,9 @@ class TrainConfig:
     diffuse, a ray costs several times what it does later"""
     lr_factors: float = 0.02
     """learning rate of planes and lines"""
+    lr_first_ranks: float = 0.0
+    """if above 0, that of ranks 1 and 2, from where it goes as a power of the rank to lr_factors for the last: few rays
+    show what the first ranks are alone"""
     lr_network: float = 1e-3
     """learning rate of the basis and the decoder"""
     lr_decay: float = 0.1
@@ -186,7 +189,7 @@ def tanks(space: Space = "contracted") -> TrainConfig:
 def quick(space: Space = "box") -> TrainConfig:
     """The default: a good model in minutes on two CPU cores, whatever the space."""
     if space == "box":
-        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=0.05)
+        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=(0.1, 0.04))
     if space == "contracted":
         return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
     # Photographs that all look one way show the same things in more detail: it takes longer to learn.
@@ -197,16 +200,21 @@ def quick(space: Space = "box") -> TrainConfig:
 def demo(space: Space = "box") -> TrainConfig:
     """A third of quick: what there is to see, of an object in about two minutes."""
     if space == "box":
-        return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000), lr=0.08)
+        return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000), lr=(0.12, 0.08))
     return _open(space, _fast(1600, 192, grow=(80, 140, 200, 320, 480), occupancy=(300, 500, 900)))
 
 
 def _fast(
-    steps: int, grid_end: int, grow: tuple[int, ...], occupancy: tuple[int, ...], lr: float = 0.03
+    steps: int,
+    grid_end: int,
+    grow: tuple[int, ...],
+    occupancy: tuple[int, ...],
+    lr: tuple[float, float] = (0.03, 0.03),
 ) -> TrainConfig:
     """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run.
 
-    ``lr``: of the factors. A low rank sees few of the rays, and is the better the further each of them takes it.
+    ``lr``: of the factors of the first two ranks and of the last. A low rank sees few of the rays, and is the better the
+    further each of them takes it.
     """
     return TrainConfig(
         field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
@@ -214,7 +222,8 @@ def _fast(
         steps=steps,
         batch_rays=8192,
         batch_decoded=32768,
-        lr_factors=lr,
+        lr_factors=lr[1],
+        lr_first_ranks=lr[0],
         lr_network=5e-3,
         lr_decay=0.1,
         lazy_adam=True,
@@ -285,8 +294,9 @@ _ABOVE_ZERO = (
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_reach", "near_fade", "seed", "occupancy_threshold", "occupancy_first",
-    "field.feature_encoding", "field.direction_encoding", "field.init_scale", "schedule.upsilon", "schedule.eta",
+    "distortion", "occlusion", "occlusion_reach", "near_fade", "lr_first_ranks", "seed",
+    "occupancy_threshold", "occupancy_first", "field.feature_encoding", "field.direction_encoding",
+    "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 
 

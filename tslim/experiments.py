@@ -73,9 +73,10 @@ def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
 
 
 def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
-    """TensoRF's field, without scales and shifts per rank, under the given policy and settings of the schedule."""
+    """TensoRF's field, without scales and shifts per rank, all of whose ranks learn at one rate, under a policy."""
     return dataclasses.replace(
         settings,
+        lr_first_ranks=0.0,
         field=dataclasses.replace(settings.field, rank_affine=False),
         schedule=ScheduleConfig(policy=policy, **schedule),
     )

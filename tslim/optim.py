@@ -1,5 +1,6 @@
 """Adam over everything a field learns, in one pass over the active ranks."""
 
+import math
 import weakref
 from typing import Any
 
@@ -20,10 +21,19 @@ class Optimizer:
 
     Args:
         field: what to train.
+        ratio: how much faster the factors of ranks 1 and 2 learn than those of the last rank. In between the learning
+            rate is a power of the rank.
     """
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: Field, ratio: float = 1.0) -> None:
         self.field = field
+        self.pace = np.ones(field.max_rank)
+        """How much faster than the last rank each rank learns."""
+        if field.max_rank > 2:
+            self.pace = (field.max_rank / np.maximum(np.arange(1, field.max_rank + 1), 2)) ** (
+                math.log(ratio) / math.log(field.max_rank / 2)
+            )
+        self.rates = {name: buffers.array(buffers.CHUNK * self._factors(name).chunks) for name in _FACTORS}
         self.gradients = Gradients(field)
         self.moments = {name: (self._factors(name).twin(), self._factors(name).twin()) for name in _FACTORS}
         self.flat_moments = {
@@ -81,14 +91,14 @@ class Optimizer:
         lazy: bool = False,
         first_rank: int = 0,
     ) -> None:
-        """One Adam step over ranks ``first_rank + 1 .. rank``; the others are neither read nor written.
+        """One Adam step over ranks ``first_rank + 1 .. rank``; the others stay as they are.
 
         Basis, decoder and scales are shared and always take part. Gradients are zeroed, those of left-out active ranks
         as well. ``l1_density`` weighs the L1 norm of the density factors: the sum over modes of the mean of |plane| and
         of |line|, over all components that there is room for. ``lazy`` leaves texels without a gradient as they are.
         """
         self.count += 1
-        rates = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
+        moments = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
         for name, per_rank in _FACTORS.items():
             factors, gradient = self._factors(name), getattr(self.gradients, name)
             m, v = self.moments[name]
@@ -97,15 +107,19 @@ class Optimizer:
                 texels = factors.texels()
                 l1_planes = [l1_density / (self.field.max_rank * plane) for plane, _ in texels]
                 l1_lines = [l1_density / (self.field.max_rank * line) for _, line in texels]
+            lr = np.zeros(self.rates[name].shape[0], np.float32)
+            lr[per_rank * first_rank : per_rank * rank] = lr_factors * np.repeat(self.pace[first_rank:rank], per_rank)
+            buffers.write(self.rates[name], lr)
+            first_chunk, end_chunk = per_rank * first_rank // buffers.CHUNK, -(-per_rank * rank // buffers.CHUNK)
             adam.adam_arena(
                 factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
-                list(factors.grid), factors.chunks, per_rank * first_rank, per_rank * rank, l1_planes, l1_lines,
-                int(lazy and not any(l1_planes)), lr_factors, *rates,
+                list(factors.grid), factors.chunks, first_chunk, end_chunk, l1_planes, l1_lines,
+                int(lazy and not any(l1_planes)), self.rates[name], *moments,
             )  # fmt: skip
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]
             lr = lr_affine if name == "affine" else lr_network
-            adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *rates)
+            adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *moments)
         if first_rank > 0 or rank < self.field.rank:
             self.gradients.density.clear()
             self.gradients.appearance.clear()

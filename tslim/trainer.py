@@ -81,7 +81,7 @@ class Trainer:
         self.penalties = None
         if settings.distortion or settings.occlusion:
             self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_reach)
-        self.optimizer = Optimizer(field)
+        self.optimizer = Optimizer(field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors)
         self.target = buffers.array(3 * settings.batch_rays)
         self.ray_weight = buffers.upload(np.ones(settings.batch_rays, np.float32))
         self.ray_loss = buffers.array(settings.batch_rays)
