@@ -213,8 +213,8 @@ def _fast(
 ) -> TrainConfig:
     """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run.
 
-    ``lr``: of the factors of the first two ranks and of the last. A low rank sees few of the rays, and is the better the
-    further each of them takes it.
+    ``lr``: of the factors of the first two ranks and of the last. A low rank sees few of the rays, and is the better
+    the further each of them takes it.
     """
     return TrainConfig(
         field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
