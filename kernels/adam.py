@@ -69,7 +69,8 @@ def adam_arena(
     l1_planes: vec3,
     l1_lines: vec3,
     lazy: ti.i32,
-    rates: f32_1d,
+    lr: ti.f32,
+    pace: f32_1d,
     beta1: ti.f32,
     beta2: ti.f32,
     correction1: ti.f32,
@@ -78,7 +79,7 @@ def adam_arena(
 ):
     """One Adam step over chunks first_chunk .. end_chunk - 1 of all planes and lines.
 
-    rates: learning rate of each component, 16 a chunk from chunk 0 on; 0 leaves a component as it is.
+    pace: times lr the learning rate of each component, 16 a chunk from chunk 0 on; 0 leaves a component as it is.
     l1_planes, l1_lines: weight of the L1 norm of each mode's texels, already divided by their number. lazy: see above.
     correction1 = 1 / (1 - beta1^n), correction2 = 1 / (1 - beta2^n).
     """
@@ -87,9 +88,9 @@ def adam_arena(
     per_chunk = plane_texels + line_texels
     for i in range((end_chunk - first_chunk) * per_chunk):
         chunk = first_chunk + i // per_chunk
-        lr = vec16(0.0)
+        rate = vec16(0.0)
         for lane in ti.static(range(CHUNK)):
-            lr[lane] = rates[chunk * CHUNK + lane]
+            rate[lane] = lr * pace[chunk * CHUNK + lane]
         m, is_line, rest = find_texel(i % per_chunk, grid)
         plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
         if is_line == 1:
@@ -100,7 +101,7 @@ def adam_arena(
                 l1 = l1_lines[2]
             adam_chunk(
                 lines, grad_lines, m_lines, v_lines, line_base + chunk * g_w + rest,
-                lr, l1, lazy, beta1, beta2, correction1, correction2, eps,
+                rate, l1, lazy, beta1, beta2, correction1, correction2, eps,
             )  # fmt: skip
         else:
             l1 = l1_planes[0]
@@ -110,7 +111,7 @@ def adam_arena(
                 l1 = l1_planes[2]
             adam_chunk(
                 planes, grad_planes, m_planes, v_planes, plane_base + chunk * area + rest,
-                lr, l1, lazy, beta1, beta2, correction1, correction2, eps,
+                rate, l1, lazy, beta1, beta2, correction1, correction2, eps,
             )  # fmt: skip
 
 

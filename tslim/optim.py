@@ -27,13 +27,15 @@ class Optimizer:
 
     def __init__(self, field: Field, ratio: float = 1.0) -> None:
         self.field = field
-        self.pace = np.ones(field.max_rank)
+        self.pace = np.ones(field.max_rank, np.float32)
         """How much faster than the last rank each rank learns."""
         if field.max_rank > 2:
-            self.pace = (field.max_rank / np.maximum(np.arange(1, field.max_rank + 1), 2)) ** (
-                math.log(ratio) / math.log(field.max_rank / 2)
-            )
-        self.rates = {name: buffers.array(buffers.CHUNK * self._factors(name).chunks) for name in _FACTORS}
+            ranks = np.maximum(np.arange(1, field.max_rank + 1), 2)
+            self.pace[:] = (field.max_rank / ranks) ** (math.log(ratio) / math.log(field.max_rank / 2))
+        self.component_pace = {name: buffers.array(buffers.CHUNK * self._factors(name).chunks) for name in _FACTORS}
+        """The same of each component, as the kernel takes it: 0 for those of ranks that do not learn."""
+        self.learning = (0, 0)
+        """Ranks first + 1 .. last for which ``component_pace`` is made."""
         self.gradients = Gradients(field)
         self.moments = {name: (self._factors(name).twin(), self._factors(name).twin()) for name in _FACTORS}
         self.flat_moments = {
@@ -80,6 +82,16 @@ class Optimizer:
                 buffers.write(array, np.zeros(array.shape[0], np.float32))
         self.count = 0
 
+    def _let_learn(self, first: int, last: int) -> None:
+        """Makes ``component_pace`` that of ranks first + 1 .. last."""
+        if self.learning == (first, last):
+            return
+        self.learning = (first, last)
+        for name, per_rank in _FACTORS.items():
+            pace = np.zeros(self.component_pace[name].shape[0], np.float32)
+            pace[per_rank * first : per_rank * last] = np.repeat(self.pace[first:last], per_rank)
+            buffers.write(self.component_pace[name], pace)
+
     def step(
         self,
         rank: int,
@@ -98,6 +110,7 @@ class Optimizer:
         of |line|, over all components that there is room for. ``lazy`` leaves texels without a gradient as they are.
         """
         self.count += 1
+        self._let_learn(first_rank, rank)
         moments = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
         for name, per_rank in _FACTORS.items():
             factors, gradient = self._factors(name), getattr(self.gradients, name)
@@ -107,14 +120,11 @@ class Optimizer:
                 texels = factors.texels()
                 l1_planes = [l1_density / (self.field.max_rank * plane) for plane, _ in texels]
                 l1_lines = [l1_density / (self.field.max_rank * line) for _, line in texels]
-            lr = np.zeros(self.rates[name].shape[0], np.float32)
-            lr[per_rank * first_rank : per_rank * rank] = lr_factors * np.repeat(self.pace[first_rank:rank], per_rank)
-            buffers.write(self.rates[name], lr)
             first_chunk, end_chunk = per_rank * first_rank // buffers.CHUNK, -(-per_rank * rank // buffers.CHUNK)
             adam.adam_arena(
                 factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
                 list(factors.grid), factors.chunks, first_chunk, end_chunk, l1_planes, l1_lines,
-                int(lazy and not any(l1_planes)), self.rates[name], *moments,
+                int(lazy and not any(l1_planes)), lr_factors, self.component_pace[name], *moments,
             )  # fmt: skip
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]
