@@ -209,7 +209,7 @@ def _fast(
     grid_end: int,
     grow: tuple[int, ...],
     occupancy: tuple[int, ...],
-    lr: tuple[float, float] = (0.03, 0.03),
+    lr: tuple[float, float] = (0.08, 0.03),
 ) -> TrainConfig:
     """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run.
 
