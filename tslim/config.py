@@ -83,8 +83,8 @@ class TrainConfig:
     lr_factors: float = 0.02
     """learning rate of planes and lines"""
     lr_first_ranks: float = 0.0
-    """if above 0, that of ranks 1 and 2, from where it goes as a power of the rank to lr_factors for the last: few rays
-    show what the first ranks are alone"""
+    """learning rate of planes and lines of ranks 1 and 2, from where it goes as a power of the rank to lr_factors for
+    the last: few rays show what the first ranks are alone. 0: lr_factors for all"""
     lr_network: float = 1e-3
     """learning rate of the basis and the decoder"""
     lr_decay: float = 0.1
