@@ -189,7 +189,7 @@ def tanks(space: Space = "contracted") -> TrainConfig:
 def quick(space: Space = "box") -> TrainConfig:
     """The default: a good model in minutes on two CPU cores, whatever the space."""
     if space == "box":
-        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=(0.1, 0.04))
+        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=(0.05, 0.05))
     if space == "contracted":
         return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
     # Photographs that all look one way show the same things in more detail: it takes longer to learn.
@@ -214,7 +214,7 @@ def _fast(
     """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run.
 
     ``lr``: of the factors of the first two ranks and of the last. A low rank sees few of the rays, and is the better
-    the further each of them takes it.
+    the further each of them takes it, unless there are many.
     """
     return TrainConfig(
         field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
