@@ -193,8 +193,8 @@ def quick(space: Space = "box") -> TrainConfig:
     if space == "contracted":
         return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
     # Photographs that all look one way show the same things in more detail: it takes longer to learn.
-    fast = _fast(4800, 256, grow=(150, 300, 600, 1000, 1500), occupancy=(800, 1400, 2000, 3000))
-    return _open(space, with_steps(fast, 9000))
+    grow, occupancy = (150, 300, 600, 1000, 1500), (800, 1400, 2000, 3000)
+    return _open(space, with_steps(_fast(4800, 256, grow=grow, occupancy=occupancy, lr=(0.03, 0.03)), 9000))
 
 
 def demo(space: Space = "box") -> TrainConfig:
