@@ -85,14 +85,22 @@ def test_active_components_follow_torchs_adam_and_the_others_keep_their_bits(are
             assert values[first:end].any() and not values[:first].any() and not values[end:].any()
 
 
-def test_one_step_from_rest_moves_each_entry_by_the_learning_rate(arenas, moments):
-    # With zero moments the first step is lr g / (|g| + eps (…)): its size is lr whatever the gradient's.
+def at_rest(arenas, moments):
+    """A field with zero moments and equal gradients in all planes, and in all lines, and its state.
+
+    The first step is then lr g / (|g| + eps (…)): its size is lr whatever the gradient's.
+    """
     state = device_field.random_state(np.random.default_rng(2))
     field = DeviceField(state, arenas)
     for arena in vars(moments).values():
         arena.fill(0)
     set_gradients(field, [np.full_like(a, 7.0) for a in state.appearance_planes],
                   [np.full_like(a, -0.01) for a in state.appearance_lines])  # fmt: skip
+    return state, field
+
+
+def test_one_step_from_rest_moves_each_entry_by_the_learning_rate(arenas, moments):
+    state, field = at_rest(arenas, moments)
     adam_step(field, moments, 1, 0, 39)
     planes, lines = field.read("", "appearance")
     assert planes[1] - state.appearance_planes[1] == pytest.approx(-LR, rel=1e-4)
@@ -100,12 +108,7 @@ def test_one_step_from_rest_moves_each_entry_by_the_learning_rate(arenas, moment
 
 
 def test_each_component_moves_by_its_own_learning_rate(arenas, moments):
-    state = device_field.random_state(np.random.default_rng(2))
-    field = DeviceField(state, arenas)
-    for arena in vars(moments).values():
-        arena.fill(0)
-    set_gradients(field, [np.full_like(a, 7.0) for a in state.appearance_planes],
-                  [np.full_like(a, -0.01) for a in state.appearance_lines])  # fmt: skip
+    state, field = at_rest(arenas, moments)
     pace = np.linspace(1, 5, 39).astype(np.float32)
     adam_step(field, moments, 1, 0, 39, pace=pace)
     planes, lines = field.read("", "appearance")

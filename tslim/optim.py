@@ -111,7 +111,7 @@ class Optimizer:
         """
         self.count += 1
         self._let_learn(first_rank, rank)
-        moments = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
+        constants = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
         for name, per_rank in _FACTORS.items():
             factors, gradient = self._factors(name), getattr(self.gradients, name)
             m, v = self.moments[name]
@@ -124,12 +124,12 @@ class Optimizer:
             adam.adam_arena(
                 factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
                 list(factors.grid), factors.chunks, first_chunk, end_chunk, l1_planes, l1_lines,
-                int(lazy and not any(l1_planes)), lr_factors, self.component_pace[name], *moments,
+                int(lazy and not any(l1_planes)), lr_factors, self.component_pace[name], *constants,
             )  # fmt: skip
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]
             lr = lr_affine if name == "affine" else lr_network
-            adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *moments)
+            adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *constants)
         if first_rank > 0 or rank < self.field.rank:
             self.gradients.density.clear()
             self.gradients.appearance.clear()

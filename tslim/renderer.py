@@ -245,14 +245,13 @@ class Pipeline:
             self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank,
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
-        raw = self.raw
         if self._on_cpu:
             products, basis = self._matrices(width)
-            blas.product(products, basis, raw[: n * N_FEATURES].reshape(n, N_FEATURES))
+            blas.product(products, basis, self.raw[: n * N_FEATURES].reshape(n, N_FEATURES))
         else:
-            appearance.basis_features(n, width, self.products, field.basis, raw)
+            appearance.basis_features(n, width, self.products, field.basis, self.raw)
         if field.config.rank_affine:
-            appearance.feature_affine(n, self.group_ray, self.ray_rank, field.affine, raw, self.features)
+            appearance.feature_affine(n, self.group_ray, self.ray_rank, field.affine, self.raw, self.features)
 
     def _matrices(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Products (n, width) and the basis rows in use (width, 27), as numpy views."""
