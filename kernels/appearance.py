@@ -12,6 +12,7 @@ import taichi as ti
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place, pull_back
+from kernels.tasks import indices_each
 from kernels.vm import (
     AFFINE_WIDTH,
     CHUNK,
@@ -71,7 +72,11 @@ def appearance_products(
     """
     width = n_chunks * 3 * CHUNK
     blocks = (n_groups + block - 1) // block
-    for item in range(3 * n_chunks * blocks):
+    spread = ti.static(indices_each(2))
+    for index in range(3 * n_chunks * blocks * spread):
+        if index % spread > 0:
+            continue
+        item = index // spread
         column = item // blocks
         chunk = column // 3
         first = item % blocks * block
@@ -150,8 +155,11 @@ def appearance_backward(
                 if use_slope == 1:
                     kept_slope[column * n_kept + j] = along
     else:
-        ti.loop_config(block_dim=1)
-        for task in range(n_parts * 3 * n_chunks * n_bands):
+        spread = ti.static(indices_each(1))
+        for index in range(n_parts * 3 * n_chunks * n_bands * spread):
+            if index % spread > 0:
+                continue
+            task = index // spread
             both = n_parts == 1
             part = task % n_parts
             column = task // n_parts % (3 * n_chunks)
@@ -213,7 +221,11 @@ def appearance_origin_gradient(
 ):
     """Adds the appearance's part to grad_o and grad_d (n_rays, 3); the decoder's viewing direction has none in it."""
     width = n_chunks * 3 * CHUNK
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(16))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)

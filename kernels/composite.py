@@ -26,6 +26,7 @@ from kernels.density import activate, activate_slope, density_feature, exp_minus
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
+from kernels.tasks import indices_each
 from kernels.vm import AFFINE_WIDTH
 
 
@@ -67,7 +68,11 @@ def trace_density(
     the numbers of kept samples and of their groups, the opacity and the depth (sum of w t).
     Adjoint: ``composite_backward`` and ``density.density_backward``.
     """
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(16))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         rank = ray_rank[ray]
@@ -132,7 +137,11 @@ def collect_kept(
     Group g holds the kept samples group_start[g] to group_start[g + 1], n_groups + 1 starts are written; group_kept and
     group_weight are its K and W.
     """
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         at = ray_kept_start[ray]
         g = ray_group_start[ray] - 1
         group_along = 0.0
@@ -178,7 +187,11 @@ def composite(
 
     Adjoints: ``colour_gradients`` and ``composite_backward``.
     """
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         c = background * (1.0 - ray_opacity[ray])
         for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
             c += load3(colours, g) * group_weight[g]
@@ -239,7 +252,11 @@ def mean_gradients(
     In: kept_slope (n_columns, n_kept), dL/dP . p of each chunk and mode (``appearance.appearance_backward``). Its first
     row takes the result.
     """
-    for g in range(n_groups):
+    spread = ti.static(indices_each(128))
+    for index in range(n_groups * spread):
+        if index % spread > 0:
+            continue
+        g = index // spread
         mean = 0.0
         for j in range(group_start[g], group_start[g + 1]):
             along = 0.0
@@ -290,7 +307,11 @@ def composite_backward(
     sample_grad = dL/df of each used sample; ray_grad_affine (n_rays, 2): each ray's part
     of the gradient of its rank's scale and shift.
     """
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(32))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         g = load3(grad_pixel, ray)
         through_background = grad_opacity[ray] - g.dot(background)
         g_depth = grad_depth[ray]
@@ -339,7 +360,11 @@ def composite_backward(
 @ti.kernel
 def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affine: f32_1d, grad_affine: f32_1d):
     """Adds each ray's density scale and shift gradients to its rank's row of grad_affine (max_rank, 56)."""
-    for r in range(max_rank):
+    spread = ti.static(indices_each(1))
+    for index in range(max_rank * spread):
+        if index % spread > 0:
+            continue
+        r = index // spread
         for ray in range(n_rays):
             if ray_rank[ray] == r + 1:
                 at = r * AFFINE_WIDTH

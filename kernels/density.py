@@ -12,6 +12,7 @@ import taichi as ti
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place, pull_back
+from kernels.tasks import indices_each
 from kernels.vm import (
     AFFINE_WIDTH,
     CHUNK,
@@ -176,8 +177,11 @@ def density_backward(
                     scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
                     scatter_line(q, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
     else:
-        ti.loop_config(block_dim=1)
-        for task in range(n_parts * 3 * n_chunks * n_bands):
+        spread = ti.static(indices_each(1))
+        for index in range(n_parts * 3 * n_chunks * n_bands * spread):
+            if index % spread > 0:
+                continue
+            task = index // spread
             whole = n_parts == 1
             part = task % n_parts
             m = task // n_parts % 3
@@ -223,7 +227,11 @@ def density_origin_gradient(
     grad_d: f32_1d,
 ):
     """grad_o, grad_d (n_rays, 3): the density's part of the gradients of ray_o and ray_d, with samples at fixed t."""
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(16))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         o = load3(ray_o, ray)
         d = load3(ray_d, ray)
         by_o = vec3(0.0)

@@ -18,6 +18,7 @@ import taichi as ti
 
 from kernels.rays import f32_1d, i32_1d, load3, popcount, u32_1d, uniform, vec3
 from kernels.space import advance, contract, end_of_piece, motion
+from kernels.tasks import indices_each
 
 ivec3 = ti.types.vector(3, ti.i32)
 
@@ -80,7 +81,11 @@ def march(
     Out: ray_t0 (n_rays), ray_mask (n_rays, n_words) with a bit per step, ray_count (n_rays). Not differentiable: the
     positions of samples do not depend on the field.
     """
-    for i in range(n_rays):
+    spread = ti.static(indices_each(32))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        i = index // spread
         o = load3(ray_o, i)
         d = load3(ray_d, i)
         t_in, t_out = box_interval(o, d, box_min, box_max)
@@ -153,7 +158,11 @@ def expand(
     sample_t: f32_1d,
 ):
     """Writes the distance t of each sample: sample_t[ray_start[i]:ray_start[i + 1]], front to back."""
-    for i in range(n_rays):
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        i = index // spread
         at = ray_start[i]
         for w in range(n_words):
             bits = ray_mask[i * n_words + w]
@@ -192,7 +201,11 @@ def march_contracted(
     ray_count[i] pairs of row i of ray_samples (n_rays, n_steps, 2) are the t of its samples, front to back, and how far
     they lie along the ray in field coordinates. Otherwise as ``march``. Not differentiable.
     """
-    for i in range(n_rays):
+    spread = ti.static(indices_each(16))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        i = index // spread
         o = load3(ray_o, i)
         d = load3(ray_d, i)
         t = near
@@ -246,7 +259,11 @@ def gather(
     sample_along: f32_1d,
 ):
     """Packs the samples that ``march_contracted`` left, those of ray i from ray_start[i], front to back."""
-    for i in range(n_rays):
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        i = index // spread
         for s in range(ray_start[i], ray_start[i + 1]):
             at = 2 * (i * n_steps + s - ray_start[i])
             sample_t[s] = ray_samples[at]

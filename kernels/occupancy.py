@@ -10,6 +10,7 @@ import taichi as ti
 from kernels.density import activate, density_components
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
+from kernels.tasks import indices_each
 from kernels.vm import AFFINE_WIDTH, CHUNK, grid_position, in_box, lane_mask, vec16
 
 
@@ -77,7 +78,11 @@ def vertex_alpha(
 def live_vertices(size: ivec3, threshold: ti.f32, alpha: f32_1d, live: u32_1d):
     """Bit per vertex: the largest alpha among the vertex and its 26 neighbours exceeds the threshold."""
     n = size[0] * size[1] * size[2]
-    for word in range((n + 31) // 32):
+    spread = ti.static(indices_each(16))
+    for index in range(((n + 31) // 32) * spread):
+        if index % spread > 0:
+            continue
+        word = index // spread
         bits = ti.u32(0)
         for b in range(32):
             i = word * 32 + b
@@ -99,7 +104,11 @@ def occupied_cells(size: ivec3, live: u32_1d, occupied: u32_1d):
     """Bit per cell (size - 1 along each axis, x fastest): any corner is live."""
     cells = size - 1
     n = cells[0] * cells[1] * cells[2]
-    for word in range((n + 31) // 32):
+    spread = ti.static(indices_each(16))
+    for index in range(((n + 31) // 32) * spread):
+        if index % spread > 0:
+            continue
+        word = index // spread
         bits = ti.u32(0)
         for b in range(32):
             i = word * 32 + b
@@ -120,7 +129,11 @@ def occupied_cells(size: ivec3, live: u32_1d, occupied: u32_1d):
 def coarse_blocks(cells: ivec3, blocks: ivec3, occupied: u32_1d, coarse: u32_1d):
     """Bit per block of BLOCK³ cells: any of them is occupied."""
     n = blocks[0] * blocks[1] * blocks[2]
-    for word in range((n + 31) // 32):
+    spread = ti.static(indices_each(2))
+    for index in range(((n + 31) // 32) * spread):
+        if index % spread > 0:
+            continue
+        word = index // spread
         bits = ti.u32(0)
         for b in range(32):
             i = word * 32 + b

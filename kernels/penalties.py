@@ -11,6 +11,7 @@ The first draws a ray's weight together, against fog and floaters; the second cl
 import taichi as ti
 
 from kernels.rays import f32_1d, i32_1d
+from kernels.tasks import indices_each
 
 
 @ti.kernel
@@ -33,7 +34,11 @@ def weight_gradients(
     sample_along: how far along the ray a sample lies; s = (sample_along - begin) / length, and delta is a step in the
     same units as s. One pass sums up what lies behind, another moves it to what lies in front.
     """
-    for ray in range(n_rays):
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
         first = ray_start[ray]
         end = first + ray_used[ray]
         behind = 0.0

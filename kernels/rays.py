@@ -9,6 +9,8 @@ Notation: o origin, d unit direction (world), (x, y) pixel coordinates with pixe
 
 import taichi as ti
 
+from kernels.tasks import indices_each
+
 vec2 = ti.types.vector(2, ti.f32)
 vec3 = ti.types.vector(3, ti.f32)
 f32_1d = ti.types.ndarray(dtype=ti.f32, ndim=1)
@@ -240,7 +242,11 @@ def training_rays(
     ray_o, ray_d, target: (n_rays, 3). With opaque = 1 alpha is ignored: the colour is the pixel's own. Entries past the
     end of the epoch wrap to its beginning. Not differentiable.
     """
-    for i in range(n_rays):
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        i = index // spread
         entry = ti.cast((first + i) % n_used, ti.u32)
         pixel = select_pixel(
             ti.cast(permute(entry, ti.cast(n_used, ti.u32), half_bits, key), ti.i32), n_blocks, used_words, used_sums

@@ -17,19 +17,26 @@ def threads(request, monkeypatch, cpu):
     return request.param
 
 
-@pytest.mark.parametrize("n", [0, 1, blas.TILE, blas.TILE + 1, 4 * blas.TILE - 3])
+@pytest.mark.parametrize("n", [0, 1, blas.TILE, blas.TILE + 1, 4 * blas.TILE - 3, 9 * blas.TILE + 5])
 def test_every_sample_is_in_exactly_one_tile(n, threads):
     visits = np.zeros(n, int)
     seen = set()
 
     def work(start: int, stop: int, thread: int) -> None:
-        assert start % blas.TILE == 0 and stop - start <= blas.TILE
+        assert start % blas.tile_size(n) == 0 and stop - start <= blas.tile_size(n) <= blas.TILE
         visits[start:stop] += 1
         seen.add(thread)
 
     blas.for_tiles(n, work)
     assert (visits == 1).all()
     assert seen <= set(range(threads))
+
+
+def test_a_few_samples_make_tiles_for_several_threads():
+    for n in (2 * blas.LEAST, 1356, 2700, 5000, blas.FEW * blas.TILE):
+        assert blas.n_tiles(n) == -(-n // blas.tile_size(n))
+        assert blas.LEAST <= blas.tile_size(n) and min(n // blas.LEAST, 6) <= blas.n_tiles(n) <= blas.FEW
+    assert blas.tile_size(20 * blas.TILE) == blas.TILE
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000, 5001])
@@ -58,7 +65,7 @@ def test_the_number_of_threads_does_not_change_a_bit(monkeypatch, cpu):
 
 def test_an_error_in_a_tile_reaches_the_caller(threads):
     def work(start: int, stop: int, thread: int) -> None:
-        if start == blas.TILE:
+        if start > 0:
             raise ValueError("tile 1")
 
     with pytest.raises(ValueError, match="tile 1"):

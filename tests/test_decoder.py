@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tslim import buffers, hardware, mlp_blas
+from tslim import blas, buffers, hardware, mlp_blas
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 from tslim.errors import ConfigError, ModelFileError
@@ -218,9 +218,10 @@ def test_a_smaller_batch_after_a_larger_one_leaves_no_trace(path):
 
 
 def test_what_is_not_kept_of_a_large_batch_is_computed_again(monkeypatch):
-    wanted = Case(FieldConfig(), 5000).run()
-    monkeypatch.setattr(mlp_blas, "KEPT", 2 * mlp_blas.TILE)
-    case = Case(FieldConfig(), 5000).run()
+    n = 2 * blas.FEW * blas.TILE
+    wanted = Case(FieldConfig(), n).run()
+    monkeypatch.setattr(mlp_blas, "KEPT", n // 2)
+    case = Case(FieldConfig(), n).run()
     assert case.decoder.nbytes < wanted.decoder.nbytes
     np.testing.assert_array_equal(case.colours, wanted.colours)
     np.testing.assert_array_equal(case.grad_features, wanted.grad_features)
@@ -349,7 +350,7 @@ import sys
 import numpy as np
 import tslim
 tslim.init(sys.argv[1])
-from tslim import buffers, hardware, mlp_blas
+from tslim import blas, buffers, hardware, mlp_blas
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 

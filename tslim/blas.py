@@ -16,7 +16,11 @@ import threadpoolctl
 from tslim import backend
 
 TILE = 1024
-"""Samples per tile: a few arrays of this many rows of 128 fit in a core's second-level cache."""
+"""Samples per tile, at most: a few arrays of this many rows of 128 fit in a core's second-level cache."""
+LEAST = 256
+"""Samples per tile, at least, where there are so many: below, calls cost as much as what they compute."""
+FEW = 8
+"""Tiles that samples are cut into before tiles grow, so that threads, whatever their number, end together."""
 
 
 def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
@@ -25,11 +29,12 @@ def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
     ``thread`` counts from 0 and chooses scratch memory. Results repeat to the bit if ``work`` writes only what belongs
     to its tile. An exception in ``work`` is raised here.
     """
-    starts = iter(range(0, n, TILE))
+    size = tile_size(n)
+    starts = iter(range(0, n, size))
 
     def run(thread: int) -> None:
         for start in starts:
-            work(start, min(start + TILE, n), thread)
+            work(start, min(start + size, n), thread)
 
     threads = backend.current().threads
     with _single_threaded():
@@ -41,9 +46,14 @@ def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
                 other.result()
 
 
+def tile_size(n: int) -> int:
+    """Samples per tile of n samples, the last of which may be smaller."""
+    return min(max(-(-n // (64 * FEW)) * 64, LEAST), TILE)
+
+
 def n_tiles(n: int) -> int:
     """Tiles that n samples make."""
-    return -(-n // TILE)
+    return -(-n // tile_size(n))
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
@@ -53,8 +63,9 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 def transposed_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out (p, q) = aᵀ·b for a (n, p), b (n, q), summed over the n samples in a fixed order."""
+    size = tile_size(len(a))
     partial = np.zeros((max(n_tiles(len(a)), 1), *out.shape), np.float32)
-    for_tiles(len(a), lambda start, stop, _: np.matmul(a[start:stop].T, b[start:stop], out=partial[start // TILE]))
+    for_tiles(len(a), lambda start, stop, _: np.matmul(a[start:stop].T, b[start:stop], out=partial[start // size]))
     np.add.reduce(partial, axis=0, out=out)
 
 

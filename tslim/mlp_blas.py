@@ -20,7 +20,7 @@ from tslim import backend, blas
 from tslim.blas import TILE
 
 KEPT = 128 * TILE
-"""Samples whose activations are kept for the backward pass, at most: about 2 kB each."""
+"""Samples whose activations are kept for the backward pass, at most: about 2 kB each. Whole tiles of more samples."""
 
 
 def padded(width: int) -> int:
@@ -81,12 +81,12 @@ class BlasMlp:
         """Room to keep n samples, or KEPT of more, and a tile for each thread; grows by half at least."""
         if min(n, KEPT) <= self.capacity:
             return
-        self.capacity = min(blas.n_tiles(max(n, self.capacity * 3 // 2)) * TILE, KEPT)
+        self.capacity = min(-(-max(n, self.capacity * 3 // 2) // TILE) * TILE, KEPT)
         rows = self.capacity + self.threads * TILE
         self.inputs = {i: np.zeros((rows, columns), np.float32) for i, columns in self._columns.items()}
         self.inputs[2][:, self.hidden] = 1
         self.inputs[3][:, self.hidden] = 1
-        self.partial = np.empty((self.capacity // TILE, self.grads.size), np.float32)
+        self.partial = np.empty((max(self.capacity // TILE, blas.FEW), self.grads.size), np.float32)
         self.kept = -1
 
     def _rows(self, start: int, stop: int, thread: int, keep: bool = True) -> slice:
@@ -141,13 +141,13 @@ class BlasMlp:
 
         table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > self.capacity else None
 
-        def tile(start: int, stop: int, thread: int, first: int) -> None:
+        def tile(start: int, stop: int, thread: int, first: int, size: int) -> None:
             start, stop = first + start, first + stop
             of_tile, used, s = slice(start, stop), slice(0, stop - start), self._scratch[thread]
             rows = self._rows(start, stop, thread)
             if start >= self.capacity:
                 self._activate(features[of_tile], sample_ray[of_tile], table, rows, s)
-            grad = self.partial[(start - first) // TILE]
+            grad = self.partial[(start - first) // size]
             out, active = s.grad_output[used], s.active[used]
             np.subtract(1, colours[of_tile], out=out)
             out *= colours[of_tile]
@@ -166,7 +166,7 @@ class BlasMlp:
         self.grads.fill(0)
         for first in range(0, n, max(self.capacity, 1)):
             part = min(self.capacity, n - first)
-            blas.for_tiles(part, functools.partial(tile, first=first))
+            blas.for_tiles(part, functools.partial(tile, first=first, size=blas.tile_size(part)))
             self.grads += np.add.reduce(self.partial[: blas.n_tiles(part)], axis=0)
 
     def _direction_table(self, dirs: np.ndarray) -> np.ndarray:
