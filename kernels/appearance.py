@@ -149,8 +149,9 @@ def appearance_backward(
                     q = whole * share
                     scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
                     _, qp = scatter_line(
-                        q, column % 3, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True
-                    )
+                        q, use_slope, column % 3, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid,
+                        max_chunks, True,
+                    )  # fmt: skip
                     along = qp / share
                 if use_slope == 1:
                     kept_slope[column * n_kept + j] = along
@@ -188,7 +189,7 @@ def appearance_backward(
                             )
                         if both or part == 1:
                             owns, qp = scatter_line(
-                                q, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                q, use_slope, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
                                 max_chunks, False,
                             )  # fmt: skip
                             along = qp / share

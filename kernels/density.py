@@ -175,7 +175,7 @@ def density_backward(
                     low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
                     q = mask * sample_grad[s]
                     scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                    scatter_line(q, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
+                    scatter_line(q, 0, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
     else:
         spread = ti.static(indices_each(1))
         for index in range(n_parts * 3 * n_chunks * n_bands * spread):
@@ -201,7 +201,7 @@ def density_backward(
                             )
                         if whole or part == 1:
                             scatter_line(
-                                q, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                q, 0, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
                                 max_chunks, False,
                             )  # fmt: skip
 

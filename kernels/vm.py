@@ -166,6 +166,13 @@ def add_texel(arena: ti.template(), at: ti.i32, value: vec16, atomic: ti.templat
 
 
 @ti.func
+def in_band(i: ti.i32, band: ti.i32, n_bands: ti.i32, size: ti.i32) -> ti.i32:
+    """Whether i n_bands // size = band, without the division."""
+    rest = i * n_bands - band * size
+    return ti.cast(rest >= 0 and rest < size, ti.i32)
+
+
+@ti.func
 def scatter_plane(
     q: vec16,
     m: ti.i32,
@@ -190,9 +197,8 @@ def scatter_plane(
     row1 = 1
     if ti.static(not atomic):
         if n_bands > 1:
-            g_v = area // g_u
-            row0 = ti.cast(v * n_bands // g_v == band, ti.i32)
-            row1 = ti.cast((v + 1) * n_bands // g_v == band, ti.i32)
+            row0 = in_band(v, band, n_bands, area // g_u)
+            row1 = in_band(v + 1, band, n_bands, area // g_u)
     if row0 + row1 > 0:
         at = plane_base + chunk * area + v * g_u + u
         ql = q * line_value(lines, line_base + chunk * g_w + w, fw)
@@ -209,6 +215,7 @@ def scatter_plane(
 @ti.func
 def scatter_line(
     q: vec16,
+    with_product: ti.i32,
     m: ti.i32,
     chunk: ti.i32,
     band: ti.i32,
@@ -224,7 +231,8 @@ def scatter_line(
 ):
     """The same for the line's gradient; of its texels it writes those w with w n_bands // G_w = band.
 
-    Returns whether the sample is the band's, which is true of one band only, and if so the sum of q p over the lanes.
+    Returns whether the sample is the band's, which is true of one band only, and if so and with_product = 1 the sum of
+    q p over the lanes.
     """
     plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
     u, v, w, fu, fv, fw = mode_axes(m, low, frac)
@@ -232,14 +240,15 @@ def scatter_line(
     end1 = 1
     if ti.static(not atomic):
         if n_bands > 1:
-            end0 = ti.cast(w * n_bands // g_w == band, ti.i32)
-            end1 = ti.cast((w + 1) * n_bands // g_w == band, ti.i32)
+            end0 = in_band(w, band, n_bands, g_w)
+            end1 = in_band(w + 1, band, n_bands, g_w)
     along = 0.0
     if end0 + end1 > 0:
         lt = line_base + chunk * g_w + w
         qp = q * plane_value(planes, plane_base + chunk * area + v * g_u + u, g_u, fu, fv)
         if end0 == 1:
-            along = (qp * line_value(lines, lt, fw)).sum()
+            if with_product == 1:
+                along = (qp * line_value(lines, lt, fw)).sum()
             add_texel(grad_lines, lt, qp * (1.0 - fw), atomic)
         if end1 == 1:
             add_texel(grad_lines, lt + 1, qp * fw, atomic)
