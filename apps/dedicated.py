@@ -1,8 +1,8 @@
 """Is a prefix as good as a model of its own? ``python apps/dedicated.py [FOLDER OF PHOTOGRAPHS]``.
 
-A model is trained at each rank alone, as TensoRF would be; and one model of all ranks, by tslim's default, whose
-prefixes are measured: once with as many rays as each of the others had, once with 1.5 times as many. --quick takes a
-few minutes on two cores.
+A model is trained at each rank alone, as TensoRF would be; and one model of all ranks, whose prefixes are measured:
+by tslim's default, where a ray is rendered at one rank, and with every ray rendered at several ranks from 2 up; each
+with as many rays as the others had, and with 1.5 times as many. --quick takes a few minutes on two cores.
 """
 
 import dataclasses
@@ -14,23 +14,34 @@ from tslim import cli, experiments
 from tslim.experiments import ours, plain
 
 ALONE = "a model of that rank alone"
+EVERY_RAY = {"prefixes_per_ray": 5, "anchors": (2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)}
+"""The default's anchors without rank 1, which would take from the others what it needs."""
 
 
 def main(given: experiments.Options) -> None:
-    """Trains seven models, and sets the prefixes of two against the five others."""
+    """Trains nine models, and sets the prefixes of four against the five others."""
     experiment = experiments.Experiment("dedicated", given)
     base = experiment.settings
-    alone = []
+    alone, seconds = [], 0.0
     for rank in (2, 4, 8, 12, 16):
         settings = plain(base, "fixed")
         settings = dataclasses.replace(settings, field=dataclasses.replace(settings.field, max_rank=rank))
-        alone += experiment.train(f"alone {rank}", settings, ranks=(rank,)).rows
-    variants = [
-        experiments.Variant(ALONE, alone),
+        trained = experiment.train(f"alone {rank}", settings, ranks=(rank,))
+        alone += trained.rows
+        seconds += trained.seconds()
+    models = [
         experiment.train("one model, same rays", ours(base)),
         experiment.train("one model, 1.5 x rays", ours(base, more_rays=1.5)),
+        experiment.train("the same rays, each at six ranks", ours(base, **EVERY_RAY)),
+        experiment.train("1.5 x rays, each at six ranks", ours(base, more_rays=1.5, **EVERY_RAY)),
     ]
-    experiment.report("prefixes against models of their own", variants, reference=ALONE)
+    took = {ALONE: f"{seconds:.0f} together"} | {model.name: f"{model.seconds():.0f}" for model in models}
+    experiment.report(
+        "prefixes against models of their own",
+        [experiments.Variant(ALONE, alone), *models],
+        reference=ALONE,
+        extra={"seconds": took},
+    )
 
 
 if __name__ == "__main__":

@@ -266,6 +266,13 @@ def training_rays(
 
 
 @ti.kernel
+def repeat(n: ti.i32, times: ti.i32, values: f32_1d):
+    """Copies the first n values behind themselves until they are there ``times`` times."""
+    for i in range(n * (times - 1)):
+        values[n + i] = values[i % n]
+
+
+@ti.kernel
 def image_rays(
     n_rays: ti.i32,
     camera: ti.i32,

@@ -96,7 +96,7 @@ def test_a_schedule_continues_from_its_state_as_if_it_had_not_been_interrupted()
 def test_every_ray_gets_the_active_rank_when_no_prefixes_are_trained():
     schedule = train()
     ranks_after(schedule, [1.0, 3.0])
-    ranks = schedule.ray_ranks(2, 7, np.random.default_rng(0))
+    (ranks,) = schedule.ray_ranks(2, 7, np.random.default_rng(0))
     assert ranks.dtype == np.int32 and ranks.tolist() == [2] * 7
 
 
@@ -120,12 +120,12 @@ def test_staged_goes_to_the_fields_own_rank_and_never_beyond():
 def test_staged_draws_an_anchor_that_is_named_twice_twice_as_often_and_without_anchors_every_rank():
     schedule = staged(prefix_share=0.5, anchors=(1, 2, 2, 2, 4, 8))
     schedule.rank = 5
-    counts = np.bincount(schedule.ray_ranks(0, 100_000, np.random.default_rng(0)), minlength=6)
+    counts = np.bincount(schedule.ray_ranks(0, 100_000, np.random.default_rng(0))[0], minlength=6)
     # Fifths of 50 000, standard deviations below 110.
     np.testing.assert_allclose(counts, [0, 10_000, 30_000, 0, 10_000, 50_000], atol=600)
     schedule = staged(prefix_share=0.5, anchors=())
     schedule.rank = 5
-    ranks = schedule.ray_ranks(0, 100_000, np.random.default_rng(0))
+    (ranks,) = schedule.ray_ranks(0, 100_000, np.random.default_rng(0))
     counts = np.bincount(ranks, minlength=6)
     assert len(counts) == 6 and counts[0] == 0 and counts[5] == 50_000
     np.testing.assert_allclose(counts[1:5], 12_500, atol=600)
@@ -146,7 +146,7 @@ def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank(
     schedule = staged(stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12))
     assert schedule.rank == 16
     schedule.rank = 8
-    ranks = schedule.ray_ranks(0, 30_000, np.random.default_rng(0))
+    (ranks,) = schedule.ray_ranks(0, 30_000, np.random.default_rng(0))
     counts = {int(r): int((ranks == r).sum()) for r in np.unique(ranks)}
     assert set(counts) == {1, 2, 4, 8} and counts[8] == 18_000
     # 4000 expected of each anchor, standard deviation about 52.
@@ -156,7 +156,31 @@ def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank(
 def test_staged_asks_for_no_prefix_rays_where_no_anchor_is_smaller():
     schedule = staged(stage_ranks=(3, 16), stage_starts=(0.0, 0.5), anchors=(4, 8))
     assert schedule.rank == 3 and staged(stage_ranks=(1, 16), stage_starts=(0.0, 0.5)).prefixes(0)[1] == ()
-    assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [3] * 50
+    assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [[3] * 50]
+
+
+def test_staged_renders_every_ray_at_different_prefixes_and_the_active_rank_if_asked_to():
+    schedule = staged(prefixes_per_ray=2, anchors=(1, 2, 2, 4, 12))
+    assert schedule.most_renders() == 3 and schedule.rank < 4
+    schedule.rank = 8
+    n = 30_000
+    ranks = schedule.ray_ranks(0, n, np.random.default_rng(0))
+    assert ranks.shape == (3, n) and ranks.dtype == np.int32 and (ranks[2] == 8).all()
+    assert (ranks[0] != ranks[1]).all()
+    counts = np.bincount(ranks[:2].ravel(), minlength=9)
+    # Rank 2 is left out with probability 2 (1/4 1/3), rank 1 with 1/2 1/2 + 1/4 2/3; standard deviations below 90.
+    np.testing.assert_allclose(counts[[1, 2, 4]], [n * 7 / 12, n * 5 / 6, n * 7 / 12], atol=500)
+    assert counts.sum() == 2 * n
+
+
+def test_a_ray_has_no_more_prefixes_than_there_are():
+    schedule = staged(prefixes_per_ray=9, anchors=(1, 2, 2, 4, 12))
+    assert schedule.most_renders() == 5 and staged(prefixes_per_ray=99, anchors=()).most_renders() == 16
+    schedule.rank = 4
+    ranks = schedule.ray_ranks(0, 20, np.random.default_rng(0))
+    assert np.sort(ranks, axis=0).tolist() == [[1] * 20, [2] * 20, [4] * 20]
+    schedule.rank = 1
+    assert schedule.ray_ranks(0, 20, np.random.default_rng(0)).tolist() == [[1] * 20]
 
 
 def bounded(**options):
@@ -195,7 +219,7 @@ def test_bounded_begins_one_stage_a_jump_and_says_why():
 def test_bounded_draws_the_same_prefix_rays_as_staged():
     one, other = bounded(), staged(stage_ranks=(2, 4, 16), stage_starts=(0.0, 0.2, 0.6))
     one.rank = other.rank = 4
-    rays = [s.ray_ranks(30, 999, np.random.default_rng(5)).tolist() for s in (one, other)]
+    rays = [s.ray_ranks(30, 999, np.random.default_rng(5))[0].tolist() for s in (one, other)]
     assert rays[0] == rays[1] and set(rays[0]) == {1, 2, 3, 4}
 
 
@@ -204,7 +228,7 @@ def test_linear_adds_ranks_evenly_over_its_share_of_the_run_and_never_trains_pre
     assert schedule.rank == 1 and not schedule.needs_loss
     ranks = ranks_after(schedule, [None, 9.0] * 50)
     assert ranks == [1] * 9 + [2] * 10 + [3] * 10 + [4] * 10 + [5] * 10 + [6] * 51
-    assert set(schedule.ray_ranks(70, 50, np.random.default_rng(0))) == {6}
+    assert set(schedule.ray_ranks(70, 50, np.random.default_rng(0))[0]) == {6}
 
 
 def test_linear_reaches_all_ranks_even_when_there_are_more_of_them_than_steps():
@@ -218,7 +242,7 @@ def test_linear_reaches_all_ranks_even_when_there_are_more_of_them_than_steps():
 def test_all_prefixes_gives_every_rank_the_same_number_of_rays(n):
     schedule = make_schedule(ScheduleConfig(policy="all_prefixes"), 16, steps=100)
     assert schedule.rank == 16 and ranks_after(schedule, [0.1, 9.0]) == [16, 16]
-    ranks = schedule.ray_ranks(3, n, np.random.default_rng(0))
+    (ranks,) = schedule.ray_ranks(3, n, np.random.default_rng(0))
     assert ranks.dtype == np.int32 and len(ranks) == n and (np.diff(ranks) >= 0).all()
     counts = np.bincount(ranks, minlength=17)
     assert counts[0] == 0 and counts[1:].max() - counts[1:].min() <= 1
@@ -232,7 +256,7 @@ def test_bcd_lets_one_block_learn_at_a_time_and_each_as_often_as_the_others():
     for step in range(18):
         turns.append(schedule.learning(step))
         schedule.update(step, 1.0)
-        assert schedule.rank == 10 and set(schedule.ray_ranks(step, 40, np.random.default_rng(0))) == {10}
+        assert schedule.rank == 10 and set(schedule.ray_ranks(step, 40, np.random.default_rng(0))[0]) == {10}
     assert turns == ([(0, 4)] * 3 + [(4, 8)] * 3 + [(8, 10)] * 3) * 2
 
 
@@ -267,8 +291,13 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
     schedule = make_schedule(ScheduleConfig(policy=policy, upsilon=0.05), 5, steps=80)
     for step in range(80):
         before = schedule.rank
-        ranks = schedule.ray_ranks(step, 64, rng)
-        assert 1 <= ranks.min() and ranks.max() == before <= 5 and ranks[-1] == before
+        ranks = schedule.ray_ranks(step, 64, rng).ravel()
+        assert (
+            len(ranks) <= 64 * schedule.most_renders()
+            and 1 <= ranks.min()
+            and ranks.max() == before <= 5
+            and ranks[-1] == before
+        )
         cause = schedule.update(step, float(np.exp(rng.normal())))
         assert schedule.rank >= before and (cause is not None) == (schedule.rank > before)
     assert schedule.rank == 5
@@ -287,6 +316,7 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
         {"stage_ranks": (0, 2, 4, 8)},
         {"anchors": (0, 2)},
         {"prefix_share": 1.5},
+        {"prefixes_per_ray": -1},
         {"bounds": (1.2, 1.5)},
         {"bounds": (0.5, 0.9)},
         {"linear_share": 0.0},

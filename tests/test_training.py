@@ -161,11 +161,13 @@ def test_an_interrupted_run_does_not_forget_an_increase_that_was_not_reported_ye
     assert [e.step for e in reports[0].grew] == [4, 8]
 
 
-@pytest.mark.parametrize("policy", ["bounded", "all_prefixes", "bcd"])
-def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, policy):
+@pytest.mark.parametrize(
+    ("policy", "prefixes_per_ray"), [("bounded", 0), ("bounded", 2), ("all_prefixes", 0), ("bcd", 0)]
+)
+def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, policy, prefixes_per_ray):
     schedule = ScheduleConfig(
         policy=policy, stage_ranks=(1, 2, 6), stage_starts=(0, 0.2, 0.4), upsilon=0.1, bcd_block=2, bcd_steps=3,
-        anchors=(1, 2, 4),
+        anchors=(1, 2, 4), prefixes_per_ray=prefixes_per_ray,
     )  # fmt: skip
     settings = dataclasses.replace(SETTINGS, schedule=schedule)
     trainer = new_trainer(settings)
@@ -179,6 +181,22 @@ def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, polic
     again.load_state(arrays, json.loads(json.dumps(plain)))
     run_to(again, 30)
     assert_same(expected, bits(again))
+
+
+def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
+    schedule = ScheduleConfig(
+        policy="staged", stage_ranks=(6,), stage_starts=(0.0,), anchors=(1, 4), prefixes_per_ray=2
+    )  # fmt: skip
+    trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule))
+    run_to(trainer, 3)
+    pipeline, n = trainer.pipeline, SETTINGS.batch_rays
+    assert pipeline.n_rays == pipeline.max_rays == 3 * n
+    assert trainer.sampler.position == 3 * n, "as many pixels a step as the batch has rays"
+    for values in (pipeline.ray_o, pipeline.ray_d, trainer.target):
+        first, second, third = np.split(values, 3)
+        assert (first == second).all() and (first == third).all() and first.std() > 0
+    ranks = pipeline.ray_rank.reshape(3, n)
+    assert (np.sort(ranks, axis=0) == np.array([[1], [4], [6]])).all()
 
 
 def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):

@@ -53,10 +53,13 @@ class ScheduleConfig:
     stage_starts: tuple[float, ...] = (0.0, 0.05, 0.09, 0.13, 0.17, 0.21, 0.25)
     """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.3
-    """staged, bounded: share of the rays that are rendered at a prefix"""
+    """staged, bounded: share of the rays that are rendered at a prefix, unless prefixes_per_ray says that all are"""
     anchors: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one: what is named twice is drawn
     twice as often; all ranks if none is named"""
+    prefixes_per_ray: int = 0
+    """staged, bounded: if above 0, every ray is rendered at the active rank and at so many prefixes drawn from the
+    anchors, none twice, instead of at one rank: each prefix learns from more rays, and a step takes longer"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     linear_share: float = 0.5

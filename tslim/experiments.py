@@ -107,6 +107,10 @@ class Variant:
         """Mean PSNR of the prefix of that rank, dB; None if it was not measured."""
         return next((row.psnr for row in self.rows if row.rank == rank), None)
 
+    def seconds(self) -> float:
+        """How long training took."""
+        return float(self.history[-1]["seconds"])
+
     def reached(self) -> int:
         """The active rank at the end of training."""
         return int(self.history[-1]["rank"])

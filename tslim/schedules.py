@@ -61,13 +61,17 @@ class Schedule:
         """Which ranks step ``step`` changes: (first, last) for ranks first + 1 .. last. All active ones, usually."""
         return 0, self.rank
 
+    def most_renders(self) -> int:
+        """At how many ranks a ray is rendered, at most."""
+        return 1
+
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n,) i32 rank of each ray; rays at the active rank come last."""
-        ranks = np.full(n, self.rank, np.int32)
+        """(times, n) i32: the ranks at which each of n rays is rendered. The last entries are the active rank."""
+        ranks = np.full((1, n), self.rank, np.int32)
         share, choices = self.prefixes(step)
         if choices:
             n_prefix = round(share * n)
-            ranks[:n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix)
+            ranks[0, :n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix)
         return ranks
 
     def state(self) -> dict[str, Any]:
@@ -118,7 +122,8 @@ class Staged(Schedule):
 
     The rank starts at ``stage_ranks[0]`` and becomes ``stage_ranks[i]`` at share ``stage_starts[i]`` of the run (the
     last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes drawn from
-    ``anchors``, so that every smaller model stays good while later ranks arrive.
+    ``anchors``, so that every smaller model stays good while later ranks arrive; or each ray is rendered at the active
+    rank and at ``prefixes_per_ray`` prefixes.
     """
 
     def first_rank(self) -> int:
@@ -145,6 +150,24 @@ class Staged(Schedule):
         """The configured share, over the anchors below the active rank, or all ranks below it."""
         below = range(1, self.rank)
         return self.config.prefix_share, tuple(r for r in self.config.anchors or below if r in below)
+
+    def most_renders(self) -> int:
+        """The active rank's, and one for each prefix."""
+        named = len(set(self.config.anchors)) or self.max_rank - 1
+        return 1 + min(self.config.prefixes_per_ray, named)
+
+    def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.
+
+        Anchors that are named twice are drawn before others with twice the probability.
+        """
+        if not self.config.prefixes_per_ray:
+            return super().ray_ranks(step, n, rng)
+        choices, named = np.unique(np.asarray(self.prefixes(step)[1], np.int32), return_counts=True)
+        # The k smallest of exponential times with the names as rates: drawn one after another without replacement.
+        order = np.argsort(rng.exponential(size=(n, len(choices))) / named, axis=1)
+        drawn = choices[order[:, : self.config.prefixes_per_ray]].T
+        return np.concatenate([drawn, np.full((1, n), self.rank, np.int32)])
 
 
 class Bounded(Staged):
@@ -214,8 +237,8 @@ class AllPrefixes(Schedule):
         return 1 - 1 / self.max_rank, tuple(range(1, self.max_rank))
 
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n,) i32: as many rays of each rank, to within one."""
-        return (1 + np.arange(n) * self.max_rank // n).astype(np.int32)
+        """(1, n) i32: as many rays of each rank, to within one."""
+        return (1 + np.arange(n) * self.max_rank // n).astype(np.int32)[None]
 
 
 class BlockDescent(Schedule):
@@ -260,6 +283,8 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
         raise ConfigError(f"stage_ranks {ranks} must rise, anchors {config.anchors} and they must be 1 or more")
     if not 0 <= config.prefix_share < 1:
         raise ConfigError(f"prefix_share is {config.prefix_share}: it must be 0 or more and below 1")
+    if config.prefixes_per_ray < 0:
+        raise ConfigError(f"prefixes_per_ray is {config.prefixes_per_ray}: it must be 0 or more")
     if not config.bounds[0] <= 1 <= config.bounds[1] or not config.bounds[0] >= 0:
         raise ConfigError(f"bounds {config.bounds}: the first must be 0 to 1, the second 1 or more")
     if not 0 < config.linear_share <= 1:

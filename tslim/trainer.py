@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels import composite, regularize
+from kernels import composite, rays, regularize
 from tslim import backend, buffers, checkpoint, config, memory, mlp_blas
 from tslim.errors import ConfigError, ModelFileError
 from tslim.events import (
@@ -77,14 +77,15 @@ class Trainer:
         self.memory = self.predicted_memory(settings, scene)
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
         self.sampler = PixelSampler(scene.train, scene.background, settings.seed)
-        self.pipeline = Pipeline(field, settings.batch_rays, self.march_config)
+        renders = settings.batch_rays * self.schedule.most_renders()
+        self.pipeline = Pipeline(field, renders, self.march_config)
         self.penalties = None
         if settings.distortion or settings.occlusion:
             self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_reach)
         self.optimizer = Optimizer(field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors)
-        self.target = buffers.array(3 * settings.batch_rays)
-        self.ray_weight = buffers.upload(np.ones(settings.batch_rays, np.float32))
-        self.ray_loss = buffers.array(settings.batch_rays)
+        self.target = buffers.array(3 * renders)
+        self.ray_weight = buffers.upload(np.ones(renders, np.float32))
+        self.ray_loss = buffers.array(renders)
         self.lr_steps = 0
         """Steps since the learning rates last started afresh."""
         self.batch = settings.batch_rays
@@ -115,15 +116,18 @@ class Trainer:
     @staticmethod
     def predicted_memory(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
         """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
-        rank, rays = settings.field.max_rank, settings.batch_rays
-        first_rank = make_schedule(settings.schedule, rank, settings.steps).rank
-        samples = rays * 1.1 * settings.grid_start / settings.step_ratio  # a ray through a box is about a side long
+        schedule, rank = (
+            make_schedule(settings.schedule, settings.field.max_rank, settings.steps),
+            settings.field.max_rank,
+        )
+        n_rays = settings.batch_rays * schedule.most_renders()
+        samples = n_rays * 1.1 * settings.grid_start / settings.step_ratio  # a ray through a box is about a side long
         if scene.space == "contracted":
-            samples += rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
+            samples += n_rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
         # At first everything may be fog, in which every sample has a colour; later some 40 of a ray, at full rank.
         batches = [
-            (samples, rays if settings.colour_span else samples, first_rank),
-            (40 * rays, rays if settings.colour_span else 40 * rays, rank),
+            (samples, n_rays if settings.colour_span else samples, schedule.rank),
+            (40 * n_rays, n_rays if settings.colour_span else 40 * n_rays, rank),
         ]
         per_group = 4 * (3 * N_FEATURES + 10)
         batch = max(
@@ -167,10 +171,14 @@ class Trainer:
 
     def _train_one(self, window: Window) -> str | None:
         """One optimiser step; returns why the rank grew after it, if it did."""
-        settings, pipeline, n, step = self.config, self.pipeline, self.batch, self.step
+        settings, pipeline, step = self.config, self.pipeline, self.step
         schedule, rank = self.schedule, self.schedule.rank
-        self.sampler.fill(pipeline, n, self.target)
-        ranks = schedule.ray_ranks(step, n, np.random.default_rng([settings.seed, 2, step]))
+        ranks = schedule.ray_ranks(step, self.batch, np.random.default_rng([settings.seed, 2, step]))
+        self.sampler.fill(pipeline, self.batch, self.target)
+        if len(ranks) > 1:
+            for of_rays in (pipeline.ray_o, pipeline.ray_d, self.target):
+                rays.repeat(3 * self.batch, len(ranks), of_rays)
+        ranks, n = ranks.reshape(-1), ranks.size
         buffers.write(pipeline.ray_rank, np.pad(ranks, (0, pipeline.max_rays - n)))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
@@ -188,8 +196,8 @@ class Trainer:
             lazy=settings.lazy_adam,
         )  # fmt: skip
         if settings.batch_decoded:
-            fitting = settings.batch_decoded * n // max(pipeline.n_kept, 1)
-            self.batch = min(max(fitting, n // 2, MIN_RAYS), 2 * n, settings.batch_rays)
+            fitting = settings.batch_decoded * self.batch // max(pipeline.n_kept, 1)
+            self.batch = min(max(fitting, self.batch // 2, MIN_RAYS), 2 * self.batch, settings.batch_rays)
         self.lr_steps += 1
         self.step += 1
         loss = None
