@@ -14,8 +14,13 @@ from tslim import cli, experiments
 from tslim.experiments import ours, plain
 
 ALONE = "a model of that rank alone"
-EVERY_RAY = {"prefixes_per_ray": 5, "anchors": (2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)}
-"""The default's anchors without rank 1, which would take from the others what it needs."""
+EVERY_RAY = {
+    "prefixes_per_ray": 5,
+    "anchors": (2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14),
+    "stage_starts": (0.0, 0.1, 0.18, 0.26, 0.34, 0.42, 0.5),
+}
+"""The default's anchors without rank 1, which would take from the others what it needs; and growth that takes twice as
+long, for which there is time where every ray teaches several ranks."""
 
 
 def main(given: experiments.Options) -> None:

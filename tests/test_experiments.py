@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from tslim import config, experiments, options
+from tslim import config, evaluate, experiments, options
 from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError
 from tslim.evaluate import SweepRow
+from tslim.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations", "sparse_views")
@@ -104,6 +105,24 @@ def test_runs_that_are_there_are_used_again_and_others_refused(given):
     assert [(row.rank, row.psnr) for row in rows] == [(row.rank, row.psnr) for row in first.rows]
 
 
+def test_several_seeds_are_several_runs_and_the_table_has_their_means(given):
+    given = dataclasses.replace(given, seeds=2, out=given.out / "seeds")
+    experiment, _ = new_experiment(given)
+    line = experiment.train("a line", experiments.plain(experiment.settings, "fixed"), ranks=(2, 16))
+    found = []
+    for seed, name in enumerate(("a-line", "a-line-seed-1")):
+        run = RunFolder(given.out / name)
+        assert run.settings()["train"]["seed"] == seed
+        found.append({row.rank: row for row in evaluate.read_eval_json(run.evaluation)[0]})
+    assert [row.rank for row in line.rows] == [16, 2]
+    for row in line.rows:
+        one, other = found[0][row.rank], found[1][row.rank]
+        assert one.psnr != other.psnr and row.psnr == pytest.approx((one.psnr + other.psnr) / 2)
+        assert row.bytes == (one.bytes + other.bytes) // 2
+    experiment.report("seeds", [line])
+    assert "means of 2 seeds" in (given.out / "table.md").read_text(encoding="utf-8")
+
+
 def test_a_report_is_a_table_for_people_one_for_documents_and_one_for_machines(given):
     experiment, said = new_experiment(given)
     one = dataclasses.replace(
@@ -121,7 +140,15 @@ def test_a_report_is_a_table_for_people_one_for_documents_and_one_for_machines(g
 
 
 @pytest.mark.parametrize(
-    "words", [["--stepz", "3"], ["--steps", "few"], ["nowhere"], ["--quick", "--steps", "0"], ["--views", "0"]]
+    "words",
+    [
+        ["--stepz", "3"],
+        ["--steps", "few"],
+        ["nowhere"],
+        ["--quick", "--steps", "0"],
+        ["--views", "0"],
+        ["--seeds", "0"],
+    ],
 )
 def test_an_app_refuses_in_one_line(words, tmp_path):
     command = [sys.executable, str(ROOT / "apps" / "dedicated.py"), *words]

@@ -45,6 +45,8 @@ class Options:
     """rays of a step; 4096 if not given, with --quick 1024"""
     views: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """measure on so many evenly spaced test views; on all if not given, with --quick on 10"""
+    seeds: int = 1
+    """train each line so many times, with seeds from 0 on; the table has the means"""
     out: Annotated[Path | None, arg(metavar="PATH", aliases=("-o",), help_behavior_hint="")] = None
     """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
     arch: options.Arch = "auto"
@@ -68,6 +70,8 @@ def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
     settings = dataclasses.replace(settings, batch_rays=rays if given.rays is None else given.rays, batch_decoded=0)
     if given.views is not None and given.views < 1:
         raise ConfigError(f"views is {given.views}: expected 1 or more")
+    if given.seeds < 1:
+        raise ConfigError(f"seeds is {given.seeds}: expected 1 or more")
     config.require_valid(settings)
     return settings
 
@@ -108,7 +112,7 @@ class Variant:
         return next((row.psnr for row in self.rows if row.rank == rank), None)
 
     def seconds(self) -> float:
-        """How long training took."""
+        """How long training took, with the first seed."""
         return float(self.history[-1]["seconds"])
 
     def reached(self) -> int:
@@ -155,22 +159,31 @@ class Experiment:
     ) -> Variant:
         """Trains unless that was done before, and measures those of the ranks that the model came to have.
 
-        ``scene`` has other photographs to train on, or to measure on, than the experiment's.
+        ``scene`` has other photographs to train on, or to measure on, than the experiment's. With several seeds the
+        rows are means, and the history is that of the first.
 
         Raises ``RunFolderError`` where the run's folder holds something else.
         """
-        run = RunFolder(self.folder / re.sub(r"[^\w.]+", "-", name.lower()).strip("-"))
-        self.console.fact("run", run.path)
         record, views = self.record, self.views
         if scene is not None:
             record, views = {**record, "train_views": list(scene.train.names)}, self._views(scene)
         scene = scene or self.scene
-        if not (run.model.exists() and self._is_same(run, settings, record)):
-            self._train(run, settings, scene, record)
-        rows = self._measure(run, ranks, views)
-        for row in rows:
-            self.console.line(f"  {row}")
-        return Variant(name, rows, settings, run.history())
+        trained = []
+        for seed in range(self.given.seeds):
+            run = self._run(name, seed)
+            self.console.fact("run", run.path)
+            seeded = dataclasses.replace(settings, seed=settings.seed + seed)
+            if not (run.model.exists() and self._is_same(run, seeded, record)):
+                self._train(run, seeded, scene, record)
+            trained.append(self._measure(run, ranks, views))
+            for row in trained[-1]:
+                self.console.line(f"  {row}")
+        return Variant(name, _means(trained), settings, self._run(name, 0).history())
+
+    def _run(self, name: str, seed: int) -> RunFolder:
+        """The folder of one of a line's trainings."""
+        words = re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
+        return RunFolder(self.folder / (f"{words}-seed-{seed}" if seed else words))
 
     def _is_same(self, run: RunFolder, settings: TrainConfig, record: Mapping[str, Any]) -> bool:
         """True; raises ``RunFolderError`` if the run there is another one."""
@@ -239,11 +252,12 @@ class Experiment:
     def _said(self) -> str:
         """The settings in words, with the command."""
         s, (width, height) = self.settings, self.scene.train.cameras.sizes[0]
+        seeds = f"seed {s.seed}" if self.given.seeds == 1 else f"means of {self.given.seeds} seeds"
         return (
             f"Mean PSNR in dB over {len(self.views)} views of {self.scene.name} ({width}×{height}; "
             f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {s.batch_rays} rays, grid "
-            f"{s.grid_start}³ to {s.grid_end}³, {s.field.decoder} decoder of width {s.field.decoder_width}, seed "
-            f"{s.seed}. Command: `{self._command()}`"
+            f"{s.grid_start}³ to {s.grid_end}³, {s.field.decoder} decoder of width {s.field.decoder_width}, "
+            f"{seeds}. Command: `{self._command()}`"
         )
 
     def _command(self) -> str:
@@ -295,6 +309,18 @@ def table(
             line.append(cell)
         lines.append(line + [by_name.get(variant.name, "–") for by_name in extra.values()])
     return ["trained as", *map(str, ranks), *extra], lines
+
+
+def _means(trained: Sequence[Sequence[SweepRow]]) -> list[SweepRow]:
+    """The rows of several trainings as one, for the ranks that all of them have."""
+    if len(trained) == 1:
+        return list(trained[0])
+    by_rank = [{row.rank: row for row in rows} for rows in trained]
+    means = []
+    for rank in (row.rank for row in trained[0] if all(row.rank in rows for rows in by_rank)):
+        rows = [dataclasses.astuple(of[rank]) for of in by_rank]
+        means.append(SweepRow(*(type(values[0])(sum(values) / len(rows)) for values in zip(*rows, strict=True))))
+    return means
 
 
 def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
