@@ -67,6 +67,7 @@ class BlasMlp:
             2: np.zeros((self.hidden, self.hidden), np.float32),
             3: np.zeros((3, self.hidden), np.float32),
         }
+        self._zeros = np.zeros((TILE, padded(self.hidden + 1)), np.float32)
         self._scratch = [
             _Scratch(padded(self.n_feature_inputs), k_features, 4 + 6 * k_dirs, self.hidden)
             for _ in range(self.threads)
@@ -98,7 +99,7 @@ class BlasMlp:
     def nbytes(self) -> int:
         """Bytes of workspace."""
         rows = 0 if self.capacity == 0 else sum(a.nbytes for a in self.inputs.values()) + self.partial.nbytes
-        return rows + sum(a.nbytes for s in self._scratch for a in vars(s).values())
+        return rows + self._zeros.nbytes + sum(a.nbytes for s in self._scratch for a in vars(s).values())
 
     def forward(self, features, sample_ray, ray_dirs, n: int, colours, keep: bool) -> None:
         """See ``Decoder.forward``."""
@@ -128,7 +129,8 @@ class BlasMlp:
             hidden = self.inputs[layer + 1][rows]
             weight = self.weight[layer]
             np.matmul(self.inputs[layer][rows, : len(weight)], weight, out=hidden[:, : self.hidden])
-            np.maximum(hidden, 0, out=hidden)  # whole rows, the column of ones too, are quicker than parts of them
+            # Whole rows, the column of ones too, are quicker than parts of them; and zeros, five times, than one zero.
+            np.maximum(hidden, self._zeros[: len(hidden)], out=hidden)
 
     def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
         """See ``Decoder.backward``; the weight gradients of the tiles are added in a fixed order."""
