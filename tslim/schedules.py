@@ -229,7 +229,8 @@ class AllPrefixes(Schedule):
     """All ranks from the start, and every prefix supervised in every batch, after CCNeRF (Tang et al. 2022).
 
     A batch's rays are spread evenly over ranks 1 .. R. CCNeRF renders each ray at every one of its sizes and adds up
-    the errors; here a ray has one rank, so that a step costs no more than another schedule's.
+    the errors; here a ray has one rank, so that a step costs no more than another schedule's. (``Staged`` can do as
+    CCNeRF does: see ``prefixes_per_ray``.)
     """
 
     def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
