@@ -174,7 +174,7 @@ def test_staged_renders_every_ray_at_different_prefixes_and_the_active_rank_if_a
 
 
 def test_a_ray_has_no_more_prefixes_than_there_are():
-    schedule = staged(prefixes_per_ray=9, anchors=(1, 2, 2, 4, 12))
+    schedule = staged(prefixes_per_ray=9, anchors=(1, 2, 2, 4, 12, 16, 40))
     assert schedule.most_renders() == 5 and staged(prefixes_per_ray=99, anchors=()).most_renders() == 16
     schedule.rank = 4
     ranks = schedule.ray_ranks(0, 20, np.random.default_rng(0))

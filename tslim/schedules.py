@@ -153,8 +153,8 @@ class Staged(Schedule):
 
     def most_renders(self) -> int:
         """The active rank's, and one for each prefix."""
-        named = len(set(self.config.anchors)) or self.max_rank - 1
-        return 1 + min(self.config.prefixes_per_ray, named)
+        below = range(1, self.max_rank)
+        return 1 + min(self.config.prefixes_per_ray, len({r for r in self.config.anchors or below if r in below}))
 
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.

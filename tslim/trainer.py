@@ -116,10 +116,8 @@ class Trainer:
     @staticmethod
     def predicted_memory(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
         """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
-        schedule, rank = (
-            make_schedule(settings.schedule, settings.field.max_rank, settings.steps),
-            settings.field.max_rank,
-        )
+        rank = settings.field.max_rank
+        schedule = make_schedule(settings.schedule, rank, settings.steps)
         n_rays = settings.batch_rays * schedule.most_renders()
         samples = n_rays * 1.1 * settings.grid_start / settings.step_ratio  # a ray through a box is about a side long
         if scene.space == "contracted":
