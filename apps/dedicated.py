@@ -36,7 +36,7 @@ def main(given: experiments.Options) -> None:
         trained = experiment.train(f"alone {rank}", settings, ranks=(rank,))
         alone += trained.rows
         seconds += trained.seconds()
-    every_ray = dataclasses.replace(base, lr_first_ranks=LR_FIRST) if base.lr_first_ranks > LR_FIRST else base
+    every_ray = dataclasses.replace(base, lr_first_ranks=min(base.lr_first_ranks, LR_FIRST))
     models = [
         experiment.train("one model, same rays", ours(base)),
         experiment.train("one model, 1.5 x rays", ours(base, more_rays=1.5)),

@@ -1,8 +1,8 @@
 """How the items of a loop are shared out among threads.
 
 On the CPU Taichi 1.7 hands a thread 512 successive indices of a loop at a time, whatever ``block_dim`` and
-``cpu_block_dim_adaptive`` say (measured): a loop over 27 items runs on one thread, and of 1200 unequal rays one thread
-gets twice as many as the other. Loops over few or unequal items therefore run over more indices than items:
+``cpu_block_dim_adaptive`` say (measured): a loop over 27 items runs on one thread, and of 600 rays one thread gets
+512. Loops over few or unequal items therefore run over more indices than items:
 
     spread = ti.static(indices_each(8))  # a thread takes 8 items at a time
     for index in range(n * spread):

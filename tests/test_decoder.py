@@ -350,7 +350,7 @@ import sys
 import numpy as np
 import tslim
 tslim.init(sys.argv[1])
-from tslim import blas, buffers, hardware, mlp_blas
+from tslim import buffers, hardware, mlp_blas
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 

@@ -292,12 +292,8 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
     for step in range(80):
         before = schedule.rank
         ranks = schedule.ray_ranks(step, 64, rng).ravel()
-        assert (
-            len(ranks) <= 64 * schedule.most_renders()
-            and 1 <= ranks.min()
-            and ranks.max() == before <= 5
-            and ranks[-1] == before
-        )
+        assert len(ranks) <= 64 * schedule.most_renders()
+        assert 1 <= ranks.min() and ranks.max() == before <= 5 and ranks[-1] == before
         cause = schedule.update(step, float(np.exp(rng.normal())))
         assert schedule.rank >= before and (cause is not None) == (schedule.rank > before)
     assert schedule.rank == 5

@@ -148,13 +148,16 @@ class Staged(Schedule):
 
     def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
         """The configured share, over the anchors below the active rank, or all ranks below it."""
-        below = range(1, self.rank)
-        return self.config.prefix_share, tuple(r for r in self.config.anchors or below if r in below)
+        return self.config.prefix_share, self._named_below(self.rank)
+
+    def _named_below(self, rank: int) -> tuple[int, ...]:
+        """The anchors below a rank, or all ranks below it where none is named."""
+        below = range(1, rank)
+        return tuple(r for r in self.config.anchors or below if r in below)
 
     def most_renders(self) -> int:
         """The active rank's, and one for each prefix."""
-        below = range(1, self.max_rank)
-        return 1 + min(self.config.prefixes_per_ray, len({r for r in self.config.anchors or below if r in below}))
+        return 1 + min(self.config.prefixes_per_ray, len(set(self._named_below(self.max_rank))))
 
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.
