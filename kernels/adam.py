@@ -11,7 +11,7 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, find_texel, mode_layout, vec16
+from kernels.vm import CHUNK, find_texel, mode_layout, vec16, vec16_1d, whole_vectors
 
 
 @ti.func
@@ -32,36 +32,43 @@ def adam_chunk(
 ):
     """One element of 16 components; lanes with a learning rate of 0 are left as they are."""
     grad = g[at]
-    if lazy == 0 or ti.abs(grad).max() > 0.0:
-        x = p[at]
+    largest = 1.0
+    if lazy == 1:
+        largest = 0.0
         for lane in ti.static(range(CHUNK)):
-            sign = ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
-            grad[lane] += l1 * sign
+            largest = ti.max(largest, ti.abs(grad[lane]))
+    if largest > 0.0:
+        x = p[at]
+        if l1 > 0.0:
+            for lane in ti.static(range(CHUNK)):
+                grad[lane] += l1 * ti.select(x[lane] > 0.0, 1.0, ti.select(x[lane] < 0.0, -1.0, 0.0))
+        learns = vec16(0.0)
+        for lane in ti.static(range(CHUNK)):
+            learns[lane] = ti.select(lr[lane] > 0.0, 1.0, 0.0)
         m1 = m[at]
         v1 = v[at]
-        m2 = m1 * beta1 + grad * (1.0 - beta1)
-        v2 = v1 * beta2 + grad * grad * (1.0 - beta2)
+        m2 = m1 + (grad - m1) * (learns * (1.0 - beta1))
+        v2 = v1 + (grad * grad - v1) * (learns * (1.0 - beta2))
+        width = v2 * correction2
         for lane in ti.static(range(CHUNK)):
-            m1[lane] = ti.select(lr[lane] > 0.0, m2[lane], m1[lane])
-            v1[lane] = ti.select(lr[lane] > 0.0, v2[lane], v1[lane])
-            move = lr[lane] * (m2[lane] * correction1) / (ti.sqrt(v2[lane] * correction2) + eps)
-            x[lane] = ti.select(lr[lane] > 0.0, x[lane] - move, x[lane])
-        p[at] = x
-        m[at] = m1
-        v[at] = v1
+            width[lane] = ti.sqrt(width[lane])
+        p[at] = x - lr * (m2 * correction1) / (width + eps)
+        m[at] = m2
+        v[at] = v2
         g[at] = vec16(0.0)
 
 
+@whole_vectors
 @ti.kernel
 def adam_arena(
-    planes: ti.template(),
-    grad_planes: ti.template(),
-    m_planes: ti.template(),
-    v_planes: ti.template(),
-    lines: ti.template(),
-    grad_lines: ti.template(),
-    m_lines: ti.template(),
-    v_lines: ti.template(),
+    planes: vec16_1d,
+    grad_planes: vec16_1d,
+    m_planes: vec16_1d,
+    v_planes: vec16_1d,
+    lines: vec16_1d,
+    grad_lines: vec16_1d,
+    m_lines: vec16_1d,
+    v_lines: vec16_1d,
     grid: ivec3,
     max_chunks: ti.i32,
     first_chunk: ti.i32,

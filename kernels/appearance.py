@@ -24,25 +24,12 @@ from kernels.vm import (
     scatter_line,
     scatter_plane,
     vec16,
+    vec16_1d,
+    whole_vectors,
 )
 
 
-@ti.func
-def store16(matrix: ti.template(), at: ti.i32, values: vec16):
-    """Writes 16 consecutive floats of a flat array."""
-    for lane in ti.static(range(CHUNK)):
-        matrix[at + lane] = values[lane]
-
-
-@ti.func
-def load16(matrix: ti.template(), at: ti.i32) -> vec16:
-    """Reads 16 consecutive floats of a flat array."""
-    out = vec16(0.0)
-    for lane in ti.static(range(CHUNK)):
-        out[lane] = matrix[at + lane]
-    return out
-
-
+@whole_vectors
 @ti.kernel
 def appearance_products(
     n_groups: ti.i32,
@@ -57,20 +44,19 @@ def appearance_products(
     ray_d: f32_1d,
     contracted: ti.i32,
     ray_rank: i32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
     box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
-    products: f32_1d,
+    products: vec16_1d,
 ):
-    """products (n_groups, 48 n_chunks): p^m_k at each group's ray's rank, zeros above it; the groups' weighted means.
+    """products (n_groups, 3 n_chunks) of 16: p^m_k at each group's ray's rank, zeros above it; the groups' weighted means.
 
-    Column (3 c + m) 16 + lane, as the rows of the basis. Adjoint: ``appearance_backward``. One task takes ``block``
+    Column 3 c + m, as the rows of the basis. Adjoint: ``appearance_backward``. One task takes ``block``
     groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the cache.
     """
-    width = n_chunks * 3 * CHUNK
     blocks = (n_groups + block - 1) // block
     spread = ti.static(indices_each(2))
     for index in range(3 * n_chunks * blocks * spread):
@@ -92,9 +78,10 @@ def appearance_products(
                     share = kept_weight[j] / group_kept[g]
                     p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
                 p *= lane_mask(components, chunk)
-            store16(products, g * width + column * CHUNK, p)
+            products[g * 3 * n_chunks + column] = p
 
 
+@whole_vectors
 @ti.kernel
 def appearance_backward(
     n_groups: ti.i32,
@@ -111,11 +98,11 @@ def appearance_backward(
     ray_d: f32_1d,
     contracted: ti.i32,
     ray_rank: i32_1d,
-    grad_products: f32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
-    grad_planes: ti.template(),
-    grad_lines: ti.template(),
+    grad_products: vec16_1d,
+    planes: vec16_1d,
+    lines: vec16_1d,
+    grad_planes: vec16_1d,
+    grad_lines: vec16_1d,
     box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,
@@ -124,12 +111,11 @@ def appearance_backward(
     kept_slope: f32_1d,
     atomic: ti.template(),
 ):
-    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_groups, 48 n_chunks).
+    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_groups, 3 n_chunks) of 16.
 
     With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
     ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density_backward``.
     """
-    width = n_chunks * 3 * CHUNK
     if ti.static(atomic):
         for item in range(n_groups * n_chunks * 3):
             group = item // (n_chunks * 3)
@@ -140,7 +126,7 @@ def appearance_backward(
             below = chunk * CHUNK < components
             o = load3(ray_o, ray)
             d = load3(ray_d, ray)
-            whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
+            whole = grad_products[group * 3 * n_chunks + column] * lane_mask(components, chunk)
             for j in range(group_start[group], group_start[group + 1]):
                 along = 0.0
                 if below:
@@ -173,7 +159,7 @@ def appearance_backward(
                 below = chunk * CHUNK < components
                 whole = vec16(0.0)
                 if below:
-                    whole = load16(grad_products, group * width + column * CHUNK) * lane_mask(components, chunk)
+                    whole = grad_products[group * 3 * n_chunks + column] * lane_mask(components, chunk)
                 o = load3(ray_o, ray)
                 d = load3(ray_d, ray)
                 for j in range(group_start[group], group_start[group + 1]):
@@ -197,6 +183,7 @@ def appearance_backward(
                         kept_slope[column * n_kept + j] = along
 
 
+@whole_vectors
 @ti.kernel
 def appearance_origin_gradient(
     n_rays: ti.i32,
@@ -210,9 +197,9 @@ def appearance_origin_gradient(
     group_kept: f32_1d,
     kept_t: f32_1d,
     kept_weight: f32_1d,
-    grad_products: f32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
+    grad_products: vec16_1d,
+    planes: vec16_1d,
+    lines: vec16_1d,
     box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,
@@ -221,7 +208,6 @@ def appearance_origin_gradient(
     grad_d: f32_1d,
 ):
     """Adds the appearance's part to grad_o and grad_d (n_rays, 3); the decoder's viewing direction has none in it."""
-    width = n_chunks * 3 * CHUNK
     spread = ti.static(indices_each(16))
     for index in range(n_rays * spread):
         if index % spread > 0:
@@ -237,7 +223,7 @@ def appearance_origin_gradient(
                 low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
                 by_x = vec3(0.0)
                 for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
-                    q = load16(grad_products, g * width + part * CHUNK) * lane_mask(3 * ray_rank[ray], part // 3)
+                    q = grad_products[g * 3 * n_chunks + part] * lane_mask(3 * ray_rank[ray], part // 3)
                     by_x += product_slope(
                         planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
                     )
@@ -287,9 +273,10 @@ def feature_affine_backward(
             grad_features[at] = g * affine[a]
 
 
+@whole_vectors
 @ti.kernel
-def basis_features(n_groups: ti.i32, width: ti.i32, products: f32_1d, basis: f32_1d, features: f32_1d):
-    """features (n, 27) = products (n, width) times the first rows of the basis. Adjoint: the two kernels below.
+def basis_features(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, basis: f32_1d, features: f32_1d):
+    """features (n, 27) = products (n, columns) of 16 times the first rows of the basis. Adjoint: the two kernels below.
 
     For devices without BLAS; the CPU hands all three to numpy (``tslim.renderer``).
     """
@@ -297,32 +284,37 @@ def basis_features(n_groups: ti.i32, width: ti.i32, products: f32_1d, basis: f32
         j = item // N_FEATURES
         i = item % N_FEATURES
         total = 0.0
-        for k in range(width):
-            total += products[j * width + k] * basis[k * N_FEATURES + i]
+        for column in range(columns):
+            p = products[j * columns + column]
+            for lane in ti.static(range(CHUNK)):
+                total += p[lane] * basis[(column * CHUNK + lane) * N_FEATURES + i]
         features[item] = total
 
 
+@whole_vectors
 @ti.kernel
 def basis_features_backward(
-    n_groups: ti.i32, width: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: f32_1d
+    n_groups: ti.i32, columns: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: vec16_1d
 ):
-    """grad_products (n, width) = grad_features times the basis transposed."""
-    for item in range(n_groups * width):
-        j = item // width
-        k = item % width
-        total = 0.0
+    """grad_products (n, columns) of 16 = grad_features times the basis transposed."""
+    for item in range(n_groups * columns):
+        j = item // columns
+        total = vec16(0.0)
         for i in range(N_FEATURES):
-            total += grad_features[j * N_FEATURES + i] * basis[k * N_FEATURES + i]
+            g = grad_features[j * N_FEATURES + i]
+            for lane in ti.static(range(CHUNK)):
+                total[lane] += g * basis[(item % columns * CHUNK + lane) * N_FEATURES + i]
         grad_products[item] = total
 
 
+@whole_vectors
 @ti.kernel
-def basis_gradient(n_groups: ti.i32, width: ti.i32, products: f32_1d, grad_features: f32_1d, grad_basis: f32_1d):
-    """grad_basis (width, 27) = products transposed times grad_features."""
-    for item in range(width * N_FEATURES):
+def basis_gradient(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, grad_features: f32_1d, grad_basis: f32_1d):
+    """grad_basis (16 columns, 27) = products transposed times grad_features."""
+    for item in range(columns * CHUNK * N_FEATURES):
         k = item // N_FEATURES
         i = item % N_FEATURES
         total = 0.0
         for j in range(n_groups):
-            total += products[j * width + k] * grad_features[j * N_FEATURES + i]
+            total += products[j * columns + k // CHUNK][k % CHUNK] * grad_features[j * N_FEATURES + i]
         grad_basis[item] = total

@@ -4,12 +4,13 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, find_texel, line_value, mode_layout, plane_value, vec16
+from kernels.vm import CHUNK, find_texel, line_value, mode_layout, plane_value, vec16, vec16_1d, whole_vectors
 
 
+@whole_vectors
 @ti.kernel
 def put_components(
-    arena: ti.template(), base: ti.i32, texels: ti.i32, first: ti.i32, n: ti.i32, values: f32_1d
+    arena: vec16_1d, base: ti.i32, texels: ti.i32, first: ti.i32, n: ti.i32, values: f32_1d
 ):  # fmt: skip
     """Writes components first .. first + n - 1 of a tensor (``texels`` a component) from values (n, texels)."""
     for i in range(n * texels):
@@ -17,9 +18,10 @@ def put_components(
         arena[base + k // CHUNK * texels + i % texels][k % CHUNK] = values[i]
 
 
+@whole_vectors
 @ti.kernel
 def get_components(
-    arena: ti.template(), base: ti.i32, texels: ti.i32, first: ti.i32, n: ti.i32, values: f32_1d
+    arena: vec16_1d, base: ti.i32, texels: ti.i32, first: ti.i32, n: ti.i32, values: f32_1d
 ):  # fmt: skip
     """The inverse of ``put_components``."""
     for i in range(n * texels):
@@ -27,15 +29,17 @@ def get_components(
         values[i] = arena[base + k // CHUNK * texels + i % texels][k % CHUNK]
 
 
+@whole_vectors
 @ti.kernel
-def fill_arena(arena: ti.template(), n: ti.i32, value: ti.f32):
+def fill_arena(arena: vec16_1d, n: ti.i32, value: ti.f32):
     """Sets the first n elements."""
     for i in range(n):
         arena[i] = vec16(value)
 
 
+@whole_vectors
 @ti.kernel
-def copy_arena(source: ti.template(), target: ti.template(), n: ti.i32):
+def copy_arena(source: vec16_1d, target: vec16_1d, n: ti.i32):
     """target[:n] = source[:n]."""
     for i in range(n):
         target[i] = source[i]
@@ -49,15 +53,16 @@ def split(position: ti.f32, size: ti.i32):
     return low, g - ti.cast(low, ti.f32)
 
 
+@whole_vectors
 @ti.kernel
 def resample(
-    old_planes: ti.template(),
-    old_lines: ti.template(),
+    old_planes: vec16_1d,
+    old_lines: vec16_1d,
     old_grid: ivec3,
     scale: vec3,
     shift: vec3,
-    planes: ti.template(),
-    lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
     grid: ivec3,
     n_chunks: ti.i32,
 ):

@@ -27,9 +27,10 @@ from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
 from kernels.tasks import indices_each
-from kernels.vm import AFFINE_WIDTH
+from kernels.vm import AFFINE_WIDTH, vec16_1d, whole_vectors
 
 
+@whole_vectors
 @ti.kernel
 def trace_density(
     n_rays: ti.i32,
@@ -39,8 +40,8 @@ def trace_density(
     ray_rank: i32_1d,
     ray_start: i32_1d,
     sample_t: f32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
     affine: f32_1d,
     box_min: vec3,
     texels_per_unit: vec3,

@@ -24,6 +24,8 @@ from kernels.vm import (
     scatter_line,
     scatter_plane,
     vec16,
+    vec16_1d,
+    whole_vectors,
 )
 
 
@@ -104,13 +106,14 @@ def density_feature(
     return total
 
 
+@whole_vectors
 @ti.kernel
 def density_at(
     n: ti.i32,
     points: f32_1d,
     point_rank: i32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
     affine: f32_1d,
     box_min: vec3,
     texels_per_unit: vec3,
@@ -133,6 +136,7 @@ def density_at(
             sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
 
 
+@whole_vectors
 @ti.kernel
 def density_backward(
     n_rays: ti.i32,
@@ -147,10 +151,10 @@ def density_backward(
     ray_used: i32_1d,
     sample_t: f32_1d,
     sample_grad: f32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
-    grad_planes: ti.template(),
-    grad_lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
+    grad_planes: vec16_1d,
+    grad_lines: vec16_1d,
     box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,
@@ -206,6 +210,7 @@ def density_backward(
                             )  # fmt: skip
 
 
+@whole_vectors
 @ti.kernel
 def density_origin_gradient(
     n_rays: ti.i32,
@@ -217,8 +222,8 @@ def density_origin_gradient(
     ray_used: i32_1d,
     sample_t: f32_1d,
     sample_grad: f32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
     box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,

@@ -11,7 +11,7 @@ from kernels.density import activate, density_components
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
 from kernels.tasks import indices_each
-from kernels.vm import AFFINE_WIDTH, CHUNK, grid_position, in_box, lane_mask, vec16
+from kernels.vm import AFFINE_WIDTH, CHUNK, grid_position, in_box, lane_mask, vec16, vec16_1d, whole_vectors
 
 
 @ti.func
@@ -20,6 +20,7 @@ def vertex(i: ti.i32, size: ivec3) -> ivec3:
     return ivec3(i % size[0], i // size[0] % size[1], i // (size[0] * size[1]))
 
 
+@whole_vectors
 @ti.kernel
 def vertex_alpha(
     size: ivec3,
@@ -27,8 +28,8 @@ def vertex_alpha(
     spacing: vec3,
     n_ranks: ti.i32,
     ranks: i32_1d,
-    planes: ti.template(),
-    lines: ti.template(),
+    planes: vec16_1d,
+    lines: vec16_1d,
     affine: f32_1d,
     box_min: vec3,
     texels_per_unit: vec3,
@@ -49,13 +50,16 @@ def vertex_alpha(
     """
     for i in range(size[0] * size[1] * size[2]):
         c = vertex(i, size)
-        x = low + ti.cast(c, ti.f32) * spacing
+        x = low
+        for a in ti.static(range(3)):
+            x[a] += ti.cast(c[a], ti.f32) * spacing[a]
         sigma = 0.0
         wanted = in_box(x + (box_min - x) * 1e-5, box_min, texels_per_unit, grid)
         if wanted == 1 and old_cells[0] > 0:
-            q = ti.floor((x - old_low) * old_per_unit, ti.i32)
+            q = ivec3(0)
             for a in ti.static(range(3)):
-                q[a] = ti.min(ti.max(q[a], 0), old_cells[a] - 1)
+                cell = ti.floor((x[a] - old_low[a]) * old_per_unit[a], ti.i32)
+                q[a] = ti.min(ti.max(cell, 0), old_cells[a] - 1)
             wanted = get_bit(old_occupied, (q[2] * old_cells[1] + q[1]) * old_cells[0] + q[0])
         if wanted == 1:
             low_texel, frac = grid_position(x, box_min, texels_per_unit, grid)

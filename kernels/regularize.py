@@ -10,15 +10,16 @@ and 1e-2 of that is added up over the three modes.
 import taichi as ti
 
 from kernels.march import ivec3
-from kernels.vm import CHUNK, lane_mask, mode_layout
+from kernels.vm import CHUNK, lane_mask, mode_layout, vec16_1d, whole_vectors
 
 TV_SCALE = 1e-2
 
 
+@whole_vectors
 @ti.kernel
 def tv_backward(
-    planes: ti.template(),
-    grad_planes: ti.template(),
+    planes: vec16_1d,
+    grad_planes: vec16_1d,
     grid: ivec3,
     max_chunks: ti.i32,
     components: ti.i32,

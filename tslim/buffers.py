@@ -4,9 +4,7 @@
 arrays, which Taichi kernels and BLAS both use in place; on a GPU they are ``ti.ndarray``. Kernels take either as
 ``ti.types.ndarray``.
 
-*Arenas* hold the tensor field: ``ti.Vector.field(16, f32, capacity)``, the layout that is fastest in vector kernels.
-A kernel is compiled once for each arena it sees, so arenas are pooled: one that is given back serves the next field
-that fits, and the kernels compiled for it with it.
+*Arenas* hold the tensor field as vectors of 16 floats: arrays (capacity, 16) on the CPU, ``ti.Vector.ndarray`` elsewhere.
 """
 
 import numpy as np
@@ -59,24 +57,18 @@ def read(buffer) -> np.ndarray:
 
 
 class _Pool:
-    """Arenas that were given back, for the next one who asks.
-
-    Equal arenas are handed out in the order in which they were made, so that whoever takes the same arenas as somebody
-    before gets them in the same roles, for which kernels are compiled already.
-    """
+    """Arenas on a GPU that were given back, for the next one who asks: Taichi 1.7 never frees arrays of vectors."""
 
     def __init__(self) -> None:
         self.free: list = []
-        self.made: list = []
 
     def take(self, n: int):
-        fitting = [a for a in self.free if a.shape[0] >= n]
-        if fitting:
-            best = min(fitting, key=lambda a: (a.shape[0], next(i for i, b in enumerate(self.made) if b is a)))
-            self.free = [a for a in self.free if a is not best]
-            return best
-        self.made.append(ti.Vector.field(CHUNK, ti.f32, shape=max(n, 1)))
-        return self.made[-1]
+        fitting = [arena for arena in self.free if arena.shape[0] >= n]
+        if not fitting:
+            return ti.Vector.ndarray(CHUNK, ti.f32, n)
+        best = min(fitting, key=lambda arena: arena.shape[0])
+        self.free = [arena for arena in self.free if arena is not best]
+        return best
 
     def give(self, arena) -> None:
         self.free.append(arena)
@@ -86,10 +78,16 @@ _pool = _Pool()
 
 
 def take_arena(n: int):
-    """An arena of at least ``n`` elements of 16 floats; its contents are whatever the last user left."""
-    return _pool.take(n)
+    """An arena of at least ``n`` elements of 16 floats, with anything in it."""
+    n = max(n, 1)
+    if not backend.current().is_cpu:
+        return _pool.take(n)
+    room = np.empty(CHUNK * (n + 1), np.float32)
+    first = -room.ctypes.data // room.itemsize % CHUNK  # Taichi takes it for granted that whole vectors are aligned
+    return room[first : first + CHUNK * n].reshape(n, CHUNK)
 
 
 def give_arena(arena) -> None:
-    """Returns an arena to the pool. The caller must not touch it afterwards."""
-    _pool.give(arena)
+    """Gives an arena back. The caller must not touch it afterwards."""
+    if not backend.current().is_cpu:
+        _pool.give(arena)

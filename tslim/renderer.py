@@ -105,7 +105,7 @@ class Pipeline:
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._kept_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_kept = self.n_groups = 0
-        self.kept_slope = buffers.array(1)
+        self.kept_slope, self.products = buffers.array(1), buffers.take_arena(1)
         self._everything = buffers.array(1, np.uint32)
 
     # -- memory ------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Pipeline:
             self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
             self.sample_along = buffers.array(room) if self.space.contracted else self.sample_t
 
-    def _reserve_kept(self, width: int) -> None:
+    def _reserve_kept(self) -> None:
         if max(self.n_kept, 1) > self._kept_room:
             self._kept_room = max(self.n_kept, self._kept_room * 5 // 4, 256)
             self.kept_t, self.kept_weight = buffers.array(self._kept_room), buffers.array(self._kept_room)
@@ -132,12 +132,13 @@ class Pipeline:
             self.raw = buffers.array(N_FEATURES * room) if self.field.config.rank_affine else self.features
             self.grad_features = buffers.array(N_FEATURES * room)
             self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
-        if n * width > self._product_room:
-            self._product_room = max(n * width, self._product_room * 5 // 4, 256 * width)
-            self.products = buffers.array(self._product_room)
+        if n * self.columns > self._product_room:
+            self._product_room = max(n * self.columns, self._product_room * 5 // 4, 256 * self.columns)
+            buffers.give_arena(self.products)
+            self.products = buffers.take_arena(self._product_room)
 
     def _reserve_slopes(self) -> None:
-        n = 3 * self.chunks * self.n_kept
+        n = self.columns * self.n_kept
         if n > self._slope_room:
             self._slope_room = max(n, self._slope_room * 5 // 4)
             self.kept_slope = buffers.array(self._slope_room)
@@ -149,7 +150,7 @@ class Pipeline:
         total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 4 * self._sample_room
         per_group = 4 + (3 if self.field.config.rank_affine else 2) * N_FEATURES + 6
         total += 2 * self._kept_room + per_group * self._group_room
-        return 4 * (total + self._product_room + self._slope_room)
+        return 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -173,6 +174,7 @@ class Pipeline:
         field, config = self.field, self.config
         self.n_rays, self.background = n_rays, [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
+        self.columns = 3 * self.chunks
         self.march(n_rays, jitter)
         self._reserve_samples(self.n_samples)
         self._span = config.colour_span * field.voxel
@@ -190,15 +192,14 @@ class Pipeline:
         march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
         march.offsets_from_counts(n_rays, self.ray_groups, self.ray_group_start)
         self.n_kept, self.n_groups = int(self.ray_kept_start[n_rays]), int(self.ray_group_start[n_rays])
-        width = 48 * self.chunks
-        self._reserve_kept(width)
+        self._reserve_kept()
         composite.collect_kept(
             n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold,
             self.sample_along, self._span, self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
             self.group_ray, self.group_start, self.group_kept, self.group_weight,
         )  # fmt: skip
         if self.n_groups:
-            self._appearance(width)
+            self._appearance()
         field.decoder.forward(self.features, self.group_ray, self.ray_d, self.n_groups, self.colours, keep=keep)
         composite.composite(
             n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
@@ -241,7 +242,7 @@ class Pipeline:
             list(occupancy.blocks), occupancy.words, occupancy.coarse,
         )  # fmt: skip
 
-    def _appearance(self, width: int) -> None:
+    def _appearance(self) -> None:
         field, n = self.field, self.n_groups
         appearance.appearance_products(
             n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_kept,
@@ -249,16 +250,17 @@ class Pipeline:
             field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
         )  # fmt: skip
         if self._on_cpu:
-            products, basis = self._matrices(width)
+            products, basis = self._matrices()
             blas.product(products, basis, self.raw[: n * N_FEATURES].reshape(n, N_FEATURES))
         else:
-            appearance.basis_features(n, width, self.products, field.basis, self.raw)
+            appearance.basis_features(n, self.columns, self.products, field.basis, self.raw)
         if field.config.rank_affine:
             appearance.feature_affine(n, self.group_ray, self.ray_rank, field.affine, self.raw, self.features)
 
-    def _matrices(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def _matrices(self) -> tuple[np.ndarray, np.ndarray]:
         """Products (n, width) and the basis rows in use (width, 27), as numpy views."""
-        products = self.products[: self.n_groups * width].reshape(self.n_groups, width)
+        width = self.columns * buffers.CHUNK
+        products = self.products[: self.n_groups * self.columns].reshape(self.n_groups, width)
         return products, self.field.basis[: width * N_FEATURES].reshape(width, N_FEATURES)
 
     # -- backward ----------------------------------------------------------------------------------------------------
@@ -318,14 +320,14 @@ class Pipeline:
         if shared:
             self._reserve_slopes()
         appearance.appearance_backward(
-            n, self.n_kept, self.chunks, *self._shares(3 * self.chunks), self.group_ray, self.group_start,
+            n, self.n_kept, self.chunks, *self._shares(self.columns), self.group_ray, self.group_start,
             self.group_kept, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
             field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
             *field.geometry(field.appearance), shared, self.kept_slope, not self._on_cpu,
         )  # fmt: skip
         if shared:
             composite.mean_gradients(
-                n, self.n_kept, 3 * self.chunks, self.group_start, self.group_kept, self.kept_weight, self.kept_slope
+                n, self.n_kept, self.columns, self.group_start, self.group_kept, self.kept_weight, self.kept_slope
             )
 
     def origin_gradient(self, grad_o) -> None:
@@ -351,17 +353,17 @@ class Pipeline:
 
     def _basis_backward(self, gradients: Gradients) -> None:
         """Gradient of the basis; then that of the products, in their place."""
-        field, n, width = self.field, self.n_groups, 48 * self.chunks
+        field, n = self.field, self.n_groups
         if self._on_cpu:
-            products, basis = self._matrices(width)
+            products, basis = self._matrices()
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
-            gradients.basis[width * N_FEATURES :] = 0
-            blas.transposed_product(products, grad, gradients.basis[: width * N_FEATURES].reshape(width, N_FEATURES))
+            gradients.basis[basis.size :] = 0
+            blas.transposed_product(products, grad, gradients.basis[: basis.size].reshape(basis.shape))
             blas.product(grad, basis.T, products)
         else:
             gradients.basis.fill(0)
-            appearance.basis_gradient(n, width, self.products, self.grad_features, gradients.basis)
-            appearance.basis_features_backward(n, width, self.grad_features, field.basis, self.products)
+            appearance.basis_gradient(n, self.columns, self.products, self.grad_features, gradients.basis)
+            appearance.basis_features_backward(n, self.columns, self.grad_features, field.basis, self.products)
 
     def _shares(self, tasks: int) -> tuple[int, int]:
         """Bands and parts per tensor with which the CPU's threads end soonest (see ``density.density_backward``)."""
