@@ -17,8 +17,8 @@ from kernels.vm import (
     AFFINE_WIDTH,
     CHUNK,
     N_FEATURES,
+    below,
     grid_position,
-    lane_mask,
     product,
     product_slope,
     scatter_line,
@@ -77,8 +77,7 @@ def appearance_products(
                     low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
                     share = kept_weight[j] / group_kept[g]
                     p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
-                p *= lane_mask(components, chunk)
-            products[g * 3 * n_chunks + column] = p
+            products[g * 3 * n_chunks + column] = below(p, components, chunk)
 
 
 @whole_vectors
@@ -123,13 +122,13 @@ def appearance_backward(
             chunk = column // 3
             ray = group_ray[group]
             components = 3 * ray_rank[ray]
-            below = chunk * CHUNK < components
+            learns = chunk * CHUNK < components
             o = load3(ray_o, ray)
             d = load3(ray_d, ray)
-            whole = grad_products[group * 3 * n_chunks + column] * lane_mask(components, chunk)
+            whole = below(grad_products[group * 3 * n_chunks + column], components, chunk)
             for j in range(group_start[group], group_start[group + 1]):
                 along = 0.0
-                if below:
+                if learns:
                     low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
                     share = kept_weight[j] / group_kept[group]
                     q = whole * share
@@ -156,16 +155,16 @@ def appearance_backward(
             for group in range(n_groups):
                 ray = group_ray[group]
                 components = 3 * ray_rank[ray]
-                below = chunk * CHUNK < components
+                learns = chunk * CHUNK < components
                 whole = vec16(0.0)
-                if below:
-                    whole = grad_products[group * 3 * n_chunks + column] * lane_mask(components, chunk)
+                if learns:
+                    whole = below(grad_products[group * 3 * n_chunks + column], components, chunk)
                 o = load3(ray_o, ray)
                 d = load3(ray_d, ray)
                 for j in range(group_start[group], group_start[group + 1]):
                     along = 0.0
                     owns = ti.cast(band == 0, ti.i32)
-                    if below:
+                    if learns:
                         low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
                         share = kept_weight[j] / group_kept[group]
                         q = whole * share
@@ -223,7 +222,7 @@ def appearance_origin_gradient(
                 low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
                 by_x = vec3(0.0)
                 for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
-                    q = grad_products[g * 3 * n_chunks + part] * lane_mask(3 * ray_rank[ray], part // 3)
+                    q = below(grad_products[g * 3 * n_chunks + part], 3 * ray_rank[ray], part // 3)
                     by_x += product_slope(
                         planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
                     )

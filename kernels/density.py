@@ -16,6 +16,7 @@ from kernels.tasks import indices_each
 from kernels.vm import (
     AFFINE_WIDTH,
     CHUNK,
+    below,
     grid_position,
     in_box,
     lane_mask,
@@ -102,7 +103,7 @@ def density_feature(
     low, frac = grid_position(x, box_min, texels_per_unit, grid)
     total = 0.0
     for chunk in range((rank + CHUNK - 1) // CHUNK):
-        total += (density_components(planes, lines, chunk, low, frac, grid, max_chunks) * lane_mask(rank, chunk)).sum()
+        total += below(density_components(planes, lines, chunk, low, frac, grid, max_chunks), rank, chunk).sum()
     return total
 
 

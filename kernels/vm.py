@@ -51,6 +51,15 @@ def lane_mask(rank: ti.i32, chunk: ti.i32) -> vec16:
 
 
 @ti.func
+def below(values: vec16, rank: ti.i32, chunk: ti.i32) -> vec16:
+    """The values with zeros in lanes of the chunk whose component index is ``rank`` or above."""
+    kept = values
+    if (chunk + 1) * CHUNK > rank:
+        kept *= lane_mask(rank, chunk)
+    return kept
+
+
+@ti.func
 def grid_position(x: vec3, box_min: vec3, texels_per_unit: vec3, grid: ivec3):
     """Lower texel (3) and fraction (3) of a position in field coordinates on the grid; clamped to the box."""
     low = ivec3(0)
