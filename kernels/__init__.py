@@ -11,7 +11,7 @@ weight              transmittance times alpha of a sample
 
 Layout
 ------
-Planes and lines live in *arenas*, ``ti.Vector.field(16, f32, capacity)``. With C chunks of capacity, grid (gx, gy, gz):
+Planes and lines live in *arenas*, arrays of vectors of 16 floats. With room for C chunks and a grid (gx, gy, gz):
 
     plane texel (m, c, v, u)  at  plane_base(m) + c area(m) + v G_u + u,    area = (gx gy, gx gz, gy gz)
     line texel  (m, c, w)     at  line_base(m) + c G_w + w,                 G_w  = (gz, gy, gx)
@@ -20,7 +20,8 @@ where a base is C times the sizes of the modes before. Texels sit on the corners
 The basis is a (48 C_a, 27) matrix whose row (3 c + m) 16 + lane belongs to appearance component 16 c + lane of mode m,
 so that the first chunks are a contiguous block of rows.
 
-Everything else is a flat array (numpy on the CPU, ``ti.ndarray`` elsewhere); xyz and rgb triples are stored together.
+So do products. Everything else is a flat array; xyz and rgb triples are stored together. All are numpy arrays on the
+CPU and ``ti.ndarray`` elsewhere.
 Grid size, rank and counts are run-time arguments: nothing is compiled again when they change.
 
 Boxes, grids and densities are in field coordinates, which are the world's unless ``kernels.space`` says otherwise.

@@ -18,11 +18,12 @@ from kernels.vm import (
     CHUNK,
     N_FEATURES,
     below,
-    grid_position,
+    on_grid,
     product,
     product_slope,
     scatter_line,
     scatter_plane,
+    texel_below,
     vec16,
     vec16_1d,
     whole_vectors,
@@ -38,24 +39,20 @@ def appearance_products(
     group_ray: i32_1d,
     group_start: i32_1d,
     group_kept: f32_1d,
-    kept_t: f32_1d,
+    kept_at: f32_1d,
     kept_weight: f32_1d,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    contracted: ti.i32,
     ray_rank: i32_1d,
     planes: vec16_1d,
     lines: vec16_1d,
-    box_min: vec3,
-    texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
     products: vec16_1d,
 ):
-    """products (n_groups, 3 n_chunks) of 16: p^m_k at each group's ray's rank, zeros above it; the groups' weighted means.
+    """products (n_groups, 3 n_chunks) of 16: p^m_k at each group's ray's rank, zeros above it; the groups' means.
 
-    Column 3 c + m, as the rows of the basis. Adjoint: ``appearance_backward``. One task takes ``block``
+    Column 3 c + m, as the rows of the basis. kept_at: as ``composite.collect_kept`` left it. One task takes ``block``
     groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the cache.
+    Adjoint: ``appearance_backward``.
     """
     blocks = (n_groups + block - 1) // block
     spread = ti.static(indices_each(2))
@@ -71,10 +68,8 @@ def appearance_products(
             components = 3 * ray_rank[ray]
             p = vec16(0.0)
             if chunk * CHUNK < components:
-                o = load3(ray_o, ray)
-                d = load3(ray_d, ray)
                 for j in range(group_start[g], group_start[g + 1]):
-                    low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                    low, frac = texel_below(load3(kept_at, j), grid)
                     share = kept_weight[j] / group_kept[g]
                     p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
             products[g * 3 * n_chunks + column] = below(p, components, chunk)
@@ -91,26 +86,21 @@ def appearance_backward(
     group_ray: i32_1d,
     group_start: i32_1d,
     group_kept: f32_1d,
-    kept_t: f32_1d,
+    kept_at: f32_1d,
     kept_weight: f32_1d,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    contracted: ti.i32,
     ray_rank: i32_1d,
     grad_products: vec16_1d,
     planes: vec16_1d,
     lines: vec16_1d,
     grad_planes: vec16_1d,
     grad_lines: vec16_1d,
-    box_min: vec3,
-    texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
     use_slope: ti.i32,
     kept_slope: f32_1d,
     atomic: ti.template(),
 ):
-    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products (n_groups, 3 n_chunks) of 16.
+    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products, as large as products.
 
     With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
     ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density_backward``.
@@ -123,13 +113,11 @@ def appearance_backward(
             ray = group_ray[group]
             components = 3 * ray_rank[ray]
             learns = chunk * CHUNK < components
-            o = load3(ray_o, ray)
-            d = load3(ray_d, ray)
             whole = below(grad_products[group * 3 * n_chunks + column], components, chunk)
             for j in range(group_start[group], group_start[group + 1]):
                 along = 0.0
                 if learns:
-                    low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                    low, frac = texel_below(load3(kept_at, j), grid)
                     share = kept_weight[j] / group_kept[group]
                     q = whole * share
                     scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
@@ -159,13 +147,11 @@ def appearance_backward(
                 whole = vec16(0.0)
                 if learns:
                     whole = below(grad_products[group * 3 * n_chunks + column], components, chunk)
-                o = load3(ray_o, ray)
-                d = load3(ray_d, ray)
                 for j in range(group_start[group], group_start[group + 1]):
                     along = 0.0
                     owns = ti.cast(band == 0, ti.i32)
                     if learns:
-                        low, frac = grid_position(place(o, d, kept_t[j], contracted), box_min, texels_per_unit, grid)
+                        low, frac = texel_below(load3(kept_at, j), grid)
                         share = kept_weight[j] / group_kept[group]
                         q = whole * share
                         if both or part == 0:
@@ -219,7 +205,7 @@ def appearance_origin_gradient(
         for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
             for j in range(group_start[g], group_start[g + 1]):
                 t = kept_t[j]
-                low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
+                low, frac = texel_below(on_grid(place(o, d, t, contracted), box_min, texels_per_unit, grid), grid)
                 by_x = vec3(0.0)
                 for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
                     q = below(grad_products[g * 3 * n_chunks + part], 3 * ray_rank[ray], part // 3)

@@ -27,7 +27,7 @@ from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
 from kernels.tasks import indices_each
-from kernels.vm import AFFINE_WIDTH, vec16_1d, whole_vectors
+from kernels.vm import AFFINE_WIDTH, on_grid, vec16_1d, whole_vectors
 
 
 @whole_vectors
@@ -54,6 +54,7 @@ def trace_density(
     weight_threshold: ti.f32,
     sample_along: f32_1d,
     span: ti.f32,
+    sample_at: f32_1d,
     sample_feature: f32_1d,
     sample_weight: f32_1d,
     ray_used: i32_1d,
@@ -65,8 +66,9 @@ def trace_density(
     """Density feature and weight of each sample, front to back until the ray ends.
 
     delta_scaled = s delta; sample_along: how far along the ray a sample lies, in the units of span (sample_t, but where
-    space is contracted). Out, for the first ray_used[i] samples of ray i: sample_feature, sample_weight; and per ray
-    the numbers of kept samples and of their groups, the opacity and the depth (sum of w t).
+    space is contracted). Out, for the first ray_used[i] samples of ray i: sample_at (xyz in texels of the grid),
+    sample_feature, sample_weight; and per ray the numbers of kept samples and of their groups, the opacity and the
+    depth (sum of w t).
     Adjoint: ``composite_backward`` and ``density.density_backward``.
     """
     spread = ti.static(indices_each(16))
@@ -90,11 +92,13 @@ def trace_density(
         end = ray_start[ray + 1]
         while s < end:
             t = sample_t[s]
-            x = place(o, d, t, contracted)
-            f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
+            at = on_grid(place(o, d, t, contracted), box_min, texels_per_unit, grid)
+            f = density_feature(planes, lines, at, rank, grid, max_chunks)
             through = exp_minus(delta_scaled * activate(f, scale, shift, use_softplus))
             weight = light * (1.0 - through)
             light *= through
+            for a in ti.static(range(3)):
+                sample_at[3 * s + a] = at[a]
             sample_feature[s] = f
             sample_weight[s] = weight
             opacity += weight
@@ -120,6 +124,7 @@ def collect_kept(
     ray_start: i32_1d,
     ray_used: i32_1d,
     sample_t: f32_1d,
+    sample_at: f32_1d,
     sample_weight: f32_1d,
     weight_threshold: ti.f32,
     sample_along: f32_1d,
@@ -127,6 +132,7 @@ def collect_kept(
     ray_kept_start: i32_1d,
     ray_group_start: i32_1d,
     kept_t: f32_1d,
+    kept_at: f32_1d,
     kept_weight: f32_1d,
     group_ray: i32_1d,
     group_start: i32_1d,
@@ -163,6 +169,8 @@ def collect_kept(
                 kept += weight
                 total += weight
                 kept_t[at] = sample_t[s]
+                for a in ti.static(range(3)):
+                    kept_at[3 * at + a] = sample_at[3 * s + a]
                 kept_weight[at] = weight
                 at += 1
             elif span > 0.0:

@@ -17,13 +17,14 @@ from kernels.vm import (
     AFFINE_WIDTH,
     CHUNK,
     below,
-    grid_position,
     in_box,
     lane_mask,
+    on_grid,
     product,
     product_slope,
     scatter_line,
     scatter_plane,
+    texel_below,
     vec16,
     vec16_1d,
     whole_vectors,
@@ -92,15 +93,13 @@ def density_components(
 def density_feature(
     planes: ti.template(),
     lines: ti.template(),
-    x: vec3,
+    at: vec3,
     rank: ti.i32,
-    box_min: vec3,
-    texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
 ) -> ti.f32:
-    """f(x, rank): the sum over modes and the first ``rank`` components."""
-    low, frac = grid_position(x, box_min, texels_per_unit, grid)
+    """f(x, rank): the sum over modes and the first ``rank`` components; ``at`` is x on the grid."""
+    low, frac = texel_below(at, grid)
     total = 0.0
     for chunk in range((rank + CHUNK - 1) // CHUNK):
         total += below(density_components(planes, lines, chunk, low, frac, grid, max_chunks), rank, chunk).sum()
@@ -132,7 +131,8 @@ def density_at(
         sigma[i] = 0.0
         rank = point_rank[i]
         if in_box(x, box_min, texels_per_unit, grid) == 1 and rank > 0:
-            f = density_feature(planes, lines, x, rank, box_min, texels_per_unit, grid, max_chunks)
+            at = on_grid(x, box_min, texels_per_unit, grid)
+            f = density_feature(planes, lines, at, rank, grid, max_chunks)
             a = (rank - 1) * AFFINE_WIDTH
             sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
 
@@ -144,25 +144,22 @@ def density_backward(
     n_chunks: ti.i32,
     n_bands: ti.i32,
     n_parts: ti.i32,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
-    sample_t: f32_1d,
+    sample_at: f32_1d,
     sample_grad: f32_1d,
     planes: vec16_1d,
     lines: vec16_1d,
     grad_planes: vec16_1d,
     grad_lines: vec16_1d,
-    box_min: vec3,
-    texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
     atomic: ti.template(),
 ):
     """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample.
+
+    sample_at: as ``composite.trace_density`` left it.
 
     On the CPU one task owns a chunk of a mode, or a band of its rows; with n_parts = 2 one of its plane or its line,
     which share no arithmetic but the position: the way to have twice the tasks for next to nothing.
@@ -174,10 +171,8 @@ def density_backward(
             m = item // n_rays % 3
             if chunk * CHUNK < ray_rank[ray]:
                 mask = lane_mask(ray_rank[ray], chunk)
-                o = load3(ray_o, ray)
-                d = load3(ray_d, ray)
                 for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-                    low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
+                    low, frac = texel_below(load3(sample_at, s), grid)
                     q = mask * sample_grad[s]
                     scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
                     scatter_line(q, 0, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
@@ -195,10 +190,8 @@ def density_backward(
             for ray in range(n_rays):
                 if chunk * CHUNK < ray_rank[ray]:
                     mask = lane_mask(ray_rank[ray], chunk)
-                    o = load3(ray_o, ray)
-                    d = load3(ray_d, ray)
                     for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-                        low, frac = grid_position(place(o, d, sample_t[s], contracted), box_min, texels_per_unit, grid)
+                        low, frac = texel_below(load3(sample_at, s), grid)
                         q = mask * sample_grad[s]
                         if whole or part == 0:
                             scatter_plane(
@@ -244,7 +237,7 @@ def density_origin_gradient(
         by_d = vec3(0.0)
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
             t = sample_t[s]
-            low, frac = grid_position(place(o, d, t, contracted), box_min, texels_per_unit, grid)
+            low, frac = texel_below(on_grid(place(o, d, t, contracted), box_min, texels_per_unit, grid), grid)
             by_x = vec3(0.0)
             for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
                 q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]

@@ -11,7 +11,7 @@ from kernels.density import activate, density_components
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
 from kernels.tasks import indices_each
-from kernels.vm import AFFINE_WIDTH, CHUNK, grid_position, in_box, lane_mask, vec16, vec16_1d, whole_vectors
+from kernels.vm import AFFINE_WIDTH, CHUNK, in_box, lane_mask, on_grid, texel_below, vec16, vec16_1d, whole_vectors
 
 
 @ti.func
@@ -62,7 +62,7 @@ def vertex_alpha(
                 q[a] = ti.min(ti.max(cell, 0), old_cells[a] - 1)
             wanted = get_bit(old_occupied, (q[2] * old_cells[1] + q[1]) * old_cells[0] + q[0])
         if wanted == 1:
-            low_texel, frac = grid_position(x, box_min, texels_per_unit, grid)
+            low_texel, frac = texel_below(on_grid(x, box_min, texels_per_unit, grid), grid)
             below = 0.0
             chunk = -1
             components = vec16(0.0)

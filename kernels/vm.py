@@ -60,15 +60,22 @@ def below(values: vec16, rank: ti.i32, chunk: ti.i32) -> vec16:
 
 
 @ti.func
-def grid_position(x: vec3, box_min: vec3, texels_per_unit: vec3, grid: ivec3):
-    """Lower texel (3) and fraction (3) of a position in field coordinates on the grid; clamped to the box."""
+def on_grid(x: vec3, box_min: vec3, texels_per_unit: vec3, grid: ivec3) -> vec3:
+    """A position in field coordinates in texels of the grid, clamped to the box."""
+    at = vec3(0.0)
+    for a in ti.static(range(3)):
+        at[a] = ti.min(ti.max((x[a] - box_min[a]) * texels_per_unit[a], 0.0), ti.cast(grid[a] - 1, ti.f32))
+    return at
+
+
+@ti.func
+def texel_below(at: vec3, grid: ivec3):
+    """Lower texel (3) and fraction (3) of a position on the grid."""
     low = ivec3(0)
     frac = vec3(0.0)
     for a in ti.static(range(3)):
-        g = (x[a] - box_min[a]) * texels_per_unit[a]
-        g = ti.min(ti.max(g, 0.0), ti.cast(grid[a] - 1, ti.f32))
-        low[a] = ti.min(ti.cast(g, ti.i32), grid[a] - 2)
-        frac[a] = g - ti.cast(low[a], ti.f32)
+        low[a] = ti.min(ti.cast(at[a], ti.i32), grid[a] - 2)
+        frac[a] = at[a] - ti.cast(low[a], ti.f32)
     return low, frac
 
 

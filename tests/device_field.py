@@ -1,7 +1,6 @@
 """A small random field on the device, packed here by the layout that ``kernels/__init__.py`` states.
 
-Tests of kernels use this instead of ``tslim.Field``, so that a fault in packing cannot hide a fault in a kernel. One
-set of arenas serves all tests: kernels are compiled once for each set.
+Tests of kernels use this instead of ``tslim.Field``, so that a fault in packing cannot hide a fault in a kernel.
 """
 
 from dataclasses import dataclass, field, replace
@@ -119,11 +118,11 @@ class Arenas:
     CAPACITY = 4096
 
     def __init__(self) -> None:
-        import taichi as ti
+        from tslim import buffers
 
         names = ("density_planes", "density_lines", "appearance_planes", "appearance_lines")
         for name in (*names, *(f"grad_{name}" for name in names)):
-            setattr(self, name, ti.Vector.field(CHUNK, ti.f32, shape=self.CAPACITY))
+            setattr(self, name, buffers.take_arena(self.CAPACITY))
 
 
 @dataclass
@@ -146,11 +145,13 @@ class DeviceField:
 
     def upload(self) -> None:
         """Writes the factors and clears the gradients."""
+        from tslim import buffers
+
         for kind in ("density", "appearance"):
             for part in ("planes", "lines"):
                 values = getattr(self.state, f"{kind}_{part}")
                 arena = getattr(self.arenas, f"{kind}_{part}")
-                arena.from_numpy(pack(values, self.chunks(kind), Arenas.CAPACITY))
+                buffers.write(arena, pack(values, self.chunks(kind), Arenas.CAPACITY))
                 getattr(self.arenas, f"grad_{kind}_{part}").fill(0)
 
     def chunks(self, kind: str) -> int:
@@ -159,9 +160,11 @@ class DeviceField:
 
     def read(self, prefix: str, kind: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """(planes, lines) of one kind, of the factors (prefix "") or of their gradients (prefix "grad_")."""
+        from tslim import buffers
+
         return tuple(
             unpack(
-                getattr(self.arenas, f"{prefix}{kind}_{part}").to_numpy(),
+                buffers.read(getattr(self.arenas, f"{prefix}{kind}_{part}")),
                 getattr(self.state, f"{kind}_{part}"),
                 self.chunks(kind),
             )
@@ -184,6 +187,13 @@ class DeviceField:
         grid = np.array(self.state.grid)
         per_unit = (grid - 1) / (self.state.box[1] - self.state.box[0])
         return vec3(*self.state.box[0]), vec3(*per_unit), ivec3(*grid)
+
+    def on_grid(self, samples: "Samples") -> np.ndarray:
+        """(3 n_samples) where samples lie in texels of the grid, clamped to the box."""
+        low, high = self.state.box
+        last = np.array(self.state.grid, np.float32) - 1
+        at = (samples.points.numpy().astype(np.float32) - low) * (last / (high - low))
+        return np.clip(at, 0, last).astype(np.float32).ravel()
 
     def reference(self, requires_grad: bool = True) -> ReferenceField:
         """The twin of this field, in float64."""

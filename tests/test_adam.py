@@ -15,10 +15,10 @@ class Moments:
     """Arenas for the two moments of appearance factors."""
 
     def __init__(self) -> None:
-        import taichi as ti
+        from tslim import buffers
 
         for name in ("m_planes", "m_lines", "v_planes", "v_lines"):
-            setattr(self, name, ti.Vector.field(16, ti.f32, shape=device_field.Arenas.CAPACITY))
+            setattr(self, name, buffers.take_arena(device_field.Arenas.CAPACITY))
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,17 @@ def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(
 
 
 def set_gradients(field: DeviceField, planes: list[np.ndarray], lines: list[np.ndarray]) -> None:
+    from tslim import buffers
+
     a, chunks = field.arenas, field.appearance_chunks
-    a.grad_appearance_planes.from_numpy(pack(planes, chunks, device_field.Arenas.CAPACITY))
-    a.grad_appearance_lines.from_numpy(pack(lines, chunks, device_field.Arenas.CAPACITY))
+    buffers.write(a.grad_appearance_planes, pack(planes, chunks, device_field.Arenas.CAPACITY))
+    buffers.write(a.grad_appearance_lines, pack(lines, chunks, device_field.Arenas.CAPACITY))
 
 
 @pytest.mark.parametrize(("first", "end"), [(0, 39), (0, 15), (6, 21), (16, 39)])
 def test_active_components_follow_torchs_adam_and_the_others_keep_their_bits(arenas, moments, first, end):
+    from tslim import buffers
+
     rng = np.random.default_rng(1)
     state = device_field.random_state(rng)
     field = DeviceField(state, arenas)
@@ -81,7 +85,7 @@ def test_active_components_follow_torchs_adam_and_the_others_keep_their_bits(are
         assert ours[:first].tobytes() == start[:first].tobytes()
         assert ours[end:].tobytes() == start[end:].tobytes()
     for arena, like in ((moments.m_planes, state.appearance_planes), (moments.v_lines, state.appearance_lines)):
-        for values in unpack(arena.to_numpy(), like, field.appearance_chunks):
+        for values in unpack(buffers.read(arena), like, field.appearance_chunks):
             assert values[first:end].any() and not values[:first].any() and not values[end:].any()
 
 

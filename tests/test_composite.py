@@ -40,6 +40,7 @@ class Traced:
         s, f = self.samples, self.field
         n, total = len(s.ranks), max(len(s.t), 1)
         self.feature, self.weight = np.zeros(total, np.float32), np.zeros(total, np.float32)
+        self.at = np.zeros(3 * total, np.float32)
         self.used, self.kept, self.groups = (np.zeros(n, np.int32) for _ in range(3))
         self.opacity, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
         self.delta_scaled = self.delta * f.state.config.distance_scale
@@ -47,20 +48,21 @@ class Traced:
         composite.trace_density(
             n, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
             f.arenas.density_lines, f.affine, *f.where, f.density_chunks, self.shift, self.softplus,
-            self.delta_scaled, self.stop, self.threshold, s.t, self.span, self.feature, self.weight, self.used,
-            self.kept, self.groups, self.opacity, self.depth,
+            self.delta_scaled, self.stop, self.threshold, s.t, self.span, self.at, self.feature, self.weight,
+            self.used, self.kept, self.groups, self.opacity, self.depth,
         )  # fmt: skip
         self.kept_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
         march.offsets_from_counts(n, self.kept, self.kept_start)
         march.offsets_from_counts(n, self.groups, self.ray_group_start)
         kept, groups = max(self.kept_start[-1], 1), max(self.ray_group_start[-1], 1)
         self.kept_t, self.kept_weight = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
+        self.kept_at = np.zeros(3 * kept, np.float32)
         self.group_ray, self.group_start = np.zeros(groups, np.int32), np.zeros(groups + 1, np.int32)
         self.group_kept, self.group_weight = np.zeros(groups, np.float32), np.zeros(groups, np.float32)
         composite.collect_kept(
-            n, s.start, self.used, s.t, self.weight, self.threshold, s.t, self.span, self.kept_start,
-            self.ray_group_start, self.kept_t, self.kept_weight, self.group_ray, self.group_start, self.group_kept,
-            self.group_weight,
+            n, s.start, self.used, s.t, self.at, self.weight, self.threshold, s.t, self.span, self.kept_start,
+            self.ray_group_start, self.kept_t, self.kept_at, self.kept_weight, self.group_ray, self.group_start,
+            self.group_kept, self.group_weight,
         )  # fmt: skip
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:

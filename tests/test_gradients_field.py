@@ -63,23 +63,25 @@ def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, ac
     assert (right > 0.1).mean() > 0.1 and outside.any() and on_face.any()
 
 
-def each_alone(samples) -> tuple[np.ndarray, ...]:
-    """Every sample as a group of its own: ray and first sample of each group, weights of groups, t and weights."""
+def each_alone(field: DeviceField, samples) -> tuple[np.ndarray, ...]:
+    """Every sample as a group of its own: ray and first sample of each group, weights of groups, places and weights."""
     n = len(samples.t)
     ones = np.ones(n, np.float32)
-    return samples.ray, np.arange(n + 1, dtype=np.int32), ones, samples.t, ones
+    return samples.ray, np.arange(n + 1, dtype=np.int32), ones, field.on_grid(samples), ones
 
 
 def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     from kernels import appearance
+    from tslim import buffers
 
     n = len(samples.t)
-    products = np.full(n * 48 * n_chunks, np.nan, np.float32)
+    products = buffers.take_arena(n * 3 * n_chunks)
+    products.fill(np.nan)
     appearance.appearance_products(
-        n, n_chunks, 100, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
-        field.arenas.appearance_planes, field.arenas.appearance_lines, *field.where, field.appearance_chunks, products,
+        n, n_chunks, 100, *each_alone(field, samples), samples.ranks, field.arenas.appearance_planes,
+        field.arenas.appearance_lines, field.where[2], field.appearance_chunks, products,
     )  # fmt: skip
-    return products.reshape(n, n_chunks, 3, 16)
+    return buffers.read(products)[: n * 3 * n_chunks].reshape(n, n_chunks, 3, 16)
 
 
 def by_component(products: np.ndarray, n_components: int) -> np.ndarray:
@@ -125,25 +127,27 @@ def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_c
 
     a = field.arenas
     density.density_backward(
-        len(used), n_chunks, n_bands, n_parts, samples.origins.ravel(), samples.directions.ravel(), 0, samples.ranks,
-        samples.start, used, samples.t, upstream, a.density_planes, a.density_lines, a.grad_density_planes,
-        a.grad_density_lines, *field.where, field.density_chunks, device_field.by_atomics(),
+        len(used), n_chunks, n_bands, n_parts, samples.ranks, samples.start, used, field.on_grid(samples), upstream,
+        a.density_planes, a.density_lines, a.grad_density_planes, a.grad_density_lines, field.where[2],
+        field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("n_bands", "n_parts"), [(1, 1), (3, 1), (2, 2), (1, 2)])
 def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_parts):
     from kernels import appearance
+    from tslim import buffers
 
     field = make(arenas)
     n, n_chunks = len(samples.t), 3
     upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
+    grad_products = buffers.take_arena(n * 3 * n_chunks)
+    buffers.write(grad_products, upstream.reshape(-1, 16))
     slopes = np.zeros(1, np.float32)
     appearance.appearance_backward(
-        n, n, n_chunks, n_bands, n_parts, *each_alone(samples), samples.origins.ravel(), samples.directions.ravel(),
-        0, samples.ranks, upstream.ravel(), arenas.appearance_planes, arenas.appearance_lines,
-        arenas.grad_appearance_planes, arenas.grad_appearance_lines, *field.where,
-        field.appearance_chunks, 0, slopes, device_field.by_atomics(),
+        n, n, n_chunks, n_bands, n_parts, *each_alone(field, samples), samples.ranks, grad_products,
+        arenas.appearance_planes, arenas.appearance_lines, arenas.grad_appearance_planes, arenas.grad_appearance_lines,
+        field.where[2], field.appearance_chunks, 0, slopes, device_field.by_atomics(),
     )  # fmt: skip
     twin = field.reference()
     x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))

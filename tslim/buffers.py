@@ -4,7 +4,8 @@
 arrays, which Taichi kernels and BLAS both use in place; on a GPU they are ``ti.ndarray``. Kernels take either as
 ``ti.types.ndarray``.
 
-*Arenas* hold the tensor field as vectors of 16 floats: arrays (capacity, 16) on the CPU, ``ti.Vector.ndarray`` elsewhere.
+*Arenas* hold the tensor field as vectors of 16 floats: numpy arrays (capacity, 16) on the CPU, aligned as vectors,
+``ti.Vector.ndarray`` elsewhere.
 """
 
 import numpy as np

@@ -116,12 +116,14 @@ class Pipeline:
             room = self._sample_room
             self.sample_t, self.sample_feature = buffers.array(room), buffers.array(room)
             self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
+            self.sample_at = buffers.array(3 * room)
             self.sample_along = buffers.array(room) if self.space.contracted else self.sample_t
 
     def _reserve_kept(self) -> None:
         if max(self.n_kept, 1) > self._kept_room:
             self._kept_room = max(self.n_kept, self._kept_room * 5 // 4, 256)
             self.kept_t, self.kept_weight = buffers.array(self._kept_room), buffers.array(self._kept_room)
+            self.kept_at = buffers.array(3 * self._kept_room)
         n = max(self.n_groups, 1)
         if n > self._group_room:
             self._group_room = max(n, self._group_room * 5 // 4, 256)
@@ -147,9 +149,9 @@ class Pipeline:
     def nbytes(self) -> int:
         """Bytes of the arrays held."""
         per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
-        total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 4 * self._sample_room
+        total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 7 * self._sample_room
         per_group = 4 + (3 if self.field.config.rank_affine else 2) * N_FEATURES + 6
-        total += 2 * self._kept_room + per_group * self._group_room
+        total += 5 * self._kept_room + per_group * self._group_room
         return 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
@@ -186,17 +188,19 @@ class Pipeline:
             n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
             field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
-            config.stop_transmittance, config.weight_threshold, self.sample_along, self._span, self.sample_feature,
-            self.sample_weight, self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity, self.ray_depth,
+            config.stop_transmittance, config.weight_threshold, self.sample_along, self._span, self.sample_at,
+            self.sample_feature, self.sample_weight, self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity,
+            self.ray_depth,
         )  # fmt: skip
         march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
         march.offsets_from_counts(n_rays, self.ray_groups, self.ray_group_start)
         self.n_kept, self.n_groups = int(self.ray_kept_start[n_rays]), int(self.ray_group_start[n_rays])
         self._reserve_kept()
         composite.collect_kept(
-            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_weight, config.weight_threshold,
-            self.sample_along, self._span, self.ray_kept_start, self.ray_group_start, self.kept_t, self.kept_weight,
-            self.group_ray, self.group_start, self.group_kept, self.group_weight,
+            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_weight,
+            config.weight_threshold, self.sample_along, self._span, self.ray_kept_start, self.ray_group_start,
+            self.kept_t, self.kept_at, self.kept_weight, self.group_ray, self.group_start, self.group_kept,
+            self.group_weight,
         )  # fmt: skip
         if self.n_groups:
             self._appearance()
@@ -246,8 +250,8 @@ class Pipeline:
         field, n = self.field, self.n_groups
         appearance.appearance_products(
             n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_kept,
-            self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank,
-            field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance), self.products,
+            self.kept_at, self.kept_weight, self.ray_rank, field.appearance.planes, field.appearance.lines,
+            list(field.grid), field.appearance.chunks, self.products,
         )  # fmt: skip
         if self._on_cpu:
             products, basis = self._matrices()
@@ -297,9 +301,9 @@ class Pipeline:
         )  # fmt: skip
         density.density_backward(
             self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
-            *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used,
-            self.sample_t, self.sample_grad, field.density.planes, field.density.lines,
-            gradients.density.planes, gradients.density.lines, *field.geometry(field.density), not self._on_cpu,
+            self.ray_rank, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, field.density.planes,
+            field.density.lines, gradients.density.planes, gradients.density.lines, list(field.grid),
+            field.density.chunks, not self._on_cpu,
         )  # fmt: skip
         if field.config.rank_affine:
             composite.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
@@ -321,9 +325,9 @@ class Pipeline:
             self._reserve_slopes()
         appearance.appearance_backward(
             n, self.n_kept, self.chunks, *self._shares(self.columns), self.group_ray, self.group_start,
-            self.group_kept, self.kept_t, self.kept_weight, *self.space.arguments, self.ray_rank, self.products,
-            field.appearance.planes, field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines,
-            *field.geometry(field.appearance), shared, self.kept_slope, not self._on_cpu,
+            self.group_kept, self.kept_at, self.kept_weight, self.ray_rank, self.products, field.appearance.planes,
+            field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines, list(field.grid),
+            field.appearance.chunks, shared, self.kept_slope, not self._on_cpu,
         )  # fmt: skip
         if shared:
             composite.mean_gradients(
