@@ -183,6 +183,18 @@ def test_a_ray_has_no_more_prefixes_than_there_are():
     assert schedule.ray_ranks(0, 20, np.random.default_rng(0)).tolist() == [[1] * 20]
 
 
+def test_the_lowest_anchor_counts_for_more_if_asked_to():
+    schedule = staged(prefixes_per_ray=2, anchors=(2, 4, 8), lowest_weight=3.0)
+    ranks = np.array([2, 4, 16, 8, 2, 16], np.int32)
+    weights = schedule.weights(ranks)
+    assert weights.dtype == np.float32 and weights.mean() == pytest.approx(1)
+    np.testing.assert_allclose(weights / weights[1], [3, 1, 1, 1, 3, 1], rtol=1e-6)
+    assert (schedule.weights(np.full(5, 2, np.int32)) == 1).all()
+    assert staged(prefixes_per_ray=2).weights(ranks) is None
+    assert staged(lowest_weight=3.0).weights(ranks) is None
+    assert staged(prefixes_per_ray=2, anchors=(), lowest_weight=3.0).weights(np.array([1, 2]))[0] == pytest.approx(1.5)
+
+
 def bounded(**options):
     settings = {"stage_ranks": (2, 4, 16), "stage_starts": (0.0, 0.2, 0.6), "bounds": (0.5, 1.5), "upsilon": 0.4}
     return make_schedule(ScheduleConfig(policy="bounded", **{**settings, **options}), 16, steps=100)
@@ -313,6 +325,7 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
         {"anchors": (0, 2)},
         {"prefix_share": 1.5},
         {"prefixes_per_ray": -1},
+        {"lowest_weight": 0.0},
         {"bounds": (1.2, 1.5)},
         {"bounds": (0.5, 0.9)},
         {"linear_share": 0.0},

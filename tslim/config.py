@@ -60,6 +60,8 @@ class ScheduleConfig:
     prefixes_per_ray: int = 0
     """staged, bounded: if above 0, every ray is rendered at the active rank and at so many prefixes drawn from the
     anchors, none twice, instead of at one rank: each prefix learns from more rays, and a step takes longer"""
+    lowest_weight: float = 1.0
+    """staged, bounded, with prefixes_per_ray: how much more than another's the error of the lowest anchor counts"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     linear_share: float = 0.5

@@ -74,6 +74,10 @@ class Schedule:
             ranks[0, :n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix)
         return ranks
 
+    def weights(self, ranks: np.ndarray) -> np.ndarray | None:
+        """What the error of each render of ``ray_ranks`` counts for, 1 on average; None if all count the same."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """Plain data to continue from."""
         return {"rank": self.rank}
@@ -171,6 +175,14 @@ class Staged(Schedule):
         order = np.argsort(rng.exponential(size=(n, len(choices))) / named, axis=1)
         drawn = choices[order[:, : self.config.prefixes_per_ray]].T
         return np.concatenate([drawn, np.full((1, n), self.rank, np.int32)])
+
+    def weights(self, ranks: np.ndarray) -> np.ndarray | None:
+        """More for the lowest anchor, if ``lowest_weight`` says so: it has the fewest components to be good with."""
+        if self.config.lowest_weight == 1 or not self.config.prefixes_per_ray:
+            return None
+        lowest = ranks == min(self.config.anchors or (1,))
+        weights = np.where(lowest, np.float32(self.config.lowest_weight), np.float32(1))
+        return weights / weights.mean()
 
 
 class Bounded(Staged):
@@ -289,6 +301,8 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
         raise ConfigError(f"prefix_share is {config.prefix_share}: it must be 0 or more and below 1")
     if config.prefixes_per_ray < 0:
         raise ConfigError(f"prefixes_per_ray is {config.prefixes_per_ray}: it must be 0 or more")
+    if not config.lowest_weight > 0:
+        raise ConfigError(f"lowest_weight is {config.lowest_weight}: it must be above 0")
     if not config.bounds[0] <= 1 <= config.bounds[1] or not config.bounds[0] >= 0:
         raise ConfigError(f"bounds {config.bounds}: the first must be 0 to 1, the second 1 or more")
     if not 0 < config.linear_share <= 1:

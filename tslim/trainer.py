@@ -177,7 +177,11 @@ class Trainer:
             for of_rays in (pipeline.ray_o, pipeline.ray_d, self.target):
                 rays.repeat(3 * self.batch, len(ranks), of_rays)
         ranks, n = ranks.reshape(-1), ranks.size
-        buffers.write(pipeline.ray_rank, np.pad(ranks, (0, pipeline.max_rays - n)))
+        unused = (0, pipeline.max_rays - n)
+        buffers.write(pipeline.ray_rank, np.pad(ranks, unused))
+        weights = schedule.weights(ranks)
+        if weights is not None:
+            buffers.write(self.ray_weight, np.pad(weights, unused))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
         composite.squared_error(
