@@ -18,11 +18,12 @@ EVERY_RAY = {
     "prefixes_per_ray": 5,
     "anchors": (2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14),
     "stage_starts": (0.0, 0.1, 0.18, 0.26, 0.34, 0.42, 0.5),
+    "lowest_weight": 1.5,
 }
-"""The default's anchors without rank 1, which would take from the others what it needs; and growth that takes twice as
-long, for which there is time where every ray teaches several ranks."""
-LR_FIRST = 0.1
-"""There the first ranks need not learn as fast as the default lets them."""
+"""The default's anchors without rank 1, which would take from the others what it needs, and with more weight on rank 2;
+and growth that takes twice as long, for which there is time where every ray teaches several ranks."""
+FASTER = 1.25
+"""There the last ranks, too, may learn faster, as those of a model that is never rendered at fewer must not."""
 
 
 def main(given: experiments.Options) -> None:
@@ -36,7 +37,7 @@ def main(given: experiments.Options) -> None:
         trained = experiment.train(f"alone {rank}", settings, ranks=(rank,))
         alone += trained.rows
         seconds += trained.seconds()
-    every_ray = dataclasses.replace(base, lr_first_ranks=min(base.lr_first_ranks, LR_FIRST))
+    every_ray = dataclasses.replace(base, lr_factors=FASTER * base.lr_factors)
     models = [
         experiment.train("one model, same rays", ours(base)),
         experiment.train("one model, 1.5 x rays", ours(base, more_rays=1.5)),

@@ -61,9 +61,13 @@ def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
     """
     settings = config.demo(space) if given.quick else config.PRESETS[given.preset](space)
     if given.quick:
-        # So short a run measures empty space while the field is still young: the preset's threshold cuts objects away.
+        # So short a run measures empty space while the field is still young: the preset's threshold would cut objects
+        # away, and so would a first look at what a tenth of the run has not brought to light yet.
         settings = config.with_steps(settings, 600)
-        settings = dataclasses.replace(settings, grid_start=48, grid_end=96, occupancy_threshold=1e-4)
+        looks = tuple(step for step in settings.occupancy_steps if step >= settings.steps // 10)
+        settings = dataclasses.replace(
+            settings, grid_start=48, grid_end=96, occupancy_steps=looks, occupancy_threshold=1e-4
+        )  # fmt: skip
     if given.steps is not None:
         settings = config.with_steps(settings, given.steps)
     rays = 1024 if given.quick else 4096
