@@ -43,22 +43,31 @@ def test_a_few_samples_make_tiles_for_several_threads():
 def test_products_are_those_of_numpy_for_any_number_of_threads(n, threads):
     rng = np.random.default_rng(0)
     a, b, c = (rng.normal(size=shape).astype(np.float32) for shape in ((n, 48), (48, 27), (n, 27)))
-    out, gradient = np.full((n, 27), np.nan, np.float32), np.full((48, 27), np.nan, np.float32)
+    out, gradient, of_a = np.full((n, 27), np.nan, np.float32), np.full((48, 27), np.nan, np.float32), a.copy()
     blas.product(a, b, out)
-    blas.transposed_product(a, c, gradient)
+    blas.product_backward(of_a, b, c, gradient)
     np.testing.assert_allclose(out, a.astype(float) @ b, atol=1e-4)
     np.testing.assert_allclose(gradient, a.astype(float).T @ c, atol=1e-3)
+    np.testing.assert_allclose(of_a, c.astype(float) @ b.T, atol=1e-4)
+
+
+def test_a_product_with_whole_cache_lines_is_numpys(threads):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(1500, 20)).astype(np.float32), rng.normal(size=(20, 32)).astype(np.float32)
+    out = np.full((1500, 32), np.nan, np.float32)
+    blas.product(a, b, out)
+    np.testing.assert_allclose(out, a.astype(float) @ b, atol=1e-4)
 
 
 def test_the_number_of_threads_does_not_change_a_bit(monkeypatch, cpu):
     rng = np.random.default_rng(0)
-    a, c = rng.normal(size=(9000, 48)).astype(np.float32), rng.normal(size=(9000, 27)).astype(np.float32)
+    a, b, c = (rng.normal(size=shape).astype(np.float32) for shape in ((9000, 48), (48, 27), (9000, 27)))
     found = []
     for count in (1, 2, 3):
         other = backend.Backend(cpu.arch, cpu.device, count)
         monkeypatch.setattr(backend, "current", lambda other=other: other)
         found.append(np.zeros((48, 27), np.float32))
-        blas.transposed_product(a, c, found[-1])
+        blas.product_backward(a.copy(), b, c, found[-1])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
 

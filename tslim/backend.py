@@ -45,8 +45,9 @@ class Backend:
             )
 
     def __str__(self) -> str:
-        threads = f", {self.threads} threads" if self.is_cpu else ""
-        return "; ".join([f"{self.arch}: {self.device}{threads}", *self.notes])
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        device = f"{self.device}, {threads}" if self.is_cpu else self.device
+        return "; ".join([f"{self.arch}: {device}", *self.notes])
 
 
 _current: Backend | None = None

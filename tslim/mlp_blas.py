@@ -17,15 +17,10 @@ import numpy as np
 
 from kernels.decode import N_FEATURES
 from tslim import backend, blas
-from tslim.blas import TILE
+from tslim.blas import TILE, padded
 
 KEPT = 128 * TILE
 """Samples whose activations are kept for the backward pass, at most: about 2 kB each. Whole tiles of more samples."""
-
-
-def padded(width: int) -> int:
-    """A row length of whole cache lines."""
-    return -(-width // 16) * 16
 
 
 class _Scratch:

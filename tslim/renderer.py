@@ -362,8 +362,7 @@ class Pipeline:
             products, basis = self._matrices()
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
             gradients.basis[basis.size :] = 0
-            blas.transposed_product(products, grad, gradients.basis[: basis.size].reshape(basis.shape))
-            blas.product(grad, basis.T, products)
+            blas.product_backward(products, basis, grad, gradients.basis[: basis.size].reshape(basis.shape))
         else:
             gradients.basis.fill(0)
             appearance.basis_gradient(n, self.columns, self.products, self.grad_features, gradients.basis)
