@@ -230,6 +230,17 @@ def test_slim_finds_the_best_pair_of_ranks_within_a_size(trained, tmp_path):
     assert (tmp_path / "s.slim").stat().st_size <= limit * 1e6
 
 
+def test_slim_tries_the_prefix_even_where_ranks_of_density_could_be_added(trained, tmp_path):
+    run, _ = trained
+    sizes = model_file.sizes(model_file.read(run / "model.slim"))
+    limit = (sizes[1] + 0.5 * (sizes[2] - sizes[1])) / 1e6
+    said = tslim("slim", run, "--max-mb", limit, "--separate", "-o", tmp_path / "s.slim", "--arch", "cpu")[1]
+    tried = {line.split("  ")[0] for line in said.splitlines() if line.endswith(" dB")}
+    # Half a rank is room for one or two of density.
+    assert "2 ranks" in tried and any(words.endswith("of density and 2 of appearance") for words in tried)
+    assert len(tried) == len([line for line in said.splitlines() if line.endswith(" dB")])
+
+
 @pytest.mark.parametrize("what", ["rgb", "depth", "opacity"])
 def test_render_takes_one_picture(trained, tmp_path, what):
     run, _ = trained

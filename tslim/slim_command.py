@@ -120,8 +120,12 @@ def _open(given: options.Slim, state: FieldState, folder: RunFolder | None, cons
 
 
 def _best_pair(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
-    """The pair of ranks with the best mean PSNR on training views, among the largest pairs that fit."""
+    """The pair of ranks with the best mean PSNR on training views, among the largest pairs that fit and the prefix that
+    does: its ranks have learned together.
+    """
     pairs = largest_pairs(state, given.max_mb, given.precision)
+    prefix = model_file.rank_that_fits(state, given.max_mb, dtype=given.precision)
+    pairs = sorted({*pairs, state.slim(prefix).kept or (prefix, prefix)})
     _, scene = _open(given, state, folder, console)
     from tslim.field import Field
 
