@@ -11,7 +11,8 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, find_texel, mode_layout, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, vec16, vec16_1d, whole_vectors
+from kernels.vm import find_texel, mode_layout
 
 
 @ti.func

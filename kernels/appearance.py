@@ -13,20 +13,16 @@ from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place, pull_back
 from kernels.tasks import indices_each
+from kernels.vectors import CHUNK, below, vec16, vec16_1d, whole_vectors
 from kernels.vm import (
     AFFINE_WIDTH,
-    CHUNK,
     N_FEATURES,
-    below,
     on_grid,
     product,
     product_slope,
     scatter_line,
     scatter_plane,
     texel_below,
-    vec16,
-    vec16_1d,
-    whole_vectors,
 )
 
 

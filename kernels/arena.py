@@ -4,7 +4,8 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vm import CHUNK, find_texel, line_value, mode_layout, plane_value, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, vec16, vec16_1d, whole_vectors
+from kernels.vm import find_texel, line_value, mode_layout, plane_value
 
 
 @whole_vectors

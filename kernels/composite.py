@@ -27,7 +27,8 @@ from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
 from kernels.tasks import indices_each
-from kernels.vm import AFFINE_WIDTH, on_grid, vec16_1d, whole_vectors
+from kernels.vectors import vec16_1d, whole_vectors
+from kernels.vm import AFFINE_WIDTH, on_grid
 
 
 @whole_vectors

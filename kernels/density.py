@@ -13,22 +13,8 @@ from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place, pull_back
 from kernels.tasks import indices_each
-from kernels.vm import (
-    AFFINE_WIDTH,
-    CHUNK,
-    below,
-    in_box,
-    lane_mask,
-    on_grid,
-    product,
-    product_slope,
-    scatter_line,
-    scatter_plane,
-    texel_below,
-    vec16,
-    vec16_1d,
-    whole_vectors,
-)
+from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d, whole_vectors
+from kernels.vm import AFFINE_WIDTH, in_box, on_grid, product, product_slope, scatter_line, scatter_plane, texel_below
 
 
 @ti.func

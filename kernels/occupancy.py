@@ -11,7 +11,8 @@ from kernels.density import activate, density_components
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
 from kernels.tasks import indices_each
-from kernels.vm import AFFINE_WIDTH, CHUNK, in_box, lane_mask, on_grid, texel_below, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, lane_mask, vec16, vec16_1d, whole_vectors
+from kernels.vm import AFFINE_WIDTH, in_box, on_grid, texel_below
 
 
 @ti.func

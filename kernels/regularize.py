@@ -10,7 +10,8 @@ and 1e-2 of that is added up over the three modes.
 import taichi as ti
 
 from kernels.march import ivec3
-from kernels.vm import CHUNK, lane_mask, mode_layout, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, lane_mask, vec16_1d, whole_vectors
+from kernels.vm import mode_layout
 
 TV_SCALE = 1e-2
 

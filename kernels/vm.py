@@ -10,53 +10,11 @@ import taichi as ti
 
 from kernels.march import ivec3
 from kernels.rays import vec3
+from kernels.vectors import CHUNK, vec16
 
-CHUNK = 16
 N_FEATURES = 27
 AFFINE_WIDTH = 2 + 2 * N_FEATURES
 """Numbers per rank: density scale, density shift, 27 feature scales, 27 feature shifts."""
-
-vec16 = ti.types.vector(CHUNK, ti.f32)
-vec16_1d = ti.types.ndarray(dtype=vec16, ndim=1)
-
-
-def whole_vectors(kernel):
-    """A kernel that the CPU computes with whole vectors.
-
-    Taichi takes vectors apart and leaves it to LLVM to find them again, which Taichi 1.7's does four numbers at a time
-    on processors that it does not know. Left whole they fill the registers that there are: gathers take less than half
-    the time. Not for all kernels, since Taichi 1.7.4 then crashes on fields of vectors, which users may have in theirs.
-    """
-
-    def launch(*args):
-        config = ti.cfg
-        was = config.real_matrix_scalarize
-        config.real_matrix_scalarize = was and config.arch not in (ti.x64, ti.arm64)
-        try:
-            kernel(*args)
-        finally:
-            config.real_matrix_scalarize = was
-
-    launch.__module__, launch.__name__, launch.__doc__ = kernel.__module__, kernel.__name__, kernel.__doc__
-    return launch
-
-
-@ti.func
-def lane_mask(rank: ti.i32, chunk: ti.i32) -> vec16:
-    """1 for lanes of the chunk whose component index is below ``rank``, else 0."""
-    mask = vec16(0.0)
-    for lane in ti.static(range(CHUNK)):
-        mask[lane] = ti.select(chunk * CHUNK + lane < rank, 1.0, 0.0)
-    return mask
-
-
-@ti.func
-def below(values: vec16, rank: ti.i32, chunk: ti.i32) -> vec16:
-    """The values with zeros in lanes of the chunk whose component index is ``rank`` or above."""
-    kept = values
-    if (chunk + 1) * CHUNK > rank:
-        kept *= lane_mask(rank, chunk)
-    return kept
 
 
 @ti.func

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import taichi as ti
 
-from kernels.vm import vec16_1d, whole_vectors
+from kernels.vectors import vec16_1d, whole_vectors
 
 
 @whole_vectors

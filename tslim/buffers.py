@@ -89,6 +89,6 @@ def take_arena(n: int):
 
 
 def give_arena(arena) -> None:
-    """Gives an arena back. The caller must not touch it afterwards."""
+    """Gives an arena back. The caller must not touch it afterwards; the CPU frees it with the last reference."""
     if not backend.current().is_cpu:
         _pool.give(arena)
