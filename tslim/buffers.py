@@ -45,15 +45,15 @@ def share(values: np.ndarray):
 
 
 def write(into, values: np.ndarray) -> None:
-    """Overwrites a whole device array from the host."""
+    """Overwrites a whole device array, or arena, from the host."""
     if isinstance(into, np.ndarray):
         into[...] = values
     else:
-        into.from_numpy(np.ascontiguousarray(np.broadcast_to(values, into.shape)))
+        into.from_numpy(np.ascontiguousarray(np.broadcast_to(values, (*into.shape, *into.element_shape))))
 
 
 def read(buffer) -> np.ndarray:
-    """A host copy of a device array."""
+    """A host copy of a device array or arena."""
     return buffer.copy() if isinstance(buffer, np.ndarray) else buffer.to_numpy()
 
 
