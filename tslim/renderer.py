@@ -4,6 +4,7 @@ On the CPU, where device arrays are numpy arrays, the product with the basis run
 """
 
 import time
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,8 @@ class Pipeline:
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._kept_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_kept = self.n_groups = 0
-        self.kept_slope, self.products = buffers.array(1), buffers.take_arena(1)
+        self.kept_slope = buffers.array(1)
+        self._take_products(1)
         self._everything = buffers.array(1, np.uint32)
 
     # -- memory ------------------------------------------------------------------------------------------------------
@@ -136,8 +138,12 @@ class Pipeline:
             self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
         if n * self.columns > self._product_room:
             self._product_room = max(n * self.columns, self._product_room * 5 // 4, 256 * self.columns)
-            buffers.give_arena(self.products)
-            self.products = buffers.take_arena(self._product_room)
+            self._release_products()
+            self._take_products(self._product_room)
+
+    def _take_products(self, n: int) -> None:
+        self.products = buffers.take_arena(n)
+        self._release_products = weakref.finalize(self, buffers.give_arena, self.products)
 
     def _reserve_slopes(self) -> None:
         n = self.columns * self.n_kept
