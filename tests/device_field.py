@@ -112,17 +112,24 @@ def on_host(owner):
     return _OnHost(owner)
 
 
+def arena(n: int):
+    """An arena of just n elements; from the pool it could be a larger one."""
+    import taichi as ti
+
+    from tslim import backend, buffers
+
+    return buffers.take_arena(n) if backend.current().is_cpu else ti.Vector.ndarray(CHUNK, ti.f32, n)
+
+
 class Arenas:
     """The arenas of one field: factors and their gradients, of both kinds."""
 
     CAPACITY = 4096
 
     def __init__(self) -> None:
-        from tslim import buffers
-
         names = ("density_planes", "density_lines", "appearance_planes", "appearance_lines")
         for name in (*names, *(f"grad_{name}" for name in names)):
-            setattr(self, name, buffers.take_arena(self.CAPACITY))
+            setattr(self, name, arena(self.CAPACITY))
 
 
 @dataclass
@@ -150,8 +157,7 @@ class DeviceField:
         for kind in ("density", "appearance"):
             for part in ("planes", "lines"):
                 values = getattr(self.state, f"{kind}_{part}")
-                arena = getattr(self.arenas, f"{kind}_{part}")
-                buffers.write(arena, pack(values, self.chunks(kind), Arenas.CAPACITY))
+                buffers.write(getattr(self.arenas, f"{kind}_{part}"), pack(values, self.chunks(kind), Arenas.CAPACITY))
                 getattr(self.arenas, f"grad_{kind}_{part}").fill(0)
 
     def chunks(self, kind: str) -> int:

@@ -15,10 +15,8 @@ class Moments:
     """Arenas for the two moments of appearance factors."""
 
     def __init__(self) -> None:
-        from tslim import buffers
-
         for name in ("m_planes", "m_lines", "v_planes", "v_lines"):
-            setattr(self, name, buffers.take_arena(device_field.Arenas.CAPACITY))
+            setattr(self, name, device_field.arena(device_field.Arenas.CAPACITY))
 
 
 @pytest.fixture(scope="module")

@@ -75,13 +75,13 @@ def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     from tslim import buffers
 
     n = len(samples.t)
-    products = buffers.take_arena(n * 3 * n_chunks)
+    products = device_field.arena(n * 3 * n_chunks)
     products.fill(np.nan)
     appearance.appearance_products(
         n, n_chunks, 100, *each_alone(field, samples), samples.ranks, field.arenas.appearance_planes,
         field.arenas.appearance_lines, field.where[2], field.appearance_chunks, products,
     )  # fmt: skip
-    return buffers.read(products)[: n * 3 * n_chunks].reshape(n, n_chunks, 3, 16)
+    return buffers.read(products).reshape(n, n_chunks, 3, 16)
 
 
 def by_component(products: np.ndarray, n_components: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n
     field = make(arenas)
     n, n_chunks = len(samples.t), 3
     upstream = np.random.default_rng(4).normal(size=(n, n_chunks, 3, 16)).astype(np.float32)
-    grad_products = buffers.take_arena(n * 3 * n_chunks)
+    grad_products = device_field.arena(n * 3 * n_chunks)
     buffers.write(grad_products, upstream.reshape(-1, 16))
     slopes = np.zeros(1, np.float32)
     appearance.appearance_backward(
