@@ -11,13 +11,12 @@ import taichi as ti
 
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
-from kernels.space import place, pull_back
+from kernels.space import pull_back
 from kernels.tasks import indices_each
 from kernels.vectors import CHUNK, below, vec16, vec16_1d, whole_vectors
 from kernels.vm import (
     AFFINE_WIDTH,
     N_FEATURES,
-    on_grid,
     product,
     product_slope,
     scatter_line,
@@ -177,11 +176,11 @@ def appearance_origin_gradient(
     group_start: i32_1d,
     group_kept: f32_1d,
     kept_t: f32_1d,
+    kept_at: f32_1d,
     kept_weight: f32_1d,
     grad_products: vec16_1d,
     planes: vec16_1d,
     lines: vec16_1d,
-    box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
@@ -201,7 +200,7 @@ def appearance_origin_gradient(
         for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
             for j in range(group_start[g], group_start[g + 1]):
                 t = kept_t[j]
-                low, frac = texel_below(on_grid(place(o, d, t, contracted), box_min, texels_per_unit, grid), grid)
+                low, frac = texel_below(load3(kept_at, j), grid)
                 by_x = vec3(0.0)
                 for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
                     q = below(grad_products[g * 3 * n_chunks + part], 3 * ray_rank[ray], part // 3)

@@ -11,7 +11,7 @@ import taichi as ti
 
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
-from kernels.space import place, pull_back
+from kernels.space import pull_back
 from kernels.tasks import indices_each
 from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d, whole_vectors
 from kernels.vm import AFFINE_WIDTH, in_box, on_grid, product, product_slope, scatter_line, scatter_plane, texel_below
@@ -201,10 +201,10 @@ def density_origin_gradient(
     ray_start: i32_1d,
     ray_used: i32_1d,
     sample_t: f32_1d,
+    sample_at: f32_1d,
     sample_grad: f32_1d,
     planes: vec16_1d,
     lines: vec16_1d,
-    box_min: vec3,
     texels_per_unit: vec3,
     grid: ivec3,
     max_chunks: ti.i32,
@@ -223,7 +223,7 @@ def density_origin_gradient(
         by_d = vec3(0.0)
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
             t = sample_t[s]
-            low, frac = texel_below(on_grid(place(o, d, t, contracted), box_min, texels_per_unit, grid), grid)
+            low, frac = texel_below(load3(sample_at, s), grid)
             by_x = vec3(0.0)
             for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
                 q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]

@@ -11,7 +11,7 @@ from kernels.density import activate, density_components
 from kernels.march import BLOCK, get_bit, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
 from kernels.tasks import indices_each
-from kernels.vectors import CHUNK, lane_mask, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, below, vec16, vec16_1d, whole_vectors
 from kernels.vm import AFFINE_WIDTH, in_box, on_grid, texel_below
 
 
@@ -64,16 +64,16 @@ def vertex_alpha(
             wanted = get_bit(old_occupied, (q[2] * old_cells[1] + q[1]) * old_cells[0] + q[0])
         if wanted == 1:
             low_texel, frac = texel_below(on_grid(x, box_min, texels_per_unit, grid), grid)
-            below = 0.0
+            whole = 0.0
             chunk = -1
             components = vec16(0.0)
             for k in range(n_ranks):
                 rank = ranks[k]
                 while (chunk + 1) * CHUNK < rank:
-                    below += components.sum()
+                    whole += components.sum()
                     chunk += 1
                     components = density_components(planes, lines, chunk, low_texel, frac, grid, max_chunks)
-                f = below + (components * lane_mask(rank, chunk)).sum()
+                f = whole + below(components, rank, chunk).sum()
                 a = (rank - 1) * AFFINE_WIDTH
                 sigma = ti.max(sigma, activate(f, affine[a], affine[a + 1] + density_shift, use_softplus))
         alpha[i] = 1.0 - ti.exp(-delta * sigma)

@@ -10,7 +10,7 @@ and 1e-2 of that is added up over the three modes.
 import taichi as ti
 
 from kernels.march import ivec3
-from kernels.vectors import CHUNK, lane_mask, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, below, vec16_1d, whole_vectors
 from kernels.vm import mode_layout
 
 TV_SCALE = 1e-2
@@ -57,4 +57,4 @@ def tv_backward(
         c = 4.0 * TV_SCALE * weight / k
         scale_v = c / (ti.cast(g_v - 1, ti.f32) * ti.cast(g_u, ti.f32))
         scale_u = c / (ti.cast(g_v, ti.f32) * ti.cast(g_u - 1, ti.f32))
-        grad_planes[at] = grad_planes[at] + (by_v * scale_v + by_u * scale_u) * lane_mask(components, chunk)
+        grad_planes[at] = grad_planes[at] + below(by_v * scale_v + by_u * scale_u, components, chunk)

@@ -10,6 +10,7 @@ a switch a kernel, and lane by lane what is no plain arithmetic. Arrays of vecto
 import taichi as ti
 
 CHUNK = 16
+"""Components stored side by side in one arena element."""
 
 vec16 = ti.types.vector(CHUNK, ti.f32)
 vec16_1d = ti.types.ndarray(dtype=vec16, ndim=1)

@@ -326,6 +326,7 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
         {"prefix_share": 1.5},
         {"prefixes_per_ray": -1},
         {"lowest_weight": 0.0},
+        {"lowest_weight": float("inf")},
         {"bounds": (1.2, 1.5)},
         {"bounds": (0.5, 0.9)},
         {"linear_share": 0.0},

@@ -11,10 +11,8 @@ arrays, which Taichi kernels and BLAS both use in place; on a GPU they are ``ti.
 import numpy as np
 import taichi as ti
 
+from kernels.vectors import CHUNK
 from tslim import backend
-
-CHUNK = 16
-"""Components stored side by side in one arena element."""
 
 _TI_DTYPES = {np.dtype(np.float32): ti.f32, np.dtype(np.int32): ti.i32, np.dtype(np.uint32): ti.u32}
 
@@ -57,32 +55,18 @@ def read(buffer) -> np.ndarray:
     return buffer.copy() if isinstance(buffer, np.ndarray) else buffer.to_numpy()
 
 
-class _Pool:
-    """Arenas on a GPU that were given back, for the next one who asks: Taichi 1.7 never frees arrays of vectors."""
-
-    def __init__(self) -> None:
-        self.free: list = []
-
-    def take(self, n: int):
-        fitting = [arena for arena in self.free if arena.shape[0] >= n]
-        if not fitting:
-            return ti.Vector.ndarray(CHUNK, ti.f32, n)
-        best = min(fitting, key=lambda arena: arena.shape[0])
-        self.free = [arena for arena in self.free if arena is not best]
-        return best
-
-    def give(self, arena) -> None:
-        self.free.append(arena)
-
-
-_pool = _Pool()
+_given_back: list = []
+"""Arenas on a GPU for the next one who asks: Taichi 1.7 never frees arrays of vectors."""
 
 
 def take_arena(n: int):
     """An arena of at least ``n`` elements of 16 floats, with anything in it."""
     n = max(n, 1)
     if not backend.current().is_cpu:
-        return _pool.take(n)
+        fitting = [i for i, arena in enumerate(_given_back) if arena.shape[0] >= n]
+        if not fitting:
+            return ti.Vector.ndarray(CHUNK, ti.f32, n)
+        return _given_back.pop(min(fitting, key=lambda i: _given_back[i].shape[0]))
     room = np.empty(CHUNK * (n + 1), np.float32)
     first = -room.ctypes.data // room.itemsize % CHUNK  # Taichi takes it for granted that whole vectors are aligned
     return room[first : first + CHUNK * n].reshape(n, CHUNK)
@@ -91,4 +75,4 @@ def take_arena(n: int):
 def give_arena(arena) -> None:
     """Gives an arena back. The caller must not touch it afterwards; the CPU frees it with the last reference."""
     if not backend.current().is_cpu:
-        _pool.give(arena)
+        _given_back.append(arena)

@@ -141,6 +141,11 @@ class Pipeline:
             self._release_products()
             self._take_products(self._product_room)
 
+    @property
+    def columns(self) -> int:
+        """Vectors of a group's products: one for each chunk and mode."""
+        return 3 * self.chunks
+
     def _take_products(self, n: int) -> None:
         self.products = buffers.take_arena(n)
         self._release_products = weakref.finalize(self, buffers.give_arena, self.products)
@@ -182,7 +187,6 @@ class Pipeline:
         field, config = self.field, self.config
         self.n_rays, self.background = n_rays, [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
-        self.columns = 3 * self.chunks
         self.march(n_rays, jitter)
         self._reserve_samples(self.n_samples)
         self._span = config.colour_span * field.voxel
@@ -349,14 +353,14 @@ class Pipeline:
         grad_d = buffers.array(grad_o.shape[0])
         density.density_origin_gradient(
             self.n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
-            self.sample_grad, field.density.planes, field.density.lines, *field.geometry(field.density),
-            grad_o, grad_d,
+            self.sample_at, self.sample_grad, field.density.planes, field.density.lines,
+            *field.geometry(field.density)[1:], grad_o, grad_d,
         )  # fmt: skip
         if self.n_groups:
             appearance.appearance_origin_gradient(
                 self.n_rays, self.chunks, *self.space.arguments, self.ray_rank, self.ray_group_start,
-                self.group_start, self.group_kept, self.kept_t, self.kept_weight, self.products,
-                field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance),
+                self.group_start, self.group_kept, self.kept_t, self.kept_at, self.kept_weight, self.products,
+                field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance)[1:],
                 grad_o, grad_d,
             )  # fmt: skip
         self.space.to_world_gradient(self.n_rays, grad_o, grad_d)

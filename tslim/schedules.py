@@ -5,6 +5,7 @@ rays to be rendered at lower ranks (*prefix rays*), so that prefixes are trained
 as they are.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -301,8 +302,8 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
         raise ConfigError(f"prefix_share is {config.prefix_share}: it must be 0 or more and below 1")
     if config.prefixes_per_ray < 0:
         raise ConfigError(f"prefixes_per_ray is {config.prefixes_per_ray}: it must be 0 or more")
-    if not config.lowest_weight > 0:
-        raise ConfigError(f"lowest_weight is {config.lowest_weight}: it must be above 0")
+    if not 0 < config.lowest_weight < math.inf:
+        raise ConfigError(f"lowest_weight is {config.lowest_weight}: it must be above 0 and finite")
     if not config.bounds[0] <= 1 <= config.bounds[1] or not config.bounds[0] >= 0:
         raise ConfigError(f"bounds {config.bounds}: the first must be 0 to 1, the second 1 or more")
     if not 0 < config.linear_share <= 1:

@@ -120,12 +120,8 @@ def _open(given: options.Slim, state: FieldState, folder: RunFolder | None, cons
 
 
 def _best_pair(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
-    """The pair of ranks with the best mean PSNR on training views, among the largest pairs that fit and the prefix that
-    does: its ranks have learned together.
-    """
-    pairs = largest_pairs(state, given.max_mb, given.precision)
-    prefix = model_file.rank_that_fits(state, given.max_mb, dtype=given.precision)
-    pairs = sorted({*pairs, state.slim(prefix).kept or (prefix, prefix)})
+    """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
+    pairs = promising_pairs(state, given.max_mb, given.precision)
     _, scene = _open(given, state, folder, console)
     from tslim.field import Field
 
@@ -142,19 +138,21 @@ def _best_pair(given: options.Slim, state: FieldState, folder: RunFolder | None,
     return best[1]
 
 
-def largest_pairs(state: FieldState, max_mb: float, precision: model_file.Precision) -> list[tuple[int, int]]:
-    """Ranks of density and appearance to which neither can be added within ``max_mb`` million bytes, density rising.
+def promising_pairs(state: FieldState, max_mb: float, precision: model_file.Precision) -> list[tuple[int, int]]:
+    """Ranks of density and appearance to which neither can be added within ``max_mb`` million bytes, and those of the
+    prefix that fits, which have learned together; density rising.
 
     Raises ``ConfigError`` if not even one rank of each fits.
     """
-    model_file.rank_that_fits(state, max_mb, dtype=precision)
+    prefix = model_file.rank_that_fits(state, max_mb, dtype=precision)
     most = state.kept or (state.rank, state.rank)
     fitting: list[tuple[int, int]] = []
     for density in range(1, most[0] + 1):
         ranks = [a for a in range(1, most[1] + 1) if size_of_pair(state, density, a, precision) <= max_mb * 1e6]
         if ranks:
             fitting.append((density, max(ranks)))
-    return [pair for i, pair in enumerate(fitting) if i + 1 == len(fitting) or fitting[i + 1][1] < pair[1]]
+    largest = [pair for i, pair in enumerate(fitting) if i + 1 == len(fitting) or fitting[i + 1][1] < pair[1]]
+    return sorted({*largest, state.slim(prefix).kept or (prefix, prefix)})
 
 
 def size_of_pair(state: FieldState, density: int, appearance: int, precision: model_file.Precision) -> int:
