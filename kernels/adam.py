@@ -9,9 +9,10 @@ has a learning rate of its own; those with none keep their bits, moments include
 
 import taichi as ti
 
+from kernels.launch import kernel, vector_kernel
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vectors import CHUNK, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, vec16, vec16_1d
 from kernels.vm import find_texel, mode_layout
 
 
@@ -59,8 +60,7 @@ def adam_chunk(
         g[at] = vec16(0.0)
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def adam_arena(
     planes: vec16_1d,
     grad_planes: vec16_1d,
@@ -123,7 +123,7 @@ def adam_arena(
             )  # fmt: skip
 
 
-@ti.kernel
+@kernel
 def adam_flat(
     first: ti.i32,
     end: ti.i32,

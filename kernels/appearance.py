@@ -9,11 +9,12 @@ above it are not read.
 
 import taichi as ti
 
+from kernels.launch import kernel, vector_kernel
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import pull_back
 from kernels.tasks import indices_each
-from kernels.vectors import CHUNK, below, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
     AFFINE_WIDTH,
     N_FEATURES,
@@ -25,8 +26,7 @@ from kernels.vm import (
 )
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def appearance_products(
     n_groups: ti.i32,
     n_chunks: ti.i32,
@@ -70,8 +70,7 @@ def appearance_products(
             products[g * 3 * n_chunks + column] = below(p, components, chunk)
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def appearance_backward(
     n_groups: ti.i32,
     n_kept: ti.i32,
@@ -163,8 +162,7 @@ def appearance_backward(
                         kept_slope[column * n_kept + j] = along
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def appearance_origin_gradient(
     n_rays: ti.i32,
     n_chunks: ti.i32,
@@ -217,7 +215,7 @@ def appearance_origin_gradient(
             grad_d[3 * ray + a] = grad_d[3 * ray + a] + by_d[a]
 
 
-@ti.kernel
+@kernel
 def feature_affine(
     n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d, features: f32_1d
 ):
@@ -229,7 +227,7 @@ def feature_affine(
             features[at] = affine[a + i] * raw[at] + affine[a + N_FEATURES + i]
 
 
-@ti.kernel
+@kernel
 def feature_affine_backward(
     n_groups: ti.i32,
     group_ray: i32_1d,
@@ -253,8 +251,7 @@ def feature_affine_backward(
             grad_features[at] = g * affine[a]
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def basis_features(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, basis: f32_1d, features: f32_1d):
     """features (n, 27) = products (n, columns) of 16 times the first rows of the basis. Adjoint: the two kernels below.
 
@@ -271,8 +268,7 @@ def basis_features(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, basis:
         features[item] = total
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def basis_features_backward(
     n_groups: ti.i32, columns: ti.i32, grad_features: f32_1d, basis: f32_1d, grad_products: vec16_1d
 ):
@@ -287,8 +283,7 @@ def basis_features_backward(
         grad_products[item] = total
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def basis_gradient(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, grad_features: f32_1d, grad_basis: f32_1d):
     """grad_basis (16 columns, 27) = products transposed times grad_features."""
     for item in range(columns * CHUNK * N_FEATURES):

@@ -2,14 +2,14 @@
 
 import taichi as ti
 
+from kernels.launch import vector_kernel
 from kernels.march import ivec3
 from kernels.rays import f32_1d, vec3
-from kernels.vectors import CHUNK, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, vec16, vec16_1d
 from kernels.vm import find_texel, line_value, mode_layout, plane_value
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def put_components(
     arena: vec16_1d, base: ti.i32, texels: ti.i32, first: ti.i32, n: ti.i32, values: f32_1d
 ):  # fmt: skip
@@ -19,8 +19,7 @@ def put_components(
         arena[base + k // CHUNK * texels + i % texels][k % CHUNK] = values[i]
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def get_components(
     arena: vec16_1d, base: ti.i32, texels: ti.i32, first: ti.i32, n: ti.i32, values: f32_1d
 ):  # fmt: skip
@@ -30,16 +29,14 @@ def get_components(
         values[i] = arena[base + k // CHUNK * texels + i % texels][k % CHUNK]
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def fill_arena(arena: vec16_1d, n: ti.i32, value: ti.f32):
     """Sets the first n elements."""
     for i in range(n):
         arena[i] = vec16(value)
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def copy_arena(source: vec16_1d, target: vec16_1d, n: ti.i32):
     """target[:n] = source[:n]."""
     for i in range(n):
@@ -54,8 +51,7 @@ def split(position: ti.f32, size: ti.i32):
     return low, g - ti.cast(low, ti.f32)
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def resample(
     old_planes: vec16_1d,
     old_lines: vec16_1d,

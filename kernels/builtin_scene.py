@@ -12,6 +12,7 @@ spheres (rows of 4 floats: centre, radius), Blinn-Phong highlights, and a Fresne
 
 import taichi as ti
 
+from kernels.launch import kernel
 from kernels.solids import nearest_hit, normal_at, own_frame, table, vec3
 
 STICK_OUT = 2e-4
@@ -202,7 +203,7 @@ def packed(colour: vec3, alpha: ti.f32) -> ti.u32:
     return c[0] | c[1] << ti.u32(8) | c[2] << ti.u32(16) | a << ti.u32(24)
 
 
-@ti.kernel
+@kernel
 def photograph(
     poses: table,
     focal: ti.f32,

@@ -23,16 +23,16 @@ mean the weight of a kept sample has one more effect,
 import taichi as ti
 
 from kernels.density import activate, activate_slope, density_feature, exp_minus
+from kernels.launch import kernel, vector_kernel
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
 from kernels.tasks import indices_each
-from kernels.vectors import vec16_1d, whole_vectors
+from kernels.vectors import vec16_1d
 from kernels.vm import AFFINE_WIDTH, on_grid
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def trace_density(
     n_rays: ti.i32,
     ray_o: f32_1d,
@@ -119,7 +119,7 @@ def trace_density(
         ray_depth[ray] = depth
 
 
-@ti.kernel
+@kernel
 def collect_kept(
     n_rays: ti.i32,
     ray_start: i32_1d,
@@ -183,7 +183,7 @@ def collect_kept(
             group_start[ray_group_start[n_rays]] = at
 
 
-@ti.kernel
+@kernel
 def composite(
     n_rays: ti.i32,
     ray_group_start: i32_1d,
@@ -209,7 +209,7 @@ def composite(
             pixel[3 * ray + a] = c[a]
 
 
-@ti.kernel
+@kernel
 def squared_error(
     n_rays: ti.i32,
     pixel: f32_1d,
@@ -237,7 +237,7 @@ def squared_error(
         ray_loss[ray] = loss
 
 
-@ti.kernel
+@kernel
 def colour_gradients(
     n_groups: ti.i32, group_ray: i32_1d, group_weight: f32_1d, grad_pixel: f32_1d, grad_colours: f32_1d
 ):
@@ -247,7 +247,7 @@ def colour_gradients(
             grad_colours[3 * g + a] = group_weight[g] * grad_pixel[3 * group_ray[g] + a]
 
 
-@ti.kernel
+@kernel
 def mean_gradients(
     n_groups: ti.i32,
     n_kept: ti.i32,
@@ -279,7 +279,7 @@ def mean_gradients(
             kept_slope[j] = (kept_slope[j] - mean) / group_kept[g]
 
 
-@ti.kernel
+@kernel
 def composite_backward(
     n_rays: ti.i32,
     ray_rank: i32_1d,
@@ -367,7 +367,7 @@ def composite_backward(
         ray_grad_affine[2 * ray + 1] = grad_shift
 
 
-@ti.kernel
+@kernel
 def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affine: f32_1d, grad_affine: f32_1d):
     """Adds each ray's density scale and shift gradients to its rank's row of grad_affine (max_rank, 56)."""
     spread = ti.static(indices_each(1))

@@ -15,6 +15,8 @@ sample a row, padded to multiples of 4 rows and 16 columns, so that 4×4 blocks 
 
 import taichi as ti
 
+from kernels.launch import kernel
+
 N_FEATURES = 27
 """Length of the appearance feature vector."""
 
@@ -43,15 +45,15 @@ def sincos(x):
     return sine, cosine
 
 
-@ti.kernel
+@kernel
 def encode(
     features: f32_1d,
     sample_ray: i32_1d,
     ray_dirs: f32_1d,
-    start: int,
-    n: int,
+    start: ti.i32,
+    n: ti.i32,
     inputs: f32_2d,
-    row: int,
+    row: ti.i32,
     k_features: ti.template(),
     k_dirs: ti.template(),
 ):
@@ -84,9 +86,15 @@ def encode(
         inputs[row + i, first + 6 * k_dirs] = 1.0
 
 
-@ti.kernel
+@kernel
 def encode_backward(
-    inputs: f32_2d, row: int, grad_inputs: f32_2d, start: int, n: int, grad_features: f32_1d, k_features: ti.template()
+    inputs: f32_2d,
+    row: ti.i32,
+    grad_inputs: f32_2d,
+    start: ti.i32,
+    n: ti.i32,
+    grad_features: f32_1d,
+    k_features: ti.template(),
 ):
     """grad_features[start + i] from rows row + i of ``inputs`` and rows i of ``grad_inputs``, i < n.
 
@@ -120,26 +128,26 @@ def block_product(
     return sums
 
 
-@ti.kernel
-def set_column(rows: f32_2d, column: int, value: float):
+@kernel
+def set_column(rows: f32_2d, column: ti.i32, value: ti.f32):
     """rows[:, column] = value."""
     for i in range(rows.shape[0]):
         rows[i, column] = value
 
 
-@ti.kernel
+@kernel
 def dense(
     inputs: f32_2d,
-    in_row: int,
-    n: int,
-    n_in: int,
+    in_row: ti.i32,
+    n: ti.i32,
+    n_in: ti.i32,
     weights: f32_1d,
-    offset: int,
-    stride: int,
-    n_out: int,
+    offset: ti.i32,
+    stride: ti.i32,
+    n_out: ti.i32,
     relu: ti.template(),
     out: f32_2d,
-    out_row: int,
+    out_row: ti.i32,
 ):
     """out[out_row + i, j] = Σ_{k < n_in} inputs[in_row + i, k]·weights[offset + k·stride + j], i < n, j < n_out.
 
@@ -157,16 +165,16 @@ def dense(
             out[out_row + i + p, j + q] = value
 
 
-@ti.kernel
+@kernel
 def dense_backward(
     grad_out: f32_2d,
-    n: int,
-    n_out: int,
+    n: ti.i32,
+    n_out: ti.i32,
     transposed: f32_1d,
-    stride: int,
-    n_in: int,
+    stride: ti.i32,
+    n_in: ti.i32,
     hidden: f32_2d,
-    row: int,
+    row: ti.i32,
     relu: ti.template(),
     grad_in: f32_2d,
 ):
@@ -186,8 +194,10 @@ def dense_backward(
             grad_in[i + p, k + q] = value
 
 
-@ti.kernel
-def output(hidden: f32_2d, row: int, n: int, n_in: int, params: f32_1d, offset: int, colours: f32_1d, start: int):
+@kernel
+def output(
+    hidden: f32_2d, row: ti.i32, n: ti.i32, n_in: ti.i32, params: f32_1d, offset: ti.i32, colours: f32_1d, start: ti.i32
+):
     """colours[start + i] = sigmoid(hidden[row + i, :n_in]·W3), i < n, with W3 (n_in, 3) at ``offset`` in ``params``."""
     for i in range(n):
         total = ti.Vector([0.0, 0.0, 0.0])
@@ -199,17 +209,17 @@ def output(hidden: f32_2d, row: int, n: int, n_in: int, params: f32_1d, offset: 
             colours[3 * (start + i) + c] = 1.0 / (1.0 + ti.exp(-total[c]))
 
 
-@ti.kernel
+@kernel
 def output_backward(
     colours: f32_1d,
     grad_colours: f32_1d,
-    start: int,
-    n: int,
+    start: ti.i32,
+    n: ti.i32,
     hidden: f32_2d,
-    row: int,
+    row: ti.i32,
     params: f32_1d,
-    offset: int,
-    width: int,
+    offset: ti.i32,
+    width: ti.i32,
     grad_output: f32_2d,
     grad_hidden: f32_2d,
 ):
@@ -231,25 +241,25 @@ def output_backward(
             grad_hidden[i, j] = ti.select(hidden[row + i, j] > 0.0, total, 0.0)
 
 
-@ti.kernel
-def transpose(params: f32_1d, offset: int, rows: int, columns: int, out: f32_1d, stride: int):
+@kernel
+def transpose(params: f32_1d, offset: ti.i32, rows: ti.i32, columns: ti.i32, out: f32_1d, stride: ti.i32):
     """out[j·stride + k] = params[offset + k·columns + j] for k < rows, j < columns."""
     for t in range(rows * columns):
         out[(t % columns) * stride + t // columns] = params[offset + t]
 
 
-@ti.kernel
+@kernel
 def weight_gradient(
     inputs: f32_2d,
-    row: int,
-    n: int,
-    n_in: int,
+    row: ti.i32,
+    n: ti.i32,
+    n_in: ti.i32,
     grad_out: f32_2d,
-    n_out: int,
+    n_out: ti.i32,
     partial: f32_1d,
-    parts: int,
-    size: int,
-    offset: int,
+    parts: ti.i32,
+    size: ti.i32,
+    offset: ti.i32,
 ):
     """partial[s·size + offset + k·n_out + j] += Σ_i inputs[row + i, k]·grad_out[i, j] over part s of the n samples.
 
@@ -275,8 +285,8 @@ def weight_gradient(
                 partial[s * size + offset + (k + p) * n_out + j + q] += sums[p, q]
 
 
-@ti.kernel
-def sum_parts(partial: f32_1d, parts: int, size: int, grads: f32_1d):
+@kernel
+def sum_parts(partial: f32_1d, parts: ti.i32, size: ti.i32, grads: f32_1d):
     """grads[p] = Σ_s partial[s·size + p], p < size, s < parts."""
     for p in range(size):
         total = 0.0
@@ -304,8 +314,8 @@ def sh_basis(d):
     )
 
 
-@ti.kernel
-def sh_decode(features: f32_1d, sample_ray: i32_1d, ray_dirs: f32_1d, n: int, colours: f32_1d):
+@kernel
+def sh_decode(features: f32_1d, sample_ray: i32_1d, ray_dirs: f32_1d, n: ti.i32, colours: f32_1d):
     """colours[3i + j] = sigmoid(Σ_b Y_b(d)·features[27i + 9j + b]), d the direction of sample i < n."""
     for i in range(n):
         ray = sample_ray[i]
@@ -317,9 +327,9 @@ def sh_decode(features: f32_1d, sample_ray: i32_1d, ray_dirs: f32_1d, n: int, co
             colours[3 * i + j] = 1.0 / (1.0 + ti.exp(-total))
 
 
-@ti.kernel
+@kernel
 def sh_backward(
-    sample_ray: i32_1d, ray_dirs: f32_1d, n: int, colours: f32_1d, grad_colours: f32_1d, grad_features: f32_1d
+    sample_ray: i32_1d, ray_dirs: f32_1d, n: ti.i32, colours: f32_1d, grad_colours: f32_1d, grad_features: f32_1d
 ):
     """grad_features[i, 9j + b] = c̄_j·c_j·(1 − c_j)·Y_b, i < n, with c the colours that ``sh_decode`` left."""
     for i in range(n):

@@ -9,11 +9,12 @@ neither added nor given a gradient; chunks that lie wholly above it are not read
 
 import taichi as ti
 
+from kernels.launch import vector_kernel
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import pull_back
 from kernels.tasks import indices_each
-from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d
 from kernels.vm import AFFINE_WIDTH, in_box, on_grid, product, product_slope, scatter_line, scatter_plane, texel_below
 
 
@@ -92,8 +93,7 @@ def density_feature(
     return total
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def density_at(
     n: ti.i32,
     points: f32_1d,
@@ -123,8 +123,7 @@ def density_at(
             sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def density_backward(
     n_rays: ti.i32,
     n_chunks: ti.i32,
@@ -190,8 +189,7 @@ def density_backward(
                             )  # fmt: skip
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def density_origin_gradient(
     n_rays: ti.i32,
     ray_o: f32_1d,

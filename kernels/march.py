@@ -5,8 +5,9 @@ if it lies in the box, before ``far``, and in an occupied cell. Two passes and a
 contiguous range of samples in ray order, without atomics: ``march`` finds the samples and leaves one bit per step,
 ``expand`` writes their distances.
 
-The occupancy grid is a bitset over cells (x fastest). ``coarse`` has one bit for each block of 8³ cells, so that empty
-space is crossed a block at a time.
+The occupancy grid is a bitset over cells, block by block of 8³ cells, in each of them x fastest: along a ray that goes
+through it a block is one cache line. ``coarse`` has one bit for each block, so that empty space is crossed a block at a
+time.
 
 In a contracted space steps have equal length in field coordinates instead, where a ray is a row of straight pieces
 with jumps between them, and a step's t depends on all before it. ``march_contracted`` therefore leaves the samples
@@ -16,13 +17,15 @@ the straight piece.
 
 import taichi as ti
 
+from kernels.launch import kernel
 from kernels.rays import f32_1d, i32_1d, load3, popcount, u32_1d, uniform, vec3
 from kernels.space import advance, contract, end_of_piece, motion
 from kernels.tasks import indices_each
 
 ivec3 = ti.types.vector(3, ti.i32)
 
-BLOCK = 8
+BLOCK_BITS = 3
+BLOCK = 1 << BLOCK_BITS
 """Cells along one side of a coarse block."""
 
 
@@ -30,6 +33,21 @@ BLOCK = 8
 def get_bit(words: ti.template(), i: ti.i32) -> ti.i32:
     """Bit i of a bitset."""
     return ti.cast((words[i >> 5] >> ti.cast(i & 31, ti.u32)) & ti.u32(1), ti.i32)
+
+
+@ti.func
+def block_of(c: ivec3, blocks: ivec3) -> ti.i32:
+    """The block that cell c is in, of a grid with as many blocks along x, y, z."""
+    return ((c[2] >> BLOCK_BITS) * blocks[1] + (c[1] >> BLOCK_BITS)) * blocks[0] + (c[0] >> BLOCK_BITS)
+
+
+@ti.func
+def is_occupied(occupied: ti.template(), block: ti.i32, c: ivec3) -> ti.i32:
+    """The bit of cell c, which is in the block."""
+    within = BLOCK - 1
+    return get_bit(
+        occupied, (block * BLOCK + (c[2] & within)) * BLOCK * BLOCK + (c[1] & within) * BLOCK + (c[0] & within)
+    )
 
 
 @ti.func
@@ -48,7 +66,7 @@ def box_interval(o: vec3, d: vec3, low: vec3, high: vec3):
     return t_in, t_out
 
 
-@ti.kernel
+@kernel
 def march(
     n_rays: ti.i32,
     ray_o: f32_1d,
@@ -112,19 +130,19 @@ def march(
                     c = ti.floor(q, ti.i32)
                     for a in ti.static(range(3)):
                         c[a] = ti.min(ti.max(c[a], 0), cells[a] - 1)
-                    b = ivec3(c[0] // BLOCK, c[1] // BLOCK, c[2] // BLOCK)
-                    if get_bit(coarse, (b[2] * blocks[1] + b[1]) * blocks[0] + b[0]) == 0:
+                    block = block_of(c, blocks)
+                    if get_bit(coarse, block) == 0:
                         hit = 0
                         leave = 1e30
                         for a in ti.static(range(3)):
-                            edge = ti.cast(b[a] * BLOCK, ti.f32)
+                            edge = ti.cast(c[a] >> BLOCK_BITS << BLOCK_BITS, ti.f32)
                             if dq[a] > 0.0:
                                 edge += ti.cast(BLOCK, ti.f32)
                             if ti.abs(dq[a]) > 1e-9:
                                 leave = ti.min(leave, (edge - q0[a]) / dq[a])
                         following = ti.max(following, ti.cast(ti.min(leave, 1e6), ti.i32))
                     else:
-                        hit = get_bit(occupied, (c[2] * cells[1] + c[1]) * cells[0] + c[0])
+                        hit = is_occupied(occupied, block, c)
                 if hit == 1:
                     if k >> 5 != word:
                         ray_mask[i * n_words + word] = bits
@@ -137,7 +155,7 @@ def march(
         ray_count[i] = count
 
 
-@ti.kernel
+@kernel
 def offsets_from_counts(n: ti.i32, counts: i32_1d, starts: i32_1d):
     """Running sum: starts[i] = counts[0] + .. + counts[i - 1], for i = 0 .. n (so starts[n] is the total)."""
     ti.loop_config(serialize=True)
@@ -147,7 +165,7 @@ def offsets_from_counts(n: ti.i32, counts: i32_1d, starts: i32_1d):
         starts[i + 1] = starts[i] + counts[i]
 
 
-@ti.kernel
+@kernel
 def expand(
     n_rays: ti.i32,
     step: ti.f32,
@@ -174,7 +192,7 @@ def expand(
                 bits ^= lowest
 
 
-@ti.kernel
+@kernel
 def march_contracted(
     n_rays: ti.i32,
     ray_o: f32_1d,
@@ -225,21 +243,22 @@ def march_contracted(
                 c = ti.floor((x - cell_origin) * cells_per_unit, ti.i32)
                 for a in ti.static(range(3)):
                     c[a] = ti.min(ti.max(c[a], 0), cells[a] - 1)
-                b = ivec3(c[0] // BLOCK, c[1] // BLOCK, c[2] // BLOCK)
-                if get_bit(coarse, (b[2] * blocks[1] + b[1]) * blocks[0] + b[0]) == 0:
+                block = block_of(c, blocks)
+                if get_bit(coarse, block) == 0:
                     hit = 0
                     a_step = velocity * (step / velocity.norm())
                     leave = 1e6
                     for a in ti.static(range(3)):
                         forwards = ti.cast(a_step[a] > 0.0, ti.i32)
-                        edge = cell_origin[a] + ti.cast((b[a] + forwards) * BLOCK, ti.f32) / cells_per_unit[a]
+                        edge_cell = ((c[a] >> BLOCK_BITS) + forwards) << BLOCK_BITS
+                        edge = cell_origin[a] + ti.cast(edge_cell, ti.f32) / cells_per_unit[a]
                         end = end_of_piece(q, x, forwards, a)
                         edge = ti.select(forwards == 1, ti.min(edge, end), ti.max(edge, end))
                         if ti.abs(a_step[a]) > 1e-9:
                             leave = ti.min(leave, (edge - x[a]) / a_step[a])
                     ahead = ti.max(ahead, ti.cast(leave, ti.i32))
                 else:
-                    hit = get_bit(occupied, (c[2] * cells[1] + c[1]) * cells[0] + c[0])
+                    hit = is_occupied(occupied, block, c)
             if hit == 1:
                 ray_samples[2 * (i * n_steps + count)] = t
                 ray_samples[2 * (i * n_steps + count) + 1] = step * ti.cast(k, ti.f32)
@@ -249,7 +268,7 @@ def march_contracted(
         ray_count[i] = count
 
 
-@ti.kernel
+@kernel
 def gather(
     n_rays: ti.i32,
     n_steps: ti.i32,

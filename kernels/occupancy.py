@@ -8,10 +8,11 @@ the live vertices (as the public code looks its mask up) is above zero.
 import taichi as ti
 
 from kernels.density import activate, density_components
-from kernels.march import BLOCK, get_bit, ivec3
+from kernels.launch import kernel, vector_kernel
+from kernels.march import BLOCK, block_of, get_bit, is_occupied, ivec3
 from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
 from kernels.tasks import indices_each
-from kernels.vectors import CHUNK, below, vec16, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import AFFINE_WIDTH, in_box, on_grid, texel_below
 
 
@@ -21,8 +22,7 @@ def vertex(i: ti.i32, size: ivec3) -> ivec3:
     return ivec3(i % size[0], i // size[0] % size[1], i // (size[0] * size[1]))
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def vertex_alpha(
     size: ivec3,
     low: vec3,
@@ -40,6 +40,7 @@ def vertex_alpha(
     use_softplus: ti.i32,
     delta: ti.f32,
     old_cells: ivec3,
+    old_blocks: ivec3,
     old_low: vec3,
     old_per_unit: vec3,
     old_occupied: u32_1d,
@@ -61,7 +62,7 @@ def vertex_alpha(
             for a in ti.static(range(3)):
                 cell = ti.floor((x[a] - old_low[a]) * old_per_unit[a], ti.i32)
                 q[a] = ti.min(ti.max(cell, 0), old_cells[a] - 1)
-            wanted = get_bit(old_occupied, (q[2] * old_cells[1] + q[1]) * old_cells[0] + q[0])
+            wanted = is_occupied(old_occupied, block_of(q, old_blocks), q)
         if wanted == 1:
             low_texel, frac = texel_below(on_grid(x, box_min, texels_per_unit, grid), grid)
             whole = 0.0
@@ -79,7 +80,7 @@ def vertex_alpha(
         alpha[i] = 1.0 - ti.exp(-delta * sigma)
 
 
-@ti.kernel
+@kernel
 def live_vertices(size: ivec3, threshold: ti.f32, alpha: f32_1d, live: u32_1d):
     """Bit per vertex: the largest alpha among the vertex and its 26 neighbours exceeds the threshold."""
     n = size[0] * size[1] * size[2]
@@ -104,51 +105,40 @@ def live_vertices(size: ivec3, threshold: ti.f32, alpha: f32_1d, live: u32_1d):
         live[word] = bits
 
 
-@ti.kernel
-def occupied_cells(size: ivec3, live: u32_1d, occupied: u32_1d):
-    """Bit per cell (size - 1 along each axis, x fastest): any corner is live."""
-    cells = size - 1
-    n = cells[0] * cells[1] * cells[2]
-    spread = ti.static(indices_each(16))
-    for index in range(((n + 31) // 32) * spread):
+@kernel
+def occupied_cells(size: ivec3, blocks: ivec3, live: u32_1d, occupied: u32_1d):
+    """Bit per cell (size - 1 along each axis, in the order of ``kernels.march``): any corner is live."""
+    spread = ti.static(indices_each(1))
+    for index in range(blocks[0] * blocks[1] * blocks[2] * spread):
         if index % spread > 0:
             continue
-        word = index // spread
-        bits = ti.u32(0)
-        for b in range(32):
-            i = word * 32 + b
-            if i < n:
-                c = vertex(i, cells)
+        block = index // spread
+        first = vertex(block, blocks) * BLOCK
+        for word in range(BLOCK**3 // 32):
+            bits = ti.u32(0)
+            for b in range(32):
+                c = first + vertex(word * 32 + b, ivec3(BLOCK))
                 hit = 0
-                for corner in range(8):
-                    x = c[0] + (corner & 1)
-                    y = c[1] + ((corner >> 1) & 1)
-                    z = c[2] + (corner >> 2)
-                    hit |= get_bit(live, (z * size[1] + y) * size[0] + x)
+                if c[0] < size[0] - 1 and c[1] < size[1] - 1 and c[2] < size[2] - 1:
+                    for corner in range(8):
+                        x = c[0] + (corner & 1)
+                        y = c[1] + ((corner >> 1) & 1)
+                        z = c[2] + (corner >> 2)
+                        hit |= get_bit(live, (z * size[1] + y) * size[0] + x)
                 if hit == 1:
                     bits |= ti.u32(1) << ti.cast(b, ti.u32)
-        occupied[word] = bits
+            occupied[block * (BLOCK**3 // 32) + word] = bits
 
 
-@ti.kernel
-def coarse_blocks(cells: ivec3, blocks: ivec3, occupied: u32_1d, coarse: u32_1d):
-    """Bit per block of BLOCK³ cells: any of them is occupied."""
-    n = blocks[0] * blocks[1] * blocks[2]
-    spread = ti.static(indices_each(2))
-    for index in range(((n + 31) // 32) * spread):
-        if index % spread > 0:
-            continue
-        word = index // spread
+@kernel
+def coarse_blocks(n: ti.i32, occupied: u32_1d, coarse: u32_1d):
+    """Bit per block, of n: any of its cells is occupied."""
+    for word in range((n + 31) // 32):
         bits = ti.u32(0)
-        for b in range(32):
-            i = word * 32 + b
-            if i < n:
-                c = vertex(i, blocks) * BLOCK
-                hit = 0
-                for z in range(c[2], ti.min(c[2] + BLOCK, cells[2])):
-                    for y in range(c[1], ti.min(c[1] + BLOCK, cells[1])):
-                        for x in range(c[0], ti.min(c[0] + BLOCK, cells[0])):
-                            hit |= get_bit(occupied, (z * cells[1] + y) * cells[0] + x)
-                if hit == 1:
-                    bits |= ti.u32(1) << ti.cast(b, ti.u32)
+        for b in range(ti.min(32, n - 32 * word)):
+            some = ti.u32(0)
+            for k in range(BLOCK**3 // 32):
+                some |= occupied[(word * 32 + b) * (BLOCK**3 // 32) + k]
+            if some != 0:
+                bits |= ti.u32(1) << ti.cast(b, ti.u32)
         coarse[word] = bits

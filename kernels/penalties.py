@@ -10,11 +10,12 @@ The first draws a ray's weight together, against fog and floaters; the second cl
 
 import taichi as ti
 
+from kernels.launch import kernel
 from kernels.rays import f32_1d, i32_1d
 from kernels.tasks import indices_each
 
 
-@ti.kernel
+@kernel
 def weight_gradients(
     n_rays: ti.i32,
     ray_start: i32_1d,

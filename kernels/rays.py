@@ -9,6 +9,7 @@ Notation: o origin, d unit direction (world), (x, y) pixel coordinates with pixe
 
 import taichi as ti
 
+from kernels.launch import kernel
 from kernels.tasks import indices_each
 
 vec2 = ti.types.vector(2, ti.f32)
@@ -17,8 +18,10 @@ f32_1d = ti.types.ndarray(dtype=ti.f32, ndim=1)
 i32_1d = ti.types.ndarray(dtype=ti.i32, ndim=1)
 u32_1d = ti.types.ndarray(dtype=ti.u32, ndim=1)
 
-BLOCK_WORDS = 32
+BLOCK_WORDS = 8
 """Words of 32 pixels per block of the pixel bitset; one running sum is kept per block."""
+HINT = 256
+"""Of so many pixels in use one's block is kept, to begin the search for the others with."""
 UNDISTORT_ITERATIONS = 12
 """Fixed-point and Newton steps that invert a lens model; converged to f32 for lenses that photographs come with."""
 
@@ -57,13 +60,16 @@ def permute(i: ti.u32, n: ti.u32, half_bits: ti.i32, key: ti.u32) -> ti.u32:
     """
     mask = (ti.u32(1) << ti.cast(half_bits, ti.u32)) - ti.u32(1)
     shift = ti.cast(half_bits, ti.u32)
+    round_keys = ti.Vector([ti.u32(0)] * 4)
+    for r in ti.static(range(4)):
+        round_keys[r] = hash_u32(key + ti.u32(r))
     x = i
     walking = 1
     while walking == 1:
         left = x >> shift
         right = x & mask
-        for r in range(4):
-            mixed = hash_u32(right ^ hash_u32(key + ti.cast(r, ti.u32))) & mask
+        for r in ti.static(range(4)):
+            mixed = hash_u32(right ^ round_keys[r]) & mask
             new_right = left ^ mixed
             left = right
             right = new_right
@@ -83,10 +89,13 @@ def popcount(x: ti.u32) -> ti.i32:
 
 
 @ti.func
-def select_pixel(ordinal: ti.i32, n_blocks: ti.i32, words: ti.template(), sums: ti.template()) -> ti.i32:
-    """The ``ordinal``-th set bit of the pixel bitset; ``sums[b]`` counts the set bits before block b."""
-    low = 0
-    high = n_blocks
+def select_pixel(ordinal: ti.i32, words: ti.template(), sums: ti.template(), hints: ti.template()) -> ti.i32:
+    """The ``ordinal``-th set bit of the pixel bitset.
+
+    ``sums[b]`` counts the set bits before block b; ``hints[h]`` is the block of set bit h HINT, or the last one's.
+    """
+    low = hints[ordinal // HINT]
+    high = hints[ordinal // HINT + 1] + 1
     while high - low > 1:
         middle = (low + high) // 2
         if sums[middle] <= ordinal:
@@ -188,6 +197,10 @@ def find_image(pixel: ti.i32, n_images: ti.i32, offsets: ti.template()) -> ti.i3
     """The image that holds ``pixel``: the last one whose offset is not above it."""
     low = 0
     high = n_images
+    guess = ti.min(pixel // ti.max(offsets[1], 1), n_images - 1)  # photographs are mostly of one size
+    if offsets[guess] <= pixel and pixel < offsets[guess + 1]:
+        low = guess
+        high = guess + 1
     while high - low > 1:
         middle = (low + high) // 2
         if offsets[middle] <= pixel:
@@ -213,16 +226,16 @@ def unpack_over(packed: ti.u32, background: vec3) -> vec3:
     return rgb * alpha + background * (1.0 - alpha)
 
 
-@ti.kernel
+@kernel
 def training_rays(
     n_rays: ti.i32,
     first: ti.i32,
     n_used: ti.i32,
     half_bits: ti.i32,
     key: ti.u32,
-    n_blocks: ti.i32,
     used_words: u32_1d,
     used_sums: i32_1d,
+    used_hints: i32_1d,
     n_images: ti.i32,
     offsets: i32_1d,
     pixels: u32_1d,
@@ -248,9 +261,8 @@ def training_rays(
             continue
         i = index // spread
         entry = ti.cast((first + i) % n_used, ti.u32)
-        pixel = select_pixel(
-            ti.cast(permute(entry, ti.cast(n_used, ti.u32), half_bits, key), ti.i32), n_blocks, used_words, used_sums
-        )
+        ordinal = ti.cast(permute(entry, ti.cast(n_used, ti.u32), half_bits, key), ti.i32)
+        pixel = select_pixel(ordinal, used_words, used_sums, used_hints)
         image = find_image(pixel, n_images, offsets)
         within = pixel - offsets[image]
         width = sizes[2 * image]
@@ -265,14 +277,14 @@ def training_rays(
             target[3 * i + a] = rgb[a]
 
 
-@ti.kernel
+@kernel
 def repeat(n: ti.i32, times: ti.i32, values: f32_1d):
     """Copies the first n values behind themselves until they are there ``times`` times."""
     for i in range(n * (times - 1)):
         values[n + i] = values[i % n]
 
 
-@ti.kernel
+@kernel
 def image_rays(
     n_rays: ti.i32,
     camera: ti.i32,
@@ -293,7 +305,7 @@ def image_rays(
         write_ray(i, camera, x, y, poses, intrinsics, lens, distortion, ray_o, ray_d)
 
 
-@ti.kernel
+@kernel
 def pixel_rays(
     n_rays: ti.i32,
     first: ti.i32,
@@ -317,7 +329,7 @@ def pixel_rays(
         write_ray(i, image, x, y, poses, intrinsics, lens, distortion, ray_o, ray_d)
 
 
-@ti.kernel
+@kernel
 def flag_pixels(first: ti.i32, n_rays: ti.i32, ray_count: i32_1d, used_words: u32_1d):
     """Marks pixels ``first ..`` as used where their ray met something. ``first`` must be a multiple of 32."""
     for w in range((n_rays + 31) // 32):
@@ -329,7 +341,7 @@ def flag_pixels(first: ti.i32, n_rays: ti.i32, ray_count: i32_1d, used_words: u3
         used_words[first // 32 + w] = bits
 
 
-@ti.kernel
+@kernel
 def drop_transparent(n_pixels: ti.i32, pixels: u32_1d, least_alpha: ti.u32, used_words: u32_1d):
     """Marks pixels whose alpha (0 to 255) is below ``least_alpha`` as not used."""
     for w in range((n_pixels + 31) // 32):
@@ -341,7 +353,7 @@ def drop_transparent(n_pixels: ti.i32, pixels: u32_1d, least_alpha: ti.u32, used
         used_words[w] = bits
 
 
-@ti.kernel
+@kernel
 def block_counts(n_blocks: ti.i32, used_words: u32_1d, counts: i32_1d):
     """Set bits in each block of the pixel bitset."""
     for block in range(n_blocks):

@@ -9,15 +9,15 @@ and 1e-2 of that is added up over the three modes.
 
 import taichi as ti
 
+from kernels.launch import vector_kernel
 from kernels.march import ivec3
-from kernels.vectors import CHUNK, below, vec16_1d, whole_vectors
+from kernels.vectors import CHUNK, below, vec16_1d
 from kernels.vm import mode_layout
 
 TV_SCALE = 1e-2
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def tv_backward(
     planes: vec16_1d,
     grad_planes: vec16_1d,

@@ -18,6 +18,7 @@ The field's box lies in *field coordinates* x. A ray is marched as o + t d in *r
 
 import taichi as ti
 
+from kernels.launch import kernel
 from kernels.rays import f32_1d, load3, vec3
 
 NEVER = 1e6
@@ -129,7 +130,7 @@ def end_of_piece(q: vec3, x: vec3, forwards: ti.i32, axis: ti.i32) -> ti.f32:
     return edge
 
 
-@ti.kernel
+@kernel
 def cube_rays(n_rays: ti.i32, centre: vec3, half: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o: f32_1d, path_d: f32_1d):
     """Rays of the world in the coordinates q of a contracted space. All arrays (n_rays, 3)."""
     for i in range(n_rays):
@@ -152,7 +153,7 @@ def ndc_ends(o: vec3, d: vec3, near: ti.f32):
     return start, end, skipped
 
 
-@ti.kernel
+@kernel
 def ndc_rays(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o: f32_1d, path_d: f32_1d):
     """Rays of the world in NDC. All arrays (n_rays, 3). A ray that does not look along -z meets nothing."""
     for i in range(n_rays):
@@ -167,7 +168,7 @@ def ndc_rays(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o:
             path_d[3 * i + a] = along[a]
 
 
-@ti.kernel
+@kernel
 def ndc_depth(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_opacity: f32_1d, ray_depth: f32_1d):
     """Turns ray_depth, the sum of weight times t in NDC, into opacity times the world distance of the mean t.
 
@@ -184,14 +185,14 @@ def ndc_depth(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_op
             ray_depth[i] = opacity * (skipped + beyond / -d[2] * part / (1.0 - part))
 
 
-@ti.kernel
+@kernel
 def cube_origin_gradient(n_rays: ti.i32, half: ti.f32, grad_o: f32_1d):
     """Turns gradients of rays' origins in the coordinates q (n_rays, 3) into those in the world."""
     for i in range(3 * n_rays):
         grad_o[i] = grad_o[i] / half
 
 
-@ti.kernel
+@kernel
 def ndc_origin_gradient(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d):
     """Turns gradients of rays' NDC origins into those of their world origins, in place. All arrays (n_rays, 3).
 

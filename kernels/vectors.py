@@ -1,7 +1,7 @@
 """Vectors of 16 components: what arenas are made of, and how kernels compute with them.
 
 Taichi takes vectors apart and leaves it to LLVM to find them again, which that of Taichi 1.7 does four numbers at a
-time on processors that it does not know. Kernels under ``whole_vectors`` leave them whole, so that they fill the
+time on processors that it does not know. A ``launch.vector_kernel`` leaves them whole, so that they fill the
 registers that there are: gathers take less than half the time. Taichi 1.7.4 then crashes on fields of vectors, which
 users may have in kernels of theirs, and on conversions and functions of whole vectors: hence arrays instead of fields,
 a switch a kernel, and lane by lane what is no plain arithmetic. Arrays of vectors must be aligned to 64 bytes.
@@ -14,22 +14,6 @@ CHUNK = 16
 
 vec16 = ti.types.vector(CHUNK, ti.f32)
 vec16_1d = ti.types.ndarray(dtype=vec16, ndim=1)
-
-
-def whole_vectors(kernel):
-    """A kernel that the CPU computes with whole vectors. Goes above ``ti.kernel``."""
-
-    def launch(*args):
-        config = ti.cfg
-        was = config.real_matrix_scalarize
-        config.real_matrix_scalarize = was and config.arch not in (ti.x64, ti.arm64)
-        try:
-            kernel(*args)
-        finally:
-            config.real_matrix_scalarize = was
-
-    launch.__module__, launch.__name__, launch.__doc__ = kernel.__module__, kernel.__name__, kernel.__doc__
-    return launch
 
 
 @ti.func

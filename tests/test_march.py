@@ -11,10 +11,19 @@ NEAR, FAR = 0.5, 6.0
 
 
 def pack_bits(flags: np.ndarray) -> np.ndarray:
-    """Flags (z, y, x) as 32-bit words, bit i of word i // 32, x fastest."""
+    """Flags as 32-bit words, bit i of word i // 32."""
     bits = np.zeros((flags.size + 31) // 32 * 32, bool)
     bits[: flags.size] = flags.ravel()
     return (bits.reshape(-1, 32) * (1 << np.arange(32, dtype=np.uint64))).sum(1).astype(np.uint32)
+
+
+def in_blocks(occupied: np.ndarray) -> np.ndarray:
+    """Flags (z, y, x) block by block of 8³, x fastest, in each of them x fastest."""
+    size = [-(-n // 8) for n in occupied.shape]
+    flags = [
+        (8 * z + dz, 8 * y + dy, 8 * x + dx) for z, y, x in np.ndindex(*size) for dz, dy, dx in np.ndindex(8, 8, 8)
+    ]
+    return np.array([np.less(at, occupied.shape).all() and occupied[at] for at in flags])
 
 
 def coarse_blocks(occupied: np.ndarray) -> np.ndarray:
@@ -55,12 +64,24 @@ def run_march(
     march.march(
         n, ray_o, ray_d, seed, jitter_step, near, far, STEP, n_steps, enough, march.vec3(*BOX[0]), march.vec3(*BOX[1]),
         march.ivec3(*cells), march.vec3(*BOX[0]), march.vec3(*per_unit), march.ivec3(*coarse.shape[::-1]),
-        pack_bits(flags), pack_bits(coarse), N_WORDS, t0, mask, count,
+        pack_bits(in_blocks(flags)), pack_bits(coarse), N_WORDS, t0, mask, count,
     )  # fmt: skip
     march.offsets_from_counts(n, count, start)
     t = np.zeros(max(start[-1], 1), np.float32)
     march.expand(n, STEP, N_WORDS, t0, mask, start, t)
     return t0, [t[a:b] for a, b in zip(start, start[1:], strict=False)]
+
+
+def test_occupancy_packs_cells_as_the_march_reads_them(cpu):
+    from tslim import buffers
+    from tslim.occupancy import Occupancy
+
+    for size in ((11, 19, 26), (8, 16, 8), (1, 1, 1)):
+        cells = np.random.default_rng(sum(size)).random(size) < 0.02
+        occupancy = Occupancy.from_cells(cells, BOX)
+        np.testing.assert_array_equal(buffers.read(occupancy.words), pack_bits(in_blocks(cells)))
+        np.testing.assert_array_equal(buffers.read(occupancy.coarse), pack_bits(coarse_blocks(cells)))
+        np.testing.assert_array_equal(occupancy.to_cells(), cells)
 
 
 def brute_force(t0: float, origin, direction, occupied, far=FAR, n_steps=N_STEPS) -> tuple[set[int], set[int]]:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import taichi as ti
 
-from kernels.vectors import vec16_1d, whole_vectors
+from kernels.launch import vector_kernel
+from kernels.vectors import vec16_1d
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def _add(n: ti.i32, a: vec16_1d, b: vec16_1d):
     """b += 2 a."""
     for i in range(n):
@@ -44,8 +44,7 @@ def test_other_kernels_are_compiled_as_before_even_if_one_of_ours_fails(cpu):
     assert field[3].to_list() == [3, 4, 5]
 
 
-@whole_vectors
-@ti.kernel
+@vector_kernel
 def _fails(x: ti.f32):
     y = ti.Vector([x, x]) @ ti.Vector([x, x, x])
     print(y)

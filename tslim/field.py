@@ -16,7 +16,7 @@ from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 from tslim.errors import ConfigError
 from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
-from tslim.occupancy import Occupancy
+from tslim.occupancy import Occupancy, blocks_of, n_words
 from tslim.scene import SPACES
 
 CAPACITY_MARGIN = 1.2
@@ -427,8 +427,8 @@ class Field:
         live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
         occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
         cells = tuple(s - 1 for s in size)
-        words = buffers.array((math.prod(cells) + 31) // 32, np.uint32)
-        occupancy_kernels.occupied_cells(list(size), live, words)
+        words = buffers.array(n_words(cells), np.uint32)
+        occupancy_kernels.occupied_cells(list(size), list(blocks_of(cells)), live, words)
         self.occupancy = Occupancy(cells, self.box, words)
         return self.occupancy.share()
 
@@ -436,9 +436,11 @@ class Field:
         """Alpha of a step at the vertices of a lattice over the box; see ``occupancy.vertex_alpha``."""
         alpha = buffers.array(max(math.prod(size), 1))
         if before is None:
-            older = ([0, 0, 0], [0.0] * 3, [1.0] * 3, buffers.array(1, np.uint32))
+            older = ([0, 0, 0], [0, 0, 0], [0.0] * 3, [1.0] * 3, buffers.array(1, np.uint32))
         else:
-            older = (list(before.cells), before.box[0].tolist(), before.per_unit.tolist(), before.words)
+            older = (
+                list(before.cells), list(before.blocks), before.box[0].tolist(), before.per_unit.tolist(), before.words,
+            )  # fmt: skip
         spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
         occupancy_kernels.vertex_alpha(
             list(size), self.box[0].tolist(), spacing.tolist(), len(ranks), buffers.upload(np.array(ranks, np.int32)),

@@ -1,5 +1,7 @@
 """Which cells of the box hold anything: a bitset that the ray march consults, on the device."""
 
+import math
+
 import numpy as np
 
 from kernels.march import BLOCK
@@ -7,39 +9,42 @@ from kernels.occupancy import coarse_blocks
 from tslim import buffers
 
 
-def _n_words(n_bits: int) -> int:
-    return max(1, (n_bits + 31) // 32)
-
-
 class Occupancy:
-    """A bit per cell (x fastest) of a lattice over a box, and one per block of 8³ cells.
+    """A bit per cell of a lattice over a box, in the order of ``kernels.march``, and one per block of 8³ cells.
 
     Args:
         cells: number of cells along x, y, z.
         box: (2, 3) world-space corners of the lattice.
-        words: u32 device array with the bits.
+        words: u32 device array with the bits, ``n_words(cells)`` long.
     """
 
     def __init__(self, cells: tuple[int, int, int], box: np.ndarray, words) -> None:
         self.cells = cells
         self.box = np.asarray(box, np.float32)
         self.words = words
-        self.blocks = tuple(-(-c // BLOCK) for c in cells)
-        self.coarse = buffers.array(_n_words(int(np.prod(self.blocks))), np.uint32)
-        coarse_blocks(list(cells), list(self.blocks), words, self.coarse)
+        self.blocks = blocks_of(cells)
+        n = math.prod(self.blocks)
+        self.coarse = buffers.array(-(-n // 32), np.uint32)
+        coarse_blocks(n, words, self.coarse)
 
     @classmethod
     def from_cells(cls, cells: np.ndarray, box: np.ndarray) -> "Occupancy":
         """From a bool array (oz, oy, ox)."""
-        flat = np.packbits(cells.ravel(), bitorder="little")
-        words = np.zeros(_n_words(cells.size) * 4, np.uint8)
-        words[: len(flat)] = flat
-        return cls(cells.shape[::-1], box, buffers.upload(words.view("<u4").astype(np.uint32)))
+        blocks = blocks_of(cells.shape)
+        whole = np.zeros([b * BLOCK for b in blocks], bool)
+        whole[: cells.shape[0], : cells.shape[1], : cells.shape[2]] = cells
+        z, y, x = blocks
+        in_order = whole.reshape(z, BLOCK, y, BLOCK, x, BLOCK).transpose(0, 2, 4, 1, 3, 5)
+        words = np.packbits(in_order.ravel(), bitorder="little").view("<u4").astype(np.uint32)
+        return cls(cells.shape[::-1], box, buffers.upload(words))
 
     def to_cells(self) -> np.ndarray:
         """Host copy as a bool array (oz, oy, ox)."""
         bits = np.unpackbits(buffers.read(self.words).astype("<u4").view(np.uint8), bitorder="little")
-        return bits[: int(np.prod(self.cells))].astype(bool).reshape(self.cells[::-1])
+        x, y, z = self.blocks
+        whole = bits.reshape(z, y, x, BLOCK, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2, 5)
+        ox, oy, oz = self.cells
+        return whole.reshape(z * BLOCK, y * BLOCK, x * BLOCK)[:oz, :oy, :ox].astype(bool)
 
     def share(self) -> float:
         """Occupied cells as a share of all, 0 to 1."""
@@ -61,3 +66,13 @@ class Occupancy:
     def per_unit(self) -> np.ndarray:
         """(3,) cells per world unit along x, y, z."""
         return np.asarray(self.cells, np.float32) / (self.box[1] - self.box[0])
+
+
+def blocks_of(cells: tuple[int, ...]) -> tuple[int, ...]:
+    """Blocks along each axis of so many cells."""
+    return tuple(-(-c // BLOCK) for c in cells)
+
+
+def n_words(cells: tuple[int, ...]) -> int:
+    """Words of 32 bits that the bits of so many cells take."""
+    return math.prod(blocks_of(cells)) * BLOCK**3 // 32

@@ -60,6 +60,8 @@ class PixelSampler:
         sums = np.concatenate([[0], np.cumsum(buffers.read(counts), dtype=np.int64)])
         self.n_used = int(sums[-1])
         self.sums = buffers.upload(sums.astype(np.int32))
+        every = np.minimum(np.arange(0, self.n_used + 2 * rays.HINT, rays.HINT), max(self.n_used - 1, 0))
+        self.hints = buffers.upload((np.searchsorted(sums, every, "right") - 1).astype(np.int32))
         self.half_bits = max(1, (max(self.n_used - 1, 1).bit_length() + 1) // 2)
 
     def fill(self, pipeline: Pipeline, n: int, target) -> None:
@@ -69,8 +71,8 @@ class PixelSampler:
             self.position = 0
         key = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
         rays.training_rays(
-            n, self.position, self.n_used, self.half_bits, int(key), self.n_blocks, self.used, self.sums,
-            self.n_images, self.offsets, self.pixels, self.sizes, *self.cameras,
+            n, self.position, self.n_used, self.half_bits, int(key), self.used, self.sums, self.hints, self.n_images,
+            self.offsets, self.pixels, self.sizes, *self.cameras,
             list(self.background or (0.0, 0.0, 0.0)), int(self.background is None),
             pipeline.ray_o, pipeline.ray_d, target,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """Training as an iterator of events: the consumer decides what to show, when to pause, and when to stop."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,7 +316,8 @@ class Trainer:
         field, optimizer = self.field, self.optimizer
         arrays = optimizer.state() | {"box": field.box}
         if field.occupancy is not None:
-            arrays |= {"occupancy": buffers.read(field.occupancy.words), "occupancy_box": field.occupancy.box}
+            occupied = np.packbits(field.occupancy.to_cells(), bitorder="little")
+            arrays |= {"occupancy": occupied, "occupancy_box": field.occupancy.box}
         sampler_arrays, sampler = self.sampler.state()
         plain = {
             "config": config.to_dict(self.config),
@@ -352,8 +354,9 @@ class Trainer:
         optimizer.load_state(arrays)
         optimizer.count = plain["adam_count"]
         if plain["occupancy_cells"]:
-            words = buffers.upload(arrays["occupancy"])
-            field.occupancy = Occupancy(tuple(plain["occupancy_cells"]), arrays["occupancy_box"], words)
+            size = tuple(reversed(plain["occupancy_cells"]))
+            bits = np.unpackbits(arrays["occupancy"].view(np.uint8), count=math.prod(size), bitorder="little")
+            field.occupancy = Occupancy.from_cells(bits.reshape(size), arrays["occupancy_box"])
         self.schedule.load_state(plain["schedule"])
         sampler_arrays = {k.removeprefix("sampler."): v for k, v in arrays.items() if k.startswith("sampler.")}
         self.sampler.load_state(sampler_arrays, plain["sampler"])

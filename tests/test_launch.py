@@ -1,0 +1,135 @@
+"""Kernels are launched with what they are called with, the second time as the first."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import taichi as ti
+from taichi.lang.kernel_impl import Kernel
+
+from kernels.launch import kernel
+from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
+
+pytestmark = pytest.mark.usefixtures("cpu")
+ivec3 = ti.types.vector(3, ti.i32)
+
+
+@kernel
+def _mix(
+    n: ti.i32,
+    of_floats: f32_1d,
+    twice: ti.template(),
+    of_ints: i32_1d,
+    key: ti.u32,
+    of_words: u32_1d,
+    scale: ti.f32,
+    offset: vec3,
+    cell: ivec3,
+    out: f32_1d,
+):
+    """A number of everything."""
+    for i in range(n):
+        value = of_floats[i] * scale + ti.cast(of_ints[i], ti.f32) + offset[0] + 10.0 * offset[2]
+        value += ti.cast(of_words[i] ^ key, ti.f32) + ti.cast(cell[1] - cell[2], ti.f32)
+        if ti.static(twice):
+            value *= 2.0
+        out[i] = value
+
+
+def _arguments(rng: np.random.Generator, twice: bool = False) -> tuple[list, np.ndarray]:
+    """Arguments of ``_mix``, and what it should write."""
+    room = int(rng.integers(3, 50))
+    n = room - 2
+    floats, scale = rng.random(room, np.float32), float(rng.random())
+    ints, words = rng.integers(-9, 9, room).astype(np.int32), rng.integers(0, 99, room).astype(np.uint32)
+    key, offset, cell = int(rng.integers(0, 99)), rng.random(3).tolist(), rng.integers(-9, 9, 3).tolist()
+    wanted = floats * scale + ints + offset[0] + 10 * offset[2] + (words ^ np.uint32(key)) + cell[1] - cell[2]
+    wanted[n:] = np.nan
+    out = np.full(room, np.nan, np.float32)
+    return [n, floats, twice, ints, key, words, scale, offset, cell, out], wanted * (1 + twice)
+
+
+def _calls_of_taichi(monkeypatch) -> list:
+    calls, inner = [], Kernel.__call__
+    monkeypatch.setattr(Kernel, "__call__", lambda self, *args: (calls.append(1), inner(self, *args))[1])
+    return calls
+
+
+def test_every_call_computes_with_its_own_arguments(monkeypatch):
+    rng = np.random.default_rng(0)
+    for twice in (False, True):
+        _mix(*_arguments(rng, twice)[0])
+    calls = _calls_of_taichi(monkeypatch)
+    for i in range(20):
+        args, wanted = _arguments(rng, twice=i % 3 == 0)
+        _mix(*args)
+        np.testing.assert_allclose(args[-1], wanted, rtol=1e-5)
+    assert not calls  # the quick way
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(0, np.int64(3)), (4, np.uint32(7)), (6, np.float32(0.5)), (7, vec3(1, 2, 3)), (8, np.array([1, 2, 3]))],
+)
+def test_what_else_taichi_accepts_goes_its_way(at, value, monkeypatch):
+    args, _ = _arguments(np.random.default_rng(1))
+    args[at] = [1.0, 2.0, 3.0] if at == 7 else [1, 2, 3] if at == 8 else value.item()
+    _mix(*args)
+    wanted = args[-1].copy()
+    calls = _calls_of_taichi(monkeypatch)
+    args[at], args[-1] = value, np.full_like(wanted, np.nan)
+    _mix(*args)
+    np.testing.assert_array_equal(args[-1], wanted)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (0, 1.5),
+        (1, np.zeros(60)),
+        (1, np.zeros((60, 1), np.float32)),
+        (1, np.zeros(120, np.float32)[::2]),
+        (3, np.zeros(60, np.float32)),
+        (6, "1"),
+        (8, [1.5, 2.0, 3.0]),
+        (9, None),
+    ],
+)
+def test_wrong_arguments_are_refused_the_second_time_as_the_first(at, value):
+    args, _ = _arguments(np.random.default_rng(2))
+    _mix(*args)
+    before = args[-1].copy()
+    args[at] = value
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError, ti.TaichiRuntimeTypeError)):
+            _mix(*args)
+    if at < 9:
+        np.testing.assert_array_equal(args[-1], before)
+
+
+def test_a_wrong_number_of_arguments_is_refused():
+    args, _ = _arguments(np.random.default_rng(3))
+    _mix(*args)
+    for wrong in (args[:-1], [*args, 1]):
+        with pytest.raises((TypeError, ti.TaichiSyntaxError), match="[aA]rgument|missing"):
+            _mix(*wrong)
+
+
+def test_kernels_work_after_taichi_started_anew(tmp_path):
+    code = """
+import numpy as np, taichi as ti
+from kernels.rays import repeat
+for scalar in (1.0, 2.0, 3.0):
+    ti.init(arch=ti.cpu, offline_cache=False, log_level=ti.ERROR)
+    for n in (1, 2, 3):
+        values = np.zeros(2 * n, np.float32)
+        values[:n] = scalar
+        repeat(n, 2, values)
+        assert (values == scalar).all(), values
+    ti.reset()
+print("fine")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "fine" in done.stdout, done.stderr
