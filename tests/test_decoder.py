@@ -1,11 +1,12 @@
 """The decoder against a torch twin in double precision, central differences, and itself on its other path."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
-from tslim import blas, buffers, hardware, mlp_blas
+from tslim import blas, buffers, hardware, mlp_bfloat16, mlp_tiles
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 from tslim.errors import ConfigError, ModelFileError
@@ -24,10 +25,12 @@ class Case:
     n: int
     blas: bool = True
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.decoder = Decoder(self.config, rng, blas=self.blas)
+        self.decoder.train_in(self.precision)
         if self.decoder.size:
             noise = rng.normal(0, 0.05, self.decoder.size).astype(np.float32)
             buffers.write(self.decoder.params, buffers.read(self.decoder.params) + noise)
@@ -57,9 +60,16 @@ class Case:
         }
         return named | {"features": self.grad_features[: 27 * self.n].astype(float).reshape(self.n, 27)}
 
-    def twin(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Colours and gradients by torch's autograd, from the equations."""
+    def twin(self, rounded: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Colours and gradients by torch's autograd, from the equations.
+
+        ``rounded``: what goes into matrix products, and what comes out, is rounded to bfloat16; gradients are not.
+        """
         torch = pytest.importorskip("torch")
+
+        def near(x):
+            return x + (x.detach().bfloat16().double() - x.detach()) if rounded else x
+
         leaf = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in self.decoder.state().items()}
         a = torch.tensor(self.features[: 27 * self.n].reshape(-1, 27), dtype=torch.float64, requires_grad=True)
         d = torch.tensor(self.ray_dirs.reshape(-1, 3)[self.sample_ray[: self.n]], dtype=torch.float64)
@@ -74,9 +84,9 @@ class Case:
             x = torch.cat(
                 [a, d, *encoding(a, self.config.feature_encoding), *encoding(d, self.config.direction_encoding)], -1
             )
-            x = torch.relu(x @ leaf["w1"] + leaf["b1"])
-            x = torch.relu(x @ leaf["w2"] + leaf["b2"])
-            colour = torch.sigmoid(x @ leaf["w3"] + leaf["b3"])
+            x = torch.relu(near(near(x) @ near(leaf["w1"]) + near(leaf["b1"])))
+            x = torch.relu(near(x @ near(leaf["w2"]) + near(leaf["b2"])))
+            colour = torch.sigmoid(near(x @ near(leaf["w3"]) + near(leaf["b3"])))
         (colour * torch.tensor(self.grad_colours[: 3 * self.n].reshape(-1, 3))).sum().backward()
         grads = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaf.items()}
         return colour.detach().numpy(), {k: g.numpy() for k, g in grads.items()} | {"features": a.grad.numpy()}
@@ -220,7 +230,7 @@ def test_a_smaller_batch_after_a_larger_one_leaves_no_trace(path):
 def test_what_is_not_kept_of_a_large_batch_is_computed_again(monkeypatch):
     n = 2 * blas.FEW * blas.TILE
     wanted = Case(FieldConfig(), n).run()
-    monkeypatch.setattr(mlp_blas, "KEPT", n // 2)
+    monkeypatch.setattr(mlp_tiles, "KEPT", n // 2)
     case = Case(FieldConfig(), n).run()
     assert case.decoder.nbytes < wanted.decoder.nbytes
     np.testing.assert_array_equal(case.colours, wanted.colours)
@@ -338,6 +348,76 @@ def test_spherical_harmonics_have_no_parameters():
     decoder.load_state({})
 
 
+def bfloat16_case(config: FieldConfig, n: int) -> Case:
+    try:
+        mlp_bfloat16.import_torch()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    return Case(config, n, precision="bfloat16")
+
+
+@pytest.mark.parametrize("n", [1, 17, 5000])
+@pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if config.decoder == "mlp"])
+def test_bfloat16_is_the_mlp_with_rounded_products(name, n):
+    case = bfloat16_case(CONFIGS[name], n).run()
+    colours, wanted = case.twin(rounded=True)
+    exact_colours, exact = case.twin()
+
+    def apart(found, wanted) -> float:
+        return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+
+    assert apart(case.colours[: 3 * n].reshape(n, 3), colours) < 1e-4 + 0.2 * apart(exact_colours, colours)
+    for key, grad in case.grads().items():  # gradients are rounded, too, which the twin leaves out
+        assert apart(grad, wanted[key]) < 0.01 + 0.3 * apart(exact[key], wanted[key]), key
+
+
+def test_bfloat16_repeats_and_leaves_torch_its_threads():
+    a = bfloat16_case(FieldConfig(), 9000)
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        a.run()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    b = bfloat16_case(FieldConfig(), 9000).run()
+    np.testing.assert_array_equal(a.colours, b.colours)
+    np.testing.assert_array_equal(a.decoder.grads, b.decoder.grads)
+    np.testing.assert_array_equal(a.grad_features, b.grad_features)
+
+
+def test_bfloat16_is_for_training_only():
+    case, exact = bfloat16_case(FieldConfig(), 300), Case(FieldConfig(), 300)
+    for each in (case, exact):
+        d = each.decoder
+        d.forward(each.features, each.sample_ray, each.ray_dirs, each.n, each.colours, keep=False)
+        with pytest.raises(ValueError, match="kept 0"):
+            d.backward(
+                each.features, each.sample_ray, each.ray_dirs, each.n, each.colours, each.grad_colours,
+                each.grad_features,
+            )  # fmt: skip
+    np.testing.assert_array_equal(case.colours, exact.colours)
+    case.run()
+    assert not np.array_equal(case.colours, exact.colours)
+    case.decoder.train_in("float32")
+    np.testing.assert_array_equal(case.run().colours, exact.colours)
+
+
+def test_bfloat16_without_torch_or_an_mlp_is_refused(monkeypatch):
+    for config, precision, message in (
+        (FieldConfig(decoder="sh"), "bfloat16", "for the decoder mlp, not sh"),
+        (FieldConfig(), "float16", "accepted: float32, bfloat16"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Case(config, 1, precision=precision)
+    mlp_bfloat16.import_torch.cache_clear()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match="pip install torch"):
+        Case(FieldConfig(), 1, precision="bfloat16")
+
+
 def test_impossible_settings_are_refused():
     with pytest.raises(ConfigError, match="unknown decoder"):
         Decoder(FieldConfig(decoder="rbf"), np.random.default_rng(0))
@@ -350,7 +430,7 @@ import sys
 import numpy as np
 import tslim
 tslim.init(sys.argv[1])
-from tslim import buffers, hardware, mlp_blas
+from tslim import buffers, hardware, mlp_tiles
 from tslim.config import FieldConfig
 from tslim.decoder import Decoder
 

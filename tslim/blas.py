@@ -23,13 +23,13 @@ FEW = 8
 """Tiles that samples are cut into before tiles grow, so that threads, whatever their number, end together."""
 
 
-def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
+def for_tiles(n: int, work: Callable[[int, int, int], None], largest: int = TILE) -> None:
     """Calls ``work(start, stop, thread)`` for the tiles of n samples; each thread takes the next when it is free.
 
     ``thread`` counts from 0 and chooses scratch memory. Results repeat to the bit if ``work`` writes only what belongs
     to its tile. An exception in ``work`` is raised here.
     """
-    size = tile_size(n)
+    size = tile_size(n, largest)
     starts = iter(range(0, n, size))
 
     def run(thread: int) -> None:
@@ -38,7 +38,7 @@ def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
 
     threads = backend.current().threads
     with _single_threaded():
-        others = [_pool(threads).submit(run, thread) for thread in range(1, min(threads, n_tiles(n)))]
+        others = [_pool(threads).submit(run, thread) for thread in range(1, min(threads, n_tiles(n, largest)))]
         try:
             run(0)
         finally:
@@ -46,14 +46,14 @@ def for_tiles(n: int, work: Callable[[int, int, int], None]) -> None:
                 other.result()
 
 
-def tile_size(n: int) -> int:
+def tile_size(n: int, largest: int = TILE) -> int:
     """Samples per tile of n samples, the last of which may be smaller."""
-    return min(max(-(-n // (64 * FEW)) * 64, LEAST), TILE)
+    return min(max(-(-n // (64 * FEW)) * 64, LEAST), largest)
 
 
-def n_tiles(n: int) -> int:
+def n_tiles(n: int, largest: int = TILE) -> int:
     """Tiles that n samples make."""
-    return -(-n // tile_size(n))
+    return -(-n // tile_size(n, largest))
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:

@@ -96,6 +96,8 @@ class TrainConfig:
     """learning rates fall by this factor over the run"""
     lr_affine: float = 5e-3
     """learning rate of the scales and shifts per rank"""
+    decoder_precision: Literal["float32", "bfloat16"] = "float32"
+    """of the decoder's matrix products in training (MLP, on a CPU; bfloat16 needs torch and a processor made for it)"""
     lazy_adam: bool = False
     """leave texels that a batch gave no gradient as they are; Adam would move them on by their momentum"""
     lr_reset_on_grow: bool = True

@@ -1,7 +1,8 @@
 """Appearance features and viewing direction to colour: the paper's MLP, or spherical harmonics of degree 2.
 
 The MLP is the dearest stage of a training step on a CPU: there it runs in BLAS (``mlp_blas.py``), elsewhere in Taichi
-(``mlp_taichi.py``), so that nothing crosses to the host. Both give the same numbers up to rounding.
+(``mlp_taichi.py``), so that nothing crosses to the host. Both give the same numbers up to rounding. Training on a CPU
+may round more, in bfloat16 (``mlp_bfloat16.py``).
 
 All arrays passed in and out are flat device arrays (``tslim.buffers``): features 27 a sample, colours 3 a sample,
 directions 3 a ray; they may be longer than the n samples in use.
@@ -13,6 +14,7 @@ from kernels import decode
 from tslim import backend, buffers
 from tslim.config import FieldConfig
 from tslim.errors import ConfigError, ModelFileError
+from tslim.mlp_bfloat16 import Bfloat16Mlp
 from tslim.mlp_blas import BlasMlp
 from tslim.mlp_taichi import TaichiMlp
 
@@ -55,7 +57,26 @@ class Decoder:
         if self.kind == "mlp":
             self.load_state(self._initial(rng))
             kind = BlasMlp if (backend.current().is_cpu if blas is None else blas) else TaichiMlp
-            self._mlp = kind(self.params, self.grads, self.layout, self.k_features, self.k_dirs)
+            self._mlp = self._training_mlp = self._made(kind)
+
+    def _made(self, kind: type):
+        return kind(self.params, self.grads, self.layout, self.k_features, self.k_dirs)
+
+    def train_in(self, precision: str) -> None:
+        """How passes that keep what ``backward`` needs compute from now on: "float32" or "bfloat16".
+
+        Raises:
+            ConfigError: bfloat16 on a GPU, without torch, on a processor that is not made for it, or without an MLP.
+        """
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"unknown decoder_precision {precision!r}; accepted: float32, bfloat16")
+        if precision == "float32":
+            if self.kind == "mlp":
+                self._training_mlp = self._mlp
+        elif self.kind != "mlp":
+            raise ConfigError(f"decoder_precision bfloat16 is for the decoder mlp, not {self.kind}")
+        elif self._training_mlp is self._mlp:
+            self._training_mlp = self._made(Bfloat16Mlp)
 
     def _lay_out(self, width: int) -> None:
         widths = (self.n_inputs, width, width, 3)
@@ -76,12 +97,13 @@ class Decoder:
     def reserve(self, n: int) -> None:
         """Makes room to train on ``n`` samples at a time. Grows only, by half at least; ``forward`` calls it."""
         if self.kind == "mlp":
-            self._mlp.reserve(n)
+            self._training_mlp.reserve(n)
 
     @property
     def nbytes(self) -> int:
         """Bytes of parameters, gradients and workspace."""
-        return 8 * self.params.shape[0] + (self._mlp.nbytes if self.kind == "mlp" else 0)
+        workspaces = {self._mlp, self._training_mlp} if self.kind == "mlp" else ()
+        return 8 * self.params.shape[0] + sum(mlp.nbytes for mlp in workspaces)
 
     def forward(self, features, sample_ray, ray_dirs, n: int, colours, *, keep: bool = True) -> None:
         """colours[:3n] = sRGB in [0, 1] of the first n samples.
@@ -92,14 +114,16 @@ class Decoder:
             ray_dirs: f32, unit direction of each ray.
             n: samples, 0 or more.
             colours: f32, 3 a sample, overwritten.
-            keep: keep what ``backward`` needs, about 2 kB a sample (of no more than ``mlp_blas.KEPT`` on the CPU).
+            keep: keep what ``backward`` needs, about 2 kB a sample (of no more than ``mlp_tiles.KEPT`` on the CPU).
                 Without, the workspace is a few tiles for any n.
         """
         features, ray_dirs, colours = map(_flat, (features, ray_dirs, colours))
         if n > 0 and self.kind == "sh":
             decode.sh_decode(features, sample_ray, ray_dirs, n, colours)
         elif self.kind == "mlp":
-            self._mlp.forward(features, sample_ray, ray_dirs, n, colours, keep)
+            self._training_mlp.kept = -1
+            mlp = self._training_mlp if keep else self._mlp
+            mlp.forward(features, sample_ray, ray_dirs, n, colours, keep)
 
     def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
         """Overwrites ``grads`` and grad_features[:27n] with the gradients of a loss whose colour gradient is given.
@@ -114,9 +138,10 @@ class Decoder:
         if n > 0 and self.kind == "sh":
             decode.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
         elif self.kind == "mlp":
-            if n != self._mlp.kept:
-                raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(self._mlp.kept, 0)}")
-            self._mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
+            mlp = self._training_mlp
+            if n != mlp.kept:
+                raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(mlp.kept, 0)}")
+            mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
 
     def state(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters by name, f32: w1 (inputs, width), b1, w2, b2, w3 (width, 3), b3."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernels import composite, rays, regularize
-from tslim import backend, buffers, checkpoint, config, memory, mlp_blas
+from tslim import backend, buffers, checkpoint, config, memory, mlp_tiles
 from tslim.errors import ConfigError, ModelFileError
 from tslim.events import (
     CheckpointSaved,
@@ -72,6 +72,7 @@ class Trainer:
         self.seconds = 0.0
         """Time spent training."""
         self.schedule = make_schedule(settings.schedule, field.max_rank, settings.steps)
+        field.decoder.train_in(settings.decoder_precision)
         self.march_config = MarchConfig(
             settings.step_ratio, settings.weight_threshold, settings.stop_transmittance, settings.colour_span
         )
@@ -130,7 +131,7 @@ class Trainer:
         ]
         per_group = 4 * (3 * N_FEATURES + 10)
         batch = max(
-            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + 2000 * min(groups, mlp_blas.KEPT)
+            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + 2000 * min(groups, mlp_tiles.KEPT)
             for kept, groups, r in batches
         )
         return {
