@@ -412,9 +412,12 @@ def test_bfloat16_without_torch_or_an_mlp_is_refused(monkeypatch):
     ):
         with pytest.raises(ConfigError, match=message):
             Case(config, 1, precision=precision)
-    mlp_bfloat16.import_torch.cache_clear()
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match="pip install torch"):
+        Case(FieldConfig(), 1, precision="bfloat16")
+    monkeypatch.undo()
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match="no instructions for it"):
         Case(FieldConfig(), 1, precision="bfloat16")
 
 

@@ -26,6 +26,15 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine() or "unknown processor"
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 (AVX-512, AMX or ARM); True where the system does not say."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return True
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def cpu_count() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

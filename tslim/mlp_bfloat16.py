@@ -6,27 +6,25 @@ it costs in quality is measured in docs/performance.md.
 """
 
 import contextlib
-import functools
 
 import numpy as np
 
-from tslim import backend
+from tslim import backend, hardware
 from tslim.blas import padded
 from tslim.errors import ConfigError
 from tslim.mlp_tiles import Scratch, TiledMlp
 
 
-@functools.cache
 def import_torch():
-    """Torch. Raises ``ConfigError`` where there is none, or none with quick bfloat16."""
+    """Torch. Raises ``ConfigError`` where there is none, or the device is not made for bfloat16."""
     if not backend.current().is_cpu:
         raise ConfigError("decoder_precision bfloat16 is for --arch cpu; on a GPU the decoder computes in float32")
     try:
         import torch
     except ImportError:
         raise ConfigError("decoder_precision bfloat16 needs torch, which is not installed: pip install torch") from None
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise ConfigError("decoder_precision bfloat16: this processor, or this torch, is not made for it; take float32")
+    if not hardware.has_bfloat16():
+        raise ConfigError("decoder_precision bfloat16: this processor has no instructions for it; take float32")
     return torch
 
 
