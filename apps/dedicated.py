@@ -22,8 +22,9 @@ EVERY_RAY = {
 }
 """The default's anchors without rank 1, which would take from the others what it needs, and with more weight on rank 2;
 and growth that takes twice as long, for which there is time where every ray teaches several ranks."""
-FASTER = 1.25
-"""There the last ranks, too, may learn faster, as those of a model that is never rendered at fewer must not."""
+FASTER = {"lr_factors": 1.25, "lr_network": 1.5, "lr_affine": 4.0}
+"""There the last ranks may learn faster, too, as those of a model that is never rendered at fewer must not; and what all
+ranks share, or each has of its own, since so many more renders say where it should go."""
 
 
 def main(given: experiments.Options) -> None:
@@ -37,7 +38,7 @@ def main(given: experiments.Options) -> None:
         trained = experiment.train(f"alone {rank}", settings, ranks=(rank,))
         alone += trained.rows
         seconds += trained.seconds()
-    every_ray = dataclasses.replace(base, lr_factors=FASTER * base.lr_factors)
+    every_ray = dataclasses.replace(base, **{name: times * getattr(base, name) for name, times in FASTER.items()})
     models = [
         experiment.train("one model, same rays", ours(base)),
         experiment.train("one model, 1.5 x rays", ours(base, more_rays=1.5)),
