@@ -23,8 +23,8 @@ EVERY_RAY = {
 """The default's anchors without rank 1, which would take from the others what it needs, and with more weight on rank 2;
 and growth that takes twice as long, for which there is time where every ray teaches several ranks."""
 FASTER = {"lr_factors": 1.25, "lr_network": 1.5, "lr_affine": 4.0}
-"""There the last ranks may learn faster, too, as those of a model that is never rendered at fewer must not; and what all
-ranks share, or each has of its own, since so many more renders say where it should go."""
+"""There the last ranks may learn faster, too, as those of a model that is never rendered at fewer must not; and so may
+what all ranks share (the basis and the decoder) and each has of its own, since many more renders say where to go."""
 
 
 def main(given: experiments.Options) -> None:
