@@ -22,7 +22,7 @@ mean the weight of a kept sample has one more effect,
 
 import taichi as ti
 
-from kernels.density import activate, activate_slope, density_feature, exp_minus
+from kernels.density import activate, activate_slope, density_features, exp_minus
 from kernels.launch import kernel, vector_kernel
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
@@ -34,7 +34,8 @@ from kernels.vm import AFFINE_WIDTH, on_grid
 
 @vector_kernel
 def trace_density(
-    n_rays: ti.i32,
+    n_paths: ti.i32,
+    copies: ti.template(),
     ray_o: f32_1d,
     ray_d: f32_1d,
     contracted: ti.i32,
@@ -66,57 +67,73 @@ def trace_density(
 ):
     """Density feature and weight of each sample, front to back until the ray ends.
 
-    delta_scaled = s delta; sample_along: how far along the ray a sample lies, in the units of span (sample_t, but where
-    space is contracted). Out, for the first ray_used[i] samples of ray i: sample_at (xyz in texels of the grid),
-    sample_feature, sample_weight; and per ray the numbers of kept samples and of their groups, the opacity and the
-    depth (sum of w t).
+    Rays path, path + n_paths, .. of n_paths copies are the same but for their rank: their samples are at the same
+    places, where texels are read once for all. ray_o, ray_d: of at least n_paths rays. delta_scaled = s delta;
+    sample_along: how far along the ray a sample lies, in the units of span (sample_t, but where space is contracted).
+    Out, for the first ray_used[i] samples of ray i: sample_at (xyz in texels of the grid), sample_feature,
+    sample_weight; and per ray the numbers of kept samples and of their groups, the opacity and the depth (sum of w t).
     Adjoint: ``composite_backward`` and ``density.density_backward``.
     """
     spread = ti.static(indices_each(16))
-    for index in range(n_rays * spread):
+    for index in range(n_paths * spread):
         if index % spread > 0:
             continue
-        ray = index // spread
-        o = load3(ray_o, ray)
-        d = load3(ray_d, ray)
-        rank = ray_rank[ray]
-        a = (rank - 1) * AFFINE_WIDTH
-        scale = affine[a]
-        shift = affine[a + 1] + density_shift
-        light = 1.0
-        kept = 0
-        groups = 0
-        group_along = 0.0
-        opacity = 0.0
-        depth = 0.0
-        s = ray_start[ray]
-        end = ray_start[ray + 1]
-        while s < end:
-            t = sample_t[s]
+        path = index // spread
+        o = load3(ray_o, path)
+        d = load3(ray_d, path)
+        ranks = ti.Vector([0] * copies)
+        light = ti.Vector([1.0] * copies)
+        used = ti.Vector([0] * copies)
+        kept = ti.Vector([0] * copies)
+        groups = ti.Vector([0] * copies)
+        group_along = ti.Vector([0.0] * copies)
+        opacity = ti.Vector([0.0] * copies)
+        depth = ti.Vector([0.0] * copies)
+        for r in ti.static(range(copies)):
+            ranks[r] = ray_rank[r * n_paths + path]
+        count = ray_start[path + 1] - ray_start[path]
+        k = 0
+        while k < count:
+            t = sample_t[ray_start[path] + k]
+            along = sample_along[ray_start[path] + k]
             at = on_grid(place(o, d, t, contracted), box_min, texels_per_unit, grid)
-            f = density_feature(planes, lines, at, rank, grid, max_chunks)
-            through = exp_minus(delta_scaled * activate(f, scale, shift, use_softplus))
-            weight = light * (1.0 - through)
-            light *= through
-            for a in ti.static(range(3)):
-                sample_at[3 * s + a] = at[a]
-            sample_feature[s] = f
-            sample_weight[s] = weight
-            opacity += weight
-            depth += weight * t
-            if weight > weight_threshold:
-                kept += 1
-                if groups == 0 or sample_along[s] - group_along > span:
-                    groups += 1
-                    group_along = sample_along[s]
-            s += 1
-            if light < stop_transmittance:
-                end = s
-        ray_used[ray] = s - ray_start[ray]
-        ray_kept[ray] = kept
-        ray_groups[ray] = groups
-        ray_opacity[ray] = opacity
-        ray_depth[ray] = depth
+            features = density_features(planes, lines, at, ranks, grid, max_chunks)
+            going = 0
+            for r in ti.static(range(copies)):
+                if used[r] == k:
+                    s = ray_start[r * n_paths + path] + k
+                    a = (ranks[r] - 1) * AFFINE_WIDTH
+                    sigma = activate(features[r], affine[a], affine[a + 1] + density_shift, use_softplus)
+                    through = exp_minus(delta_scaled * sigma)
+                    weight = light[r] * (1.0 - through)
+                    light[r] *= through
+                    for i in ti.static(range(3)):
+                        sample_at[3 * s + i] = at[i]
+                    sample_feature[s] = features[r]
+                    sample_weight[s] = weight
+                    opacity[r] += weight
+                    depth[r] += weight * t
+                    if weight > weight_threshold:
+                        kept[r] += 1
+                        if groups[r] == 0 or along - group_along[r] > span:
+                            groups[r] += 1
+                            group_along[r] = along
+                    used[r] += 1
+                    # A ray that has ended has used fewer samples than there were.
+                    if light[r] >= stop_transmittance:
+                        going = 1
+                    else:
+                        used[r] = -used[r]
+            k += 1
+            if going == 0:
+                count = k
+        for r in ti.static(range(copies)):
+            ray = r * n_paths + path
+            ray_used[ray] = ti.abs(used[r])
+            ray_kept[ray] = kept[r]
+            ray_groups[ray] = groups[r]
+            ray_opacity[ray] = opacity[r]
+            ray_depth[ray] = depth[r]
 
 
 @kernel

@@ -93,6 +93,38 @@ def density_feature(
     return total
 
 
+@ti.func
+def density_features(
+    planes: ti.template(),
+    lines: ti.template(),
+    at: vec3,
+    ranks: ti.template(),
+    grid: ivec3,
+    max_chunks: ti.i32,
+):
+    """``density_feature`` at several ranks (a vector), for which texels are read once."""
+    features = ti.Vector([0.0] * ranks.n)
+    if ti.static(ranks.n == 1):
+        features[0] = density_feature(planes, lines, at, ranks[0], grid, max_chunks)
+    else:
+        low, frac = texel_below(at, grid)
+        last = 0
+        for r in ti.static(range(ranks.n)):
+            last = ti.max(last, ranks[r])
+        for chunk in range((last + CHUNK - 1) // CHUNK):
+            components = density_components(planes, lines, chunk, low, frac, grid, max_chunks)
+            sums = vec16(0.0)  # of the chunk's first 1, 2, .. components
+            total = 0.0
+            for lane in ti.static(range(CHUNK)):
+                total += components[lane]
+                sums[lane] = total
+            for r in ti.static(range(ranks.n)):
+                some = ti.min(ranks[r] - chunk * CHUNK, CHUNK)
+                if some > 0:
+                    features[r] += sums[some - 1]
+    return features
+
+
 @vector_kernel
 def density_at(
     n: ti.i32,
@@ -123,9 +155,64 @@ def density_at(
             sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
 
 
+@ti.func
+def find_copies(
+    path: ti.i32,
+    n_paths: ti.i32,
+    chunk: ti.i32,
+    ray_rank: ti.template(),
+    ray_start: ti.template(),
+    ray_used: ti.template(),
+    ranks: ti.template(),
+    starts: ti.template(),
+    used: ti.template(),
+) -> ti.i32:
+    """Fills in rank, first sample and number of samples (0 at ranks without the chunk) of a path's rays.
+
+    Returns the one with the most samples.
+    """
+    longest = 0
+    for r in ti.static(range(ranks.n)):
+        ray = r * n_paths + path
+        ranks[r] = ray_rank[ray]
+        starts[r] = ray_start[ray]
+        if chunk * CHUNK < ranks[r]:
+            used[r] = ray_used[ray]
+        if used[r] > used[longest]:
+            longest = r
+    return longest
+
+
+@ti.func
+def sum_copies(
+    k: ti.i32,
+    chunk: ti.i32,
+    mask: vec16,
+    ranks: ti.template(),
+    starts: ti.template(),
+    used: ti.template(),
+    sample_grad: ti.template(),
+) -> vec16:
+    """dL/dp of a chunk's components at sample k of a path's rays: each component's from the rays of higher rank.
+
+    ``mask``: the lanes below the first ray's rank.
+    """
+    q = vec16(0.0)
+    if ti.static(ranks.n == 1):
+        q = mask * sample_grad[starts[0] + k]
+    else:
+        for r in ti.static(range(ranks.n)):
+            if k < used[r]:
+                q[ti.min(ranks[r] - chunk * CHUNK, CHUNK) - 1] += sample_grad[starts[r] + k]
+        for lane in ti.static(range(CHUNK - 2, -1, -1)):
+            q[lane] += q[lane + 1]
+    return q
+
+
 @vector_kernel
 def density_backward(
-    n_rays: ti.i32,
+    n_paths: ti.i32,
+    copies: ti.template(),
     n_chunks: ti.i32,
     n_bands: ti.i32,
     n_parts: ti.i32,
@@ -144,23 +231,26 @@ def density_backward(
 ):
     """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample.
 
-    sample_at: as ``composite.trace_density`` left it.
+    sample_at, n_paths, copies: as ``composite.trace_density`` left and takes them.
 
     On the CPU one task owns a chunk of a mode, or a band of its rows; with n_parts = 2 one of its plane or its line,
     which share no arithmetic but the position: the way to have twice the tasks for next to nothing.
     """
     if ti.static(atomic):
-        for item in range(n_rays * n_chunks * 3):
-            ray = item % n_rays
-            chunk = item // n_rays // 3
-            m = item // n_rays % 3
-            if chunk * CHUNK < ray_rank[ray]:
-                mask = lane_mask(ray_rank[ray], chunk)
-                for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-                    low, frac = texel_below(load3(sample_at, s), grid)
-                    q = mask * sample_grad[s]
-                    scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                    scatter_line(q, 0, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
+        for item in range(n_paths * n_chunks * 3):
+            path = item % n_paths
+            chunk = item // n_paths // 3
+            m = item // n_paths % 3
+            ranks = ti.Vector([0] * copies)
+            starts = ti.Vector([0] * copies)
+            used = ti.Vector([0] * copies)
+            longest = find_copies(path, n_paths, chunk, ray_rank, ray_start, ray_used, ranks, starts, used)
+            mask = lane_mask(ranks[0], chunk)
+            for k in range(used[longest]):
+                low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)
+                q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
+                scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
+                scatter_line(q, 0, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
     else:
         spread = ti.static(indices_each(1))
         for index in range(n_parts * 3 * n_chunks * n_bands * spread):
@@ -172,21 +262,23 @@ def density_backward(
             m = task // n_parts % 3
             chunk = task // (n_parts * 3) % n_chunks
             band = task // (n_parts * 3 * n_chunks)
-            for ray in range(n_rays):
-                if chunk * CHUNK < ray_rank[ray]:
-                    mask = lane_mask(ray_rank[ray], chunk)
-                    for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-                        low, frac = texel_below(load3(sample_at, s), grid)
-                        q = mask * sample_grad[s]
-                        if whole or part == 0:
-                            scatter_plane(
-                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
-                            )
-                        if whole or part == 1:
-                            scatter_line(
-                                q, 0, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
-                                max_chunks, False,
-                            )  # fmt: skip
+            for path in range(n_paths):
+                ranks = ti.Vector([0] * copies)
+                starts = ti.Vector([0] * copies)
+                used = ti.Vector([0] * copies)
+                longest = find_copies(path, n_paths, chunk, ray_rank, ray_start, ray_used, ranks, starts, used)
+                mask = lane_mask(ranks[0], chunk)
+                for k in range(used[longest]):
+                    low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)
+                    q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
+                    if whole or part == 0:
+                        scatter_plane(
+                            q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                        )
+                    if whole or part == 1:
+                        scatter_line(
+                            q, 0, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid, max_chunks, False
+                        )
 
 
 @vector_kernel

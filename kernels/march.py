@@ -156,18 +156,22 @@ def march(
 
 
 @kernel
-def offsets_from_counts(n: ti.i32, counts: i32_1d, starts: i32_1d):
-    """Running sum: starts[i] = counts[0] + .. + counts[i - 1], for i = 0 .. n (so starts[n] is the total)."""
+def offsets_from_counts(n: ti.i32, period: ti.i32, counts: i32_1d, starts: i32_1d):
+    """Running sum: starts[i] = counts[0] + .. + counts[i - 1], for i = 0 .. n (so starts[n] is the total).
+
+    Of the counts there are ``period``, again and again.
+    """
     ti.loop_config(serialize=True)
     for i in range(n):
         if i == 0:
             starts[0] = 0
-        starts[i + 1] = starts[i] + counts[i]
+        starts[i + 1] = starts[i] + counts[i % period]
 
 
 @kernel
 def expand(
     n_rays: ti.i32,
+    n_paths: ti.i32,
     step: ti.f32,
     n_words: ti.i32,
     ray_t0: f32_1d,
@@ -175,19 +179,23 @@ def expand(
     ray_start: i32_1d,
     sample_t: f32_1d,
 ):
-    """Writes the distance t of each sample: sample_t[ray_start[i]:ray_start[i + 1]], front to back."""
+    """Writes the distance t of each sample: sample_t[ray_start[i]:ray_start[i + 1]], front to back.
+
+    Ray i has the samples that ``march`` found for ray i % n_paths.
+    """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
         if index % spread > 0:
             continue
         i = index // spread
+        path = i % n_paths
         at = ray_start[i]
         for w in range(n_words):
-            bits = ray_mask[i * n_words + w]
+            bits = ray_mask[path * n_words + w]
             while bits != ti.u32(0):
                 lowest = bits & (~bits + ti.u32(1))
                 k = w * 32 + popcount(lowest - ti.u32(1))
-                sample_t[at] = ray_t0[i] + step * ti.cast(k, ti.f32)
+                sample_t[at] = ray_t0[path] + step * ti.cast(k, ti.f32)
                 at += 1
                 bits ^= lowest
 
@@ -271,19 +279,23 @@ def march_contracted(
 @kernel
 def gather(
     n_rays: ti.i32,
+    n_paths: ti.i32,
     n_steps: ti.i32,
     ray_samples: f32_1d,
     ray_start: i32_1d,
     sample_t: f32_1d,
     sample_along: f32_1d,
 ):
-    """Packs the samples that ``march_contracted`` left, those of ray i from ray_start[i], front to back."""
+    """Packs the samples that ``march_contracted`` left, those of ray i from ray_start[i], front to back.
+
+    Ray i has the samples of ray i % n_paths.
+    """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
         if index % spread > 0:
             continue
         i = index // spread
         for s in range(ray_start[i], ray_start[i + 1]):
-            at = 2 * (i * n_steps + s - ray_start[i])
+            at = 2 * (i % n_paths * n_steps + s - ray_start[i])
             sample_t[s] = ray_samples[at]
             sample_along[s] = ray_samples[at + 1]

@@ -46,14 +46,14 @@ class Traced:
         self.delta_scaled = self.delta * f.state.config.distance_scale
         self.shift = f.state.config.density_shift
         composite.trace_density(
-            n, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
+            n, 1, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
             f.arenas.density_lines, f.affine, *f.where, f.density_chunks, self.shift, self.softplus,
             self.delta_scaled, self.stop, self.threshold, s.t, self.span, self.at, self.feature, self.weight,
             self.used, self.kept, self.groups, self.opacity, self.depth,
         )  # fmt: skip
         self.kept_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
-        march.offsets_from_counts(n, self.kept, self.kept_start)
-        march.offsets_from_counts(n, self.groups, self.ray_group_start)
+        march.offsets_from_counts(n, n, self.kept, self.kept_start)
+        march.offsets_from_counts(n, n, self.groups, self.ray_group_start)
         kept, groups = max(self.kept_start[-1], 1), max(self.ray_group_start[-1], 1)
         self.kept_t, self.kept_weight = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
         self.kept_at = np.zeros(3 * kept, np.float32)

@@ -127,7 +127,7 @@ def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_c
 
     a = field.arenas
     density.density_backward(
-        len(used), n_chunks, n_bands, n_parts, samples.ranks, samples.start, used, field.on_grid(samples), upstream,
+        len(used), 1, n_chunks, n_bands, n_parts, samples.ranks, samples.start, used, field.on_grid(samples), upstream,
         a.density_planes, a.density_lines, a.grad_density_planes, a.grad_density_lines, field.where[2],
         field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip

@@ -35,7 +35,15 @@ def make_rays(seed: int = 22) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return origins, directions, samples.ranks
 
 
-def run(field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, span: float = 0.0, rays=None):
+def copied_rays(copies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One in so many of ``make_rays``, each so many times at another rank."""
+    origins, directions, ranks = make_rays()
+    return np.tile(origins[::copies], (copies, 1)), np.tile(directions[::copies], (copies, 1)), ranks
+
+
+def run(
+    field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, span: float = 0.0, rays=None, copies: int = 1
+):
     """A pipeline after its forward pass."""
     from tslim.renderer import MarchConfig, Pipeline
 
@@ -45,7 +53,7 @@ def run(field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, sp
     buffers.write(pipeline.ray_o, origins.ravel())
     buffers.write(pipeline.ray_d, directions.ravel())
     buffers.write(pipeline.ray_rank, ranks)
-    pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=BACKGROUND, jitter=jitter)
+    pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=BACKGROUND, jitter=jitter, copies=copies)
     return pipeline
 
 
@@ -93,11 +101,12 @@ def device_gradients(field, gradients) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-4, 1.7), (0.0, 0.01, 1e9)]
 )
-def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, options, stop, threshold, span):
+@pytest.mark.parametrize("copies", [1, 3])
+def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, options, stop, threshold, span, copies):
     from tslim.renderer import Gradients
 
     field, state = make_field(**options)
-    pipeline = run(field, stop=stop, threshold=threshold, span=span)
+    pipeline = run(field, stop=stop, threshold=threshold, span=span, rays=copied_rays(copies), copies=copies)
     twin, seen = twin_pixels(pipeline, state, stop, threshold, span)
     assert 0 < pipeline.n_groups <= pipeline.n_kept
     assert (pipeline.n_groups < pipeline.n_kept) == (span > 0)
@@ -121,6 +130,28 @@ def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, opt
     for name, tensor in twin.named_parameters().items():
         assert_gradient(name, ours[name], tensor.grad, tolerance=5e-4)
     gradients.release()
+
+
+@pytest.mark.parametrize("space", ["box", "contracted"])
+def test_copies_of_rays_are_what_they_would_be_alone(cpu, space):
+    from tests.test_spaces import make_field as make_in
+    from tslim.renderer import Gradients
+
+    field, _ = make_in(space, max_rank=40)
+    ranks = np.repeat(np.array([40, 2, 17], np.int32), N_RAYS // 3)
+    found = []
+    for copies in (1, 3):
+        origins, directions, _ = copied_rays(3)
+        pipeline = run(field, rays=(origins, directions, ranks), copies=copies, jitter=None, span=1.7, stop=0.05)
+        buffers.write(pipeline.grad_pixel, np.float32(np.random.default_rng(2).normal(size=3 * N_RAYS)))
+        gradients = Gradients(field)
+        pipeline.backward(gradients)
+        host = on_host(pipeline)
+        found.append(device_gradients(field, gradients) | {"pixel": host.pixel.copy(), "depth": host.ray_depth.copy()})
+        assert pipeline.n_kept > 50
+        gradients.release()
+    for name, alone in found[0].items():
+        np.testing.assert_allclose(found[1][name], alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max(), err_msg=name)
 
 
 def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):

@@ -66,9 +66,9 @@ def run_march(
         march.ivec3(*cells), march.vec3(*BOX[0]), march.vec3(*per_unit), march.ivec3(*coarse.shape[::-1]),
         pack_bits(in_blocks(flags)), pack_bits(coarse), N_WORDS, t0, mask, count,
     )  # fmt: skip
-    march.offsets_from_counts(n, count, start)
+    march.offsets_from_counts(n, n, count, start)
     t = np.zeros(max(start[-1], 1), np.float32)
-    march.expand(n, STEP, N_WORDS, t0, mask, start, t)
+    march.expand(n, n, STEP, N_WORDS, t0, mask, start, t)
     return t0, [t[a:b] for a, b in zip(start, start[1:], strict=False)]
 
 

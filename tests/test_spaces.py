@@ -22,13 +22,19 @@ CUBE = np.array([[-1.5, 0.5, -2.0], [2.5, 4.5, 2.0]], np.float32)
 SPACES = ("box", "ndc", "contracted")
 
 
-def make_field(space: str, *, occupancy: bool = True, grid: tuple[int, int, int] = (9, 8, 7)):
+def make_field(
+    space: str,
+    *,
+    occupancy: bool = True,
+    grid: tuple[int, int, int] = (9, 8, 7),
+    max_rank: int = device_field.MAX_RANK,
+):
     """A field of random numbers in which every part matters, and its state."""
     from tslim.field import Field
 
     rng = np.random.default_rng(31)
     config = FieldConfig(density_shift=-0.5, distance_scale=3.0)
-    state = device_field.random_state(rng, affine=True, config=config, grid=grid)
+    state = device_field.random_state(rng, max_rank=max_rank, affine=True, config=config, grid=grid)
     state.space = space
     if space == "ndc":
         state.box, state.near = np.array([[-1.3, -1.1, -1.0], [1.2, 1.0, 1.0]], np.float32), NEAR_PLANE

@@ -175,6 +175,7 @@ class Pipeline:
         background: tuple[float, float, float],
         jitter: tuple[int, int] | None = None,
         keep: bool = True,
+        copies: int = 1,
     ) -> None:
         """Renders the first ``n_rays`` rays into ``pixel`` (not clamped), ``ray_opacity`` and ``ray_depth``.
 
@@ -183,27 +184,36 @@ class Pipeline:
             background: colour behind the field.
             jitter: (seed, step) for a random shift of each ray's samples; None for none.
             keep: keep what ``backward`` needs.
+            copies: the rays are as many copies of the first n_rays / copies, each at ranks of its own: they are marched
+                once, and what they have in common is read once.
         """
         field, config = self.field, self.config
         self.n_rays, self.background = n_rays, [float(c) for c in background]
+        self.copies, self.n_paths = copies, n_rays // copies
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
-        self.march(n_rays, jitter)
+        self.march(self.n_paths, jitter)
+        march.offsets_from_counts(n_rays, self.n_paths, self.ray_count, self.ray_start)
+        self.n_samples = int(self.ray_start[n_rays])
         self._reserve_samples(self.n_samples)
         self._span = config.colour_span * field.voxel
         if self.space.contracted:
-            march.gather(n_rays, self.n_steps, self.ray_samples, self.ray_start, self.sample_t, self.sample_along)
+            march.gather(
+                n_rays, self.n_paths, self.n_steps, self.ray_samples, self.ray_start, self.sample_t, self.sample_along
+            )
         else:
-            march.expand(n_rays, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
+            march.expand(
+                n_rays, self.n_paths, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t
+            )
         composite.trace_density(
-            n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.sample_t,
+            self.n_paths, copies, *self.space.arguments, self.ray_rank, self.ray_start, self.sample_t,
             field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
             field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
             config.stop_transmittance, config.weight_threshold, self.sample_along, self._span, self.sample_at,
             self.sample_feature, self.sample_weight, self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity,
             self.ray_depth,
         )  # fmt: skip
-        march.offsets_from_counts(n_rays, self.ray_kept, self.ray_kept_start)
-        march.offsets_from_counts(n_rays, self.ray_groups, self.ray_group_start)
+        march.offsets_from_counts(n_rays, n_rays, self.ray_kept, self.ray_kept_start)
+        march.offsets_from_counts(n_rays, n_rays, self.ray_groups, self.ray_group_start)
         self.n_kept, self.n_groups = int(self.ray_kept_start[n_rays]), int(self.ray_group_start[n_rays])
         self._reserve_kept()
         composite.collect_kept(
@@ -220,7 +230,7 @@ class Pipeline:
         )
 
     def march(self, n_rays: int, jitter: tuple[int, int] | None = None, enough: int = 2**31 - 1) -> None:
-        """Finds the samples of the first ``n_rays`` rays: ``ray_count``, ``ray_start``, ``n_samples``.
+        """Finds the samples of the first ``n_rays`` rays: ``ray_count``, and what ``forward`` makes of them.
 
         ``enough``: a ray is followed no farther than to so many samples.
         """
@@ -243,8 +253,6 @@ class Pipeline:
                 *given, self.n_steps, enough, field.box[0].tolist(), field.box[1].tolist(), *self._lattice(),
                 self.n_words, self.ray_t0, self.ray_mask, self.ray_count,
             )  # fmt: skip
-        march.offsets_from_counts(n_rays, self.ray_count, self.ray_start)
-        self.n_samples = int(self.ray_start[n_rays])
 
     def _lattice(self) -> tuple:
         """The kernel arguments cells, cell_origin, cells_per_unit, blocks, occupied, coarse."""
@@ -310,7 +318,7 @@ class Pipeline:
             fade * self.space.reach, self.sample_grad, self.ray_grad_affine,
         )  # fmt: skip
         density.density_backward(
-            self.n_rays, field.density.chunks, *self._shares(3 * field.density.chunks),
+            self.n_paths, self.copies, field.density.chunks, *self._shares(3 * field.density.chunks),
             self.ray_rank, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, field.density.planes,
             field.density.lines, gradients.density.planes, gradients.density.lines, list(field.grid),
             field.density.chunks, not self._on_cpu,

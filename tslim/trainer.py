@@ -175,16 +175,17 @@ class Trainer:
         schedule, rank = self.schedule, self.schedule.rank
         ranks = schedule.ray_ranks(step, self.batch, np.random.default_rng([settings.seed, 2, step]))
         self.sampler.fill(pipeline, self.batch, self.target)
-        if len(ranks) > 1:
+        copies = len(ranks)
+        if copies > 1:
             for of_rays in (pipeline.ray_o, pipeline.ray_d, self.target):
-                rays.repeat(3 * self.batch, len(ranks), of_rays)
+                rays.repeat(3 * self.batch, copies, of_rays)
         ranks, n = ranks.reshape(-1), ranks.size
         unused = (0, pipeline.max_rays - n)
         buffers.write(pipeline.ray_rank, np.pad(ranks, unused))
         weights = schedule.weights(ranks)
         if weights is not None:
             buffers.write(self.ray_weight, np.pad(weights, unused))
-        pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step))
+        pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
         self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
         composite.squared_error(
             n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
