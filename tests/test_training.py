@@ -292,6 +292,24 @@ def test_a_step_is_one_adam_step_on_the_gradient_of_squared_error_and_l1(new_tra
         assert wrong < 2e-3, f"{name}: {100 * wrong:.2f} % of the entries moved otherwise"
 
 
+def test_a_decoder_in_bfloat16_learns_nearly_the_same(new_trainer):
+    from tslim import mlp_bfloat16
+    from tslim.errors import ConfigError
+
+    try:
+        mlp_bfloat16.import_torch()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    losses, colours = [], []
+    for precision in ("float32", "bfloat16"):
+        trainer = new_trainer(dataclasses.replace(SETTINGS, decoder_precision=precision))
+        run_to(trainer, 25)
+        losses.append(float(trainer.ray_loss[: trainer.batch].mean()))
+        colours.append(np.array(trainer.pipeline.pixel))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert not np.array_equal(*colours)
+
+
 def test_a_batch_too_small_to_sort_out_pixels_with_is_refused(new_trainer):
     from tslim.errors import ConfigError
 

@@ -62,22 +62,6 @@ class Decoder:
     def _made(self, kind: type):
         return kind(self.params, self.grads, self.layout, self.k_features, self.k_dirs)
 
-    def train_in(self, precision: str) -> None:
-        """How passes that keep what ``backward`` needs compute from now on: "float32" or "bfloat16".
-
-        Raises:
-            ConfigError: bfloat16 on a GPU, without torch, on a processor that is not made for it, or without an MLP.
-        """
-        if precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"unknown decoder_precision {precision!r}; accepted: float32, bfloat16")
-        if precision == "float32":
-            if self.kind == "mlp":
-                self._training_mlp = self._mlp
-        elif self.kind != "mlp":
-            raise ConfigError(f"decoder_precision bfloat16 is for the decoder mlp, not {self.kind}")
-        elif self._training_mlp is self._mlp:
-            self._training_mlp = self._made(Bfloat16Mlp)
-
     def _lay_out(self, width: int) -> None:
         widths = (self.n_inputs, width, width, 3)
         for i, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False), 1):
@@ -93,6 +77,22 @@ class Decoder:
                 values[name] = rng.uniform(-bound, bound, self.layout[name][1])
         values["b3"][:] = 0
         return values
+
+    def train_in(self, precision: str) -> None:
+        """How passes that keep what ``backward`` needs compute from now on: "float32" or "bfloat16".
+
+        Raises:
+            ConfigError: bfloat16 on a GPU, without torch, on a processor that is not made for it, or without an MLP.
+        """
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"unknown decoder_precision {precision!r}; accepted: float32, bfloat16")
+        if precision == "float32":
+            if self.kind == "mlp":
+                self._training_mlp = self._mlp
+        elif self.kind != "mlp":
+            raise ConfigError(f"decoder_precision bfloat16 is for the decoder mlp, not {self.kind}")
+        elif self._training_mlp is self._mlp:
+            self._training_mlp = self._made(Bfloat16Mlp)
 
     def reserve(self, n: int) -> None:
         """Makes room to train on ``n`` samples at a time. Grows only, by half at least; ``forward`` calls it."""
