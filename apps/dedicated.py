@@ -17,11 +17,11 @@ ALONE = "a model of that rank alone"
 EVERY_RAY = {
     "prefixes_per_ray": 5,
     "anchors": (2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14),
-    "stage_starts": (0.0, 0.1, 0.18, 0.26, 0.34, 0.42, 0.5),
+    "stage_starts": (0.0, 0.065, 0.12, 0.175, 0.23, 0.28, 0.33),
     "lowest_weight": 1.5,
 }
 """The default's anchors without rank 1, which would take from the others what it needs, and with more weight on rank 2;
-and growth that takes twice as long, for which there is time where every ray teaches several ranks."""
+and growth that takes a third longer, for which there is time where every ray teaches several ranks."""
 FASTER = {"lr_factors": 1.25, "lr_network": 1.5, "lr_affine": 4.0}
 """There the last ranks may learn faster, too, as those of a model that is never rendered at fewer must not; and so may
 what all ranks share (the basis and the decoder) and each has of its own, since many more renders say where to go."""
