@@ -159,20 +159,20 @@ def density_at(
 def find_copies(
     path: ti.i32,
     n_paths: ti.i32,
+    copies: ti.template(),
     chunk: ti.i32,
     ray_rank: ti.template(),
     ray_start: ti.template(),
     ray_used: ti.template(),
-    ranks: ti.template(),
-    starts: ti.template(),
-    used: ti.template(),
-) -> ti.i32:
-    """Fills in rank, first sample and number of samples (0 at ranks without the chunk) of a path's rays.
-
-    Returns the one with the most samples.
+):
+    """Rank, first sample and number of samples (0 at ranks without the chunk) of a path's rays, as vectors; and which
+    of them has the most samples.
     """
+    ranks = ti.Vector([0] * copies)
+    starts = ti.Vector([0] * copies)
+    used = ti.Vector([0] * copies)
     longest = 0
-    for r in ti.static(range(ranks.n)):
+    for r in ti.static(range(copies)):
         ray = r * n_paths + path
         ranks[r] = ray_rank[ray]
         starts[r] = ray_start[ray]
@@ -180,7 +180,7 @@ def find_copies(
             used[r] = ray_used[ray]
         if used[r] > used[longest]:
             longest = r
-    return longest
+    return ranks, starts, used, longest
 
 
 @ti.func
@@ -241,10 +241,7 @@ def density_backward(
             path = item % n_paths
             chunk = item // n_paths // 3
             m = item // n_paths % 3
-            ranks = ti.Vector([0] * copies)
-            starts = ti.Vector([0] * copies)
-            used = ti.Vector([0] * copies)
-            longest = find_copies(path, n_paths, chunk, ray_rank, ray_start, ray_used, ranks, starts, used)
+            ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, ray_rank, ray_start, ray_used)
             mask = lane_mask(ranks[0], chunk)
             for k in range(used[longest]):
                 low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)
@@ -263,10 +260,7 @@ def density_backward(
             chunk = task // (n_parts * 3) % n_chunks
             band = task // (n_parts * 3 * n_chunks)
             for path in range(n_paths):
-                ranks = ti.Vector([0] * copies)
-                starts = ti.Vector([0] * copies)
-                used = ti.Vector([0] * copies)
-                longest = find_copies(path, n_paths, chunk, ray_rank, ray_start, ray_used, ranks, starts, used)
+                ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, ray_rank, ray_start, ray_used)
                 mask = lane_mask(ranks[0], chunk)
                 for k in range(used[longest]):
                     low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)

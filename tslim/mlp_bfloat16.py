@@ -99,13 +99,15 @@ class Bfloat16Mlp(TiledMlp):
         if self.torch.get_num_threads() != 1:
             self.torch.set_num_threads(1)
 
-    def _load_weights(self) -> None:
+    def _before_forward(self) -> None:
         for i, weight in self.weight.items():
-            values = self.torch.from_numpy(weight)
-            inputs, outputs = values.shape
-            self._weights[i][:inputs, :outputs] = values
+            inputs, outputs = weight.shape
+            self._weights[i][:inputs, :outputs] = self.torch.from_numpy(weight)
+
+    def _before_backward(self) -> None:
+        for i, weight in self.weight.items():
             inputs = self.n_feature_inputs if i == 1 else self.hidden
-            self._transposed[i][:outputs, :inputs] = values[:inputs].t()
+            self._transposed[i][: weight.shape[1], :inputs] = self.torch.from_numpy(weight[:inputs]).t()
 
     def _activate(self, features, sample_ray, table, rows: slice, scratch: Scratch) -> None:
         self._alone()

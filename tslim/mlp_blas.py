@@ -31,7 +31,7 @@ class BlasMlp(TiledMlp):
         self.inputs[2][:, self.hidden] = 1
         self.inputs[3][:, self.hidden] = 1
 
-    def _load_weights(self) -> None:
+    def _before_backward(self) -> None:
         self._transposed[1][:, : self.n_feature_inputs] = self.weight[1][: self.n_feature_inputs].T
         self._transposed[2][:] = self.weight[2][: self.hidden].T
         self._transposed[3][:] = self.weight[3][: self.hidden].T

@@ -72,9 +72,12 @@ class TiledMlp(abc.ABC):
         The first layer's ones are written with its inputs.
         """
 
+    def _before_forward(self) -> None:  # noqa: B027 (not every way has something to do)
+        """Takes what the forward pass needs of the weights as they are now."""
+
     @abc.abstractmethod
-    def _load_weights(self) -> None:
-        """Takes the weights as they are now, before a pass."""
+    def _before_backward(self) -> None:
+        """Takes what the backward pass needs of them besides."""
 
     @abc.abstractmethod
     def _activate(self, features, sample_ray, table, rows: slice, scratch: Scratch) -> None:
@@ -121,7 +124,7 @@ class TiledMlp(abc.ABC):
         features, colours = features.reshape(-1, N_FEATURES), colours.reshape(-1, 3)
         self.kept = -1
         self.reserve(n if keep else 1)
-        self._load_weights()
+        self._before_forward()
         table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > 0 else None
 
         def tile(start: int, stop: int, thread: int) -> None:
@@ -143,7 +146,7 @@ class TiledMlp(abc.ABC):
         features = features.reshape(-1, N_FEATURES)
         colours, grad_colours = colours.reshape(-1, 3), grad_colours.reshape(-1, 3)
         grad_features = grad_features.reshape(-1, N_FEATURES)
-        self._load_weights()
+        self._before_backward()
         table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > self.capacity else None
 
         def tile(start: int, stop: int, thread: int, first: int, size: int) -> None:
