@@ -114,7 +114,7 @@ class Decoder:
             ray_dirs: f32, unit direction of each ray.
             n: samples, 0 or more.
             colours: f32, 3 a sample, overwritten.
-            keep: keep what ``backward`` needs, about 2 kB a sample (of no more than ``mlp_tiles.KEPT`` on the CPU).
+            keep: keep what ``backward`` needs, about 2 kB a sample (no more than ``mlp_tiles.ROOM`` on the CPU).
                 Without, the workspace is a few tiles for any n.
         """
         features, ray_dirs, colours = map(_flat, (features, ray_dirs, colours))

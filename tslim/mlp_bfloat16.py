@@ -10,7 +10,7 @@ import contextlib
 import numpy as np
 
 from tslim import backend, hardware
-from tslim.blas import padded
+from tslim.blas import LEAST, padded
 from tslim.errors import ConfigError
 from tslim.mlp_tiles import Scratch, TiledMlp
 
@@ -33,6 +33,7 @@ class Bfloat16Mlp(TiledMlp):
 
     tile = 4096
     """Samples per tile, at most: a call to torch costs more than one to numpy."""
+    itemsize = 2
 
     def __init__(self, *given) -> None:
         self.torch = import_torch()
@@ -109,34 +110,44 @@ class Bfloat16Mlp(TiledMlp):
             inputs = self.n_feature_inputs if i == 1 else self.hidden
             self._transposed[i][: weight.shape[1], :inputs] = self.torch.from_numpy(weight[:inputs]).t()
 
+    def _filled_up(self, rows: slice) -> slice:
+        """The rows of a tile and as many more as make them a multiple of ``blas.LEAST``.
+
+        For each number of rows torch compiles its products anew, which takes longer than a tile: let there be few.
+        """
+        return slice(rows.start, rows.start + -(-(rows.stop - rows.start) // LEAST) * LEAST)
+
     def _activate(self, features, sample_ray, table, rows: slice, scratch: Scratch) -> None:
         self._alone()
-        encoded = scratch.inputs[: len(features)]
+        encoded, filled = scratch.inputs[: len(features)], self._filled_up(rows)
         self._encode(features, sample_ray, table, encoded, scratch)
         self.inputs[1][rows] = self.torch.from_numpy(encoded)
+        self.inputs[1][rows.stop : filled.stop] = 0
         for layer in (1, 2):
-            hidden = self.inputs[layer + 1][rows]
-            self.torch.mm(self.inputs[layer][rows], self._weights[layer], out=hidden[:, : self.hidden])
+            hidden = self.inputs[layer + 1][filled]
+            self.torch.mm(self.inputs[layer][filled], self._weights[layer], out=hidden[:, : self.hidden])
             hidden.relu_()
 
     def _output(self, rows: slice, out: np.ndarray, scratch: Scratch) -> None:
-        wide = scratch.output[: len(out)]
-        self.torch.mm(self.inputs[3][rows], self._weights[3], out=wide)
-        self.torch.from_numpy(out).copy_(wide[:, :3])
+        inputs = self.inputs[3][self._filled_up(rows)]
+        wide = scratch.output[: len(inputs)]
+        self.torch.mm(inputs, self._weights[3], out=wide)
+        self.torch.from_numpy(out).copy_(wide[: len(out), :3])
 
     def _layers_backward(
         self, rows: slice, grad_output: np.ndarray, grad: np.ndarray, scratch: Scratch
     ) -> tuple[np.ndarray, np.ndarray]:
         self._alone()
-        torch, n = self.torch, len(grad_output)
-        out = scratch.output[:n]
-        out[:, :3] = torch.from_numpy(grad_output)
+        torch, n, rows = self.torch, len(grad_output), self._filled_up(rows)
+        out = scratch.output[: rows.stop - rows.start]
+        out[:n, :3] = torch.from_numpy(grad_output)
+        out[n:] = 0
         for layer in (3, 2, 1):
             inputs, weight_grad = self.inputs[layer][rows], scratch.grad_of_weights[layer]
             torch.mm(out.t(), inputs, out=weight_grad)  # inputs come from memory: in this order they are read in a row
             into = torch.from_numpy(self._with_bias(grad, layer))
             into.copy_(weight_grad[: into.shape[1], : len(into)].t())
-            grad_inputs = scratch.grad_of_inputs[layer][:n]
+            grad_inputs = scratch.grad_of_inputs[layer][: len(out)]
             torch.mm(out, self._transposed[layer], out=grad_inputs)
             if layer > 1:
                 torch.ops.aten.threshold_backward.grad_input(
@@ -144,6 +155,6 @@ class Bfloat16Mlp(TiledMlp):
                 )
             out = grad_inputs
         wide, wide_grad = scratch.inputs[:n], scratch.grad_inputs[:n]
-        torch.from_numpy(wide).copy_(inputs)
-        torch.from_numpy(wide_grad).copy_(out)
+        torch.from_numpy(wide).copy_(inputs[:n])
+        torch.from_numpy(wide_grad).copy_(out[:n])
         return wide, wide_grad

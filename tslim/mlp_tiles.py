@@ -5,8 +5,8 @@ from the colour's gradient to the features'. Element-wise passes are numpy's, wh
 the widest vectors the processor has. Taichi kernels between products on all cores lose: a launch and its barrier cost
 as much as the element-wise work of a tile.
 
-Of a batch of more than KEPT samples, as fields that are still fog make them, the backward pass computes the activations
-of the rest once more, tile by tile: a third more work there, for memory that has an end.
+Of a batch whose activations take more than ROOM, as fields that are still fog make them, the backward pass computes
+those of the rest once more, tile by tile: a third more work there, for memory that has an end.
 
 Notation and layout are those of ``kernels/decode.py``, whose kernels compute the same on GPUs.
 """
@@ -20,8 +20,8 @@ from kernels.decode import N_FEATURES
 from tslim import backend, blas
 from tslim.blas import padded
 
-KEPT = 128 * blas.TILE
-"""Samples whose activations are kept for the backward pass, at most: about 2 kB each. Whole tiles of more samples."""
+ROOM = 1 << 28
+"""Bytes of activations that are kept for the backward pass, at most: f32 takes about 2 kB a sample, bfloat16 half."""
 
 
 class Scratch:
@@ -42,6 +42,8 @@ class TiledMlp(abc.ABC):
 
     tile = blas.TILE
     """Samples per tile, at most."""
+    itemsize = 4
+    """Bytes of a number among the activations."""
 
     def __init__(
         self, params: np.ndarray, grads: np.ndarray, layout: dict[str, tuple], k_features: int, k_dirs: int
@@ -57,6 +59,8 @@ class TiledMlp(abc.ABC):
         self.kept = -1
         """Samples of the last forward pass, if ``backward`` may follow; -1: it was for colours only."""
         self.columns = {1: padded(self.n_inputs + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
+        self.most = max(ROOM // (sum(self.columns.values()) * self.itemsize) // self.tile, 1) * self.tile
+        """Samples whose activations are kept, at most."""
         self.scratch = [self._scratch() for _ in range(self.threads)]
 
     # -- how matrices are multiplied -----------------------------------------------------------------------------------
@@ -106,12 +110,12 @@ class TiledMlp(abc.ABC):
         return flat[offset : offset + (n_in + 1) * n_out].reshape(n_in + 1, n_out)
 
     def reserve(self, n: int) -> None:
-        """Room to keep n samples, or KEPT of more, and a tile for each thread; grows by half at least."""
-        if min(n, KEPT) <= self.capacity:
+        """Room to keep n samples, or ``most`` of more, and a tile for each thread; grows by half at least."""
+        if min(n, self.most) <= self.capacity:
             return
-        self.capacity = min(-(-max(n, self.capacity * 3 // 2) // self.tile) * self.tile, KEPT)
+        self.capacity = min(-(-max(n, self.capacity * 3 // 2) // self.tile) * self.tile, self.most)
         self._make_room(self.capacity + self.threads * self.tile)
-        self.partial = np.empty((max(self.capacity // self.tile, blas.FEW), self.grads.size), np.float32)
+        self.partial = np.empty((max(self.capacity // self.tile, 2 * blas.FEW), self.grads.size), np.float32)
         self.kept = -1
 
     def _rows(self, start: int, stop: int, thread: int, keep: bool = True) -> slice:

@@ -131,7 +131,7 @@ class Trainer:
         ]
         per_group = 4 * (3 * N_FEATURES + 10)
         batch = max(
-            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + 2000 * min(groups, mlp_tiles.KEPT)
+            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + min(2000 * groups, mlp_tiles.ROOM)
             for kept, groups, r in batches
         )
         return {
