@@ -20,7 +20,7 @@ TILE = 1024
 LEAST = 256
 """Samples per tile, at least, where there are so many: below, calls cost as much as what they compute."""
 FEW = 8
-"""Tiles that samples are cut into, at least, before tiles grow, so that threads, whatever their number, end together."""
+"""Tiles that samples are cut into, at least, before tiles grow: threads, whatever their number, end together."""
 
 
 def for_tiles(n: int, work: Callable[[int, int, int], None], largest: int = TILE) -> None:
