@@ -76,6 +76,13 @@ def test_a_fact_that_cannot_be_found_does_not_hide_the_others():
     ]
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_the_report_says_whether_bfloat16_is_worth_trying(has, monkeypatch):
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: has)
+    row = next(row for row in doctor._machine() if row.name == "bfloat16")
+    assert (row.ok, "--decoder-precision" in row.value) == (True if has else None, has)
+
+
 def test_advice_is_gathered_into_one_apt_line_and_said_once(monkeypatch):
     monkeypatch.setattr(doctor, "_is_debian", lambda: True)
     rows = (
@@ -84,7 +91,7 @@ def test_advice_is_gathered_into_one_apt_line_and_said_once(monkeypatch):
         doctor.Row("cpu", "Taichi does not load", False),
         doctor.Row("cuda", "Taichi does not load", False),
         doctor.Row("window", "no Vulkan driver", False, "install mesa-vulkan-drivers"),
-        doctor.Row("torch", "not installed", None, "only needed for .th"),
+        doctor.Row("torch", "not installed", None, "only needed for the tests"),
     )
     todo = doctor._summary([doctor.Section("all", rows)])
     assert [r.name for r in todo.rows] == ["X11", "Vulkan loader", "cpu", "window", "all at once"]

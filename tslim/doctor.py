@@ -17,7 +17,7 @@ from pathlib import Path
 from tslim import backend, display, hardware
 
 PACKAGES = ("taichi", "numpy", "imageio", "imageio-ffmpeg", "rich", "tyro", "matplotlib", "torch")
-OPTIONAL = {"torch": "only needed to read and write .th checkpoints"}
+OPTIONAL = {"torch": "only needed for --decoder-precision bfloat16 and for the tests"}
 LIBRARIES = (
     ("X11", "libX11.so.6", "libx11-6", "Taichi does not even load without it"),
     ("Vulkan loader", "libvulkan.so.1", "libvulkan1", "needed by --arch vulkan and by the window"),
@@ -121,6 +121,10 @@ def _import_row() -> Row:
 def _machine() -> Iterator[Row]:
     yield Row("system", f"{_system_name()}, {platform.system()} {platform.release()}, {platform.machine()}")
     yield Row("processor", f"{hardware.cpu_name()}, {hardware.cpu_count()} cores usable")
+    if hardware.has_bfloat16():
+        yield Row("bfloat16", "the processor has it: --preset paper is quicker with --decoder-precision bfloat16", True)
+    else:
+        yield Row("bfloat16", "the processor has no instructions for it")
     memory = _memory()
     if memory is not None:
         yield Row("memory", f"{memory[0] / 1e9:.1f} GB, {memory[1] / 1e9:.1f} GB available")
