@@ -13,7 +13,7 @@ from kernels.launch import kernel, vector_kernel
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import pull_back
-from kernels.tasks import indices_each
+from kernels.tasks import indices_each, scatter_items, scatter_share
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
     AFFINE_WIDTH,
@@ -75,6 +75,8 @@ def appearance_backward(
     n_groups: ti.i32,
     n_kept: ti.i32,
     n_chunks: ti.i32,
+    threads: ti.i32,
+    n_whole: ti.i32,
     n_bands: ti.i32,
     n_parts: ti.i32,
     group_ray: i32_1d,
@@ -97,7 +99,7 @@ def appearance_backward(
     """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products, as large as products.
 
     With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
-    ``composite.mean_gradients`` goes on. n_bands, n_parts: see ``density_backward``.
+    ``composite.mean_gradients`` goes on. threads, n_whole, n_bands, n_parts: see ``tasks.scatter_share``.
     """
     if ti.static(atomic):
         for item in range(n_groups * n_chunks * 3):
@@ -124,16 +126,13 @@ def appearance_backward(
                     kept_slope[column * n_kept + j] = along
     else:
         spread = ti.static(indices_each(1))
-        for index in range(n_parts * 3 * n_chunks * n_bands * spread):
+        for index in range(scatter_items(3 * n_chunks, threads, n_whole, n_bands, n_parts) * spread):
             if index % spread > 0:
                 continue
-            task = index // spread
-            both = n_parts == 1
-            part = task % n_parts
-            column = task // n_parts % (3 * n_chunks)
+            item = index // spread
+            column, plane, line, band, bands = scatter_share(item, 3 * n_chunks, threads, n_whole, n_bands, n_parts)
             m = column % 3
             chunk = column // 3
-            band = task // (n_parts * 3 * n_chunks)
             for group in range(n_groups):
                 ray = group_ray[group]
                 components = 3 * ray_rank[ray]
@@ -148,17 +147,17 @@ def appearance_backward(
                         low, frac = texel_below(load3(kept_at, j), grid)
                         share = kept_weight[j] / group_kept[group]
                         q = whole * share
-                        if both or part == 0:
+                        if plane == 1:
                             scatter_plane(
-                                q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
+                                q, m, chunk, band, bands, low, frac, lines, grad_planes, grid, max_chunks, False
                             )
-                        if both or part == 1:
+                        if line == 1:
                             owns, qp = scatter_line(
-                                q, use_slope, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid,
+                                q, use_slope, m, chunk, band, bands, low, frac, planes, lines, grad_lines, grid,
                                 max_chunks, False,
                             )  # fmt: skip
                             along = qp / share
-                    if use_slope == 1 and owns == 1 and part == n_parts - 1:
+                    if use_slope == 1 and owns == 1 and line == 1:
                         kept_slope[column * n_kept + j] = along
 
 

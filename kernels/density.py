@@ -13,7 +13,7 @@ from kernels.launch import vector_kernel
 from kernels.march import ivec3, load3
 from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import pull_back
-from kernels.tasks import indices_each
+from kernels.tasks import indices_each, scatter_items, scatter_share
 from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d
 from kernels.vm import AFFINE_WIDTH, in_box, on_grid, product, product_slope, scatter_line, scatter_plane, texel_below
 
@@ -214,6 +214,8 @@ def density_backward(
     n_paths: ti.i32,
     copies: ti.template(),
     n_chunks: ti.i32,
+    threads: ti.i32,
+    n_whole: ti.i32,
     n_bands: ti.i32,
     n_parts: ti.i32,
     ray_rank: i32_1d,
@@ -233,8 +235,7 @@ def density_backward(
 
     sample_at, n_paths, copies: as ``composite.trace_density`` left and takes them.
 
-    On the CPU one task owns a chunk of a mode, or a band of its rows; with n_parts = 2 one of its plane or its line,
-    which share no arithmetic but the position: the way to have twice the tasks for next to nothing.
+    On the CPU a thread owns what it writes; threads, n_whole, n_bands, n_parts: see ``tasks.scatter_share``.
     """
     if ti.static(atomic):
         for item in range(n_paths * n_chunks * 3):
@@ -250,28 +251,24 @@ def density_backward(
                 scatter_line(q, 0, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
     else:
         spread = ti.static(indices_each(1))
-        for index in range(n_parts * 3 * n_chunks * n_bands * spread):
+        for index in range(scatter_items(3 * n_chunks, threads, n_whole, n_bands, n_parts) * spread):
             if index % spread > 0:
                 continue
-            task = index // spread
-            whole = n_parts == 1
-            part = task % n_parts
-            m = task // n_parts % 3
-            chunk = task // (n_parts * 3) % n_chunks
-            band = task // (n_parts * 3 * n_chunks)
+            item = index // spread
+            task, plane, line, band, bands = scatter_share(item, 3 * n_chunks, threads, n_whole, n_bands, n_parts)
+            m = task % 3
+            chunk = task // 3
             for path in range(n_paths):
                 ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, ray_rank, ray_start, ray_used)
                 mask = lane_mask(ranks[0], chunk)
                 for k in range(used[longest]):
                     low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)
                     q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
-                    if whole or part == 0:
-                        scatter_plane(
-                            q, m, chunk, band, n_bands, low, frac, lines, grad_planes, grid, max_chunks, False
-                        )
-                    if whole or part == 1:
+                    if plane == 1:
+                        scatter_plane(q, m, chunk, band, bands, low, frac, lines, grad_planes, grid, max_chunks, False)
+                    if line == 1:
                         scatter_line(
-                            q, 0, m, chunk, band, n_bands, low, frac, planes, lines, grad_lines, grid, max_chunks, False
+                            q, 0, m, chunk, band, bands, low, frac, planes, lines, grad_lines, grid, max_chunks, False
                         )
 
 

@@ -256,7 +256,7 @@ def test_pixels_and_every_gradient_agree_with_the_twin(arenas, activation, stop,
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     pixel = traced.pixels(colours)
     grad_colours, sample_grad, affine = traced.backward(colours, *upstream)
-    run_density_backward(field, samples, traced.used, sample_grad, 2)
+    run_density_backward(field, samples, traced.used, sample_grad)
 
     twin, c = field.reference(), torch.tensor(colours).double().requires_grad_()
     seen = twin_of(traced, c, twin)
@@ -284,7 +284,7 @@ def test_the_adjoint_agrees_with_central_differences(arenas):
     colours = rng.random((traced.kept_start[-1], 3)).astype(np.float32)
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     _, sample_grad, _ = traced.backward(colours, *upstream)
-    run_density_backward(field, samples, traced.used, sample_grad, 2)
+    run_density_backward(field, samples, traced.used, sample_grad)
     gradients = field.gradients()
     factors = {
         f"{kind}[{mode}]": values

@@ -103,13 +103,15 @@ def test_appearance_products_are_those_of_the_twin_and_zero_above_each_rays_rank
     assert not ours[mask.numpy()[None].repeat(3, 0) == 0].any()
 
 
-@pytest.mark.parametrize(("n_bands", "n_parts"), [(1, 1), (2, 1), (5, 2), (1, 2)])
-def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_parts):
+@pytest.mark.parametrize(
+    "shares", [(1, 3, 1, 1), (2, 0, 1, 1), (2, 0, 2, 1), (4, 0, 5, 2), (1, 0, 1, 2), (2, 2, 1, 2), (1, 1, 3, 2)]
+)
+def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, shares):
     field = make(arenas, affine=False)
     upstream = np.random.default_rng(3).normal(size=len(samples.t)).astype(np.float32)
     used = np.diff(samples.start).astype(np.int32)
     used[7] -= 2  # samples behind an early stop get no gradient
-    run_density_backward(field, samples, used, upstream, n_bands, n_parts)
+    run_density_backward(field, samples, used, upstream, shares)
     looked_at = torch.tensor(np.arange(len(samples.t)) - samples.start[samples.ray] < used[samples.ray])
     twin = field.reference()
     feature = reference.density_features(twin, clamp_to_box(samples.points), point_ranks(samples))
@@ -122,19 +124,22 @@ def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_pa
             assert not ours[name].any()
 
 
-def run_density_backward(field, samples, used, upstream, n_bands, n_parts=1, n_chunks=1):
+def run_density_backward(field, samples, used, upstream, shares=(2, 0, 2, 1), n_chunks=1):
+    """``shares``: threads, n_whole, n_bands and n_parts of ``kernels.tasks.scatter_share``."""
     from kernels import density
 
     a = field.arenas
     density.density_backward(
-        len(used), 1, n_chunks, n_bands, n_parts, samples.ranks, samples.start, used, field.on_grid(samples), upstream,
+        len(used), 1, n_chunks, *shares, samples.ranks, samples.start, used, field.on_grid(samples), upstream,
         a.density_planes, a.density_lines, a.grad_density_planes, a.grad_density_lines, field.where[2],
         field.density_chunks, device_field.by_atomics(),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("n_bands", "n_parts"), [(1, 1), (3, 1), (2, 2), (1, 2)])
-def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n_parts):
+@pytest.mark.parametrize(
+    "shares", [(1, 9, 1, 1), (2, 0, 1, 1), (16, 0, 3, 1), (3, 0, 2, 2), (2, 8, 1, 2), (4, 8, 2, 2), (5, 5, 3, 2)]
+)
+def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, shares):
     from kernels import appearance
     from tslim import buffers
 
@@ -145,7 +150,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n
     buffers.write(grad_products, upstream.reshape(-1, 16))
     slopes = np.zeros(1, np.float32)
     appearance.appearance_backward(
-        n, n, n_chunks, n_bands, n_parts, *each_alone(field, samples), samples.ranks, grad_products,
+        n, n, n_chunks, *shares, *each_alone(field, samples), samples.ranks, grad_products,
         arenas.appearance_planes, arenas.appearance_lines, arenas.grad_appearance_planes, arenas.grad_appearance_lines,
         field.where[2], field.appearance_chunks, 0, slopes, device_field.by_atomics(),
     )  # fmt: skip
@@ -163,7 +168,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, n_bands, n
 def test_components_above_every_rays_rank_get_no_gradient_at_all(arenas):
     samples = device_field.random_samples(np.random.default_rng(1), ranks=(5, 2))
     field = make(arenas, affine=False)
-    run_density_backward(field, samples, np.diff(samples.start), np.ones(len(samples.t), np.float32), 2)
+    run_density_backward(field, samples, np.diff(samples.start), np.ones(len(samples.t), np.float32))
     planes, lines = field.read("grad_", "density")
     for values in (*planes, *lines):
         assert not values[5:].any()
@@ -177,7 +182,7 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
     rng = np.random.default_rng(5)
     field = make(arenas, affine=False)
     upstream = rng.normal(size=len(samples.t)).astype(np.float32)
-    run_density_backward(field, samples, np.diff(samples.start), upstream, 2)
+    run_density_backward(field, samples, np.diff(samples.start), upstream)
     gradient = field.gradients()
     low, high = device_field.BOX
     points = np.clip(samples.points.numpy(), low + 1e-6, high - 1e-6).astype(np.float32).ravel()

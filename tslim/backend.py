@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
-from tslim import hardware
+from tslim import hardware, workers
 from tslim.errors import BackendError
 
 ARCHS = ("cpu", "cuda", "vulkan")
@@ -94,7 +94,10 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
         arch = _best_arch(notes)
     count = threads or hardware.cpu_count()
     device = _device_name(arch, notes)
+    before = workers.thread_ids()
     _start(ti, arch, seed, count)
+    if arch == "cpu":
+        workers.keep_apart(workers.thread_ids() - before, count)
     from tslim import gradient_check
 
     wrong = gradient_check.find_wrong(arch == "cpu")

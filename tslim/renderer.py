@@ -3,6 +3,7 @@
 On the CPU, where device arrays are numpy arrays, the product with the basis runs in BLAS; elsewhere in Taichi.
 """
 
+import itertools
 import time
 import weakref
 from dataclasses import dataclass
@@ -386,15 +387,16 @@ class Pipeline:
             appearance.basis_gradient(n, self.columns, self.products, self.grad_features, gradients.basis)
             appearance.basis_features_backward(n, self.columns, self.grad_features, field.basis, self.products)
 
-    def _shares(self, tasks: int) -> tuple[int, int]:
-        """Bands and parts per tensor with which the CPU's threads end soonest (see ``density.density_backward``)."""
+    def _shares(self, tasks: int) -> tuple[int, int, int, int]:
+        """How the CPU's threads share a scatter's tasks so that they end soonest (see ``tasks.scatter_share``)."""
         threads = backend.current().threads
 
-        def time(shares: tuple[int, int]) -> float:
-            bands, parts = shares
-            return -(-tasks * bands * parts // threads) * (1.0, PART)[parts - 1] * (SCAN + (1 - SCAN) / bands)
+        def time(shares: tuple[int, int, int]) -> float:
+            whole, bands, parts = shares
+            rounds = -(-(tasks - whole) * bands * parts // threads)
+            return whole / threads + rounds * (1.0, PART)[parts - 1] * (SCAN + (1 - SCAN) / bands)
 
-        return min(((bands, parts) for bands in range(1, threads + 1) for parts in (1, 2)), key=time)
+        return threads, *min(itertools.product(range(0, tasks + 1, threads), range(1, threads + 1), (1, 2)), key=time)
 
 
 class Renderer:
