@@ -1,16 +1,17 @@
 """How the items of a loop are shared out among threads.
 
-On the CPU Taichi 1.7 hands a thread 512 successive indices of a loop at a time, whatever ``block_dim`` and
-``cpu_block_dim_adaptive`` say (measured): a loop over 27 items runs on one thread, and of 600 rays one thread gets
-512. Loops over few or unequal items therefore run over more indices than items:
+On the CPU Taichi 1.7 gives each thread one run of successive indices of a loop, none shorter than 512, whatever
+``block_dim`` and ``cpu_block_dim_adaptive`` say (measured): a loop over 27 items runs on one thread, and of 600 rays one
+thread gets 512; what a thread has left is never another's. Loops over few items therefore run over more indices:
 
-    spread = ti.static(indices_each(8))  # a thread takes 8 items at a time
+    spread = ti.static(indices_each(8))  # threads get 8 items at least
     for index in range(n * spread):
         if index % spread > 0:
             continue
         item = index // spread
 
-which costs a nanosecond or two an index.
+which costs a nanosecond or two an index. Where items are few and unequal their order has to make the runs equal, as that
+of ``scatter_share`` does.
 """
 
 import taichi as ti
@@ -18,11 +19,11 @@ import taichi as ti
 from kernels.launch import kernel
 
 SLICE = 512
-"""Successive indices that a CPU thread is handed at a time."""
+"""Successive indices that a CPU thread is handed, at least."""
 
 
 def indices_each(items: int) -> int:
-    """Indices that a loop gives each item so that a CPU thread takes ``items`` at a time; 1 on a GPU.
+    """Indices that a loop gives each item so that CPU threads get ``items`` of them at least; 1 on a GPU.
 
     For ``ti.static`` in a kernel: it looks at the arch for which Taichi compiles.
     """
