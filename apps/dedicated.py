@@ -22,6 +22,8 @@ EVERY_RAY = {
 }
 """The default's anchors without rank 1, which would take from the others what it needs, and with more weight on rank 2;
 and growth that takes a third longer, for which there is time where every ray teaches several ranks."""
+INIT_SCALE = 0.2
+"""Where every ray teaches several ranks, they may start from larger factors."""
 FASTER = {"lr_factors": 1.25, "lr_network": 1.5, "lr_affine": 4.0}
 """There the last ranks may learn faster, too, as those of a model that is never rendered at fewer must not; and so may
 what all ranks share (the basis and the decoder) and each has of its own, since many more renders say where to go."""
@@ -38,7 +40,8 @@ def main(given: experiments.Options) -> None:
         trained = experiment.train(f"alone {rank}", settings, ranks=(rank,))
         alone += trained.rows
         seconds += trained.seconds()
-    every_ray = dataclasses.replace(base, **{name: times * getattr(base, name) for name, times in FASTER.items()})
+    rates = {name: times * getattr(base, name) for name, times in FASTER.items()}
+    every_ray = dataclasses.replace(base, field=dataclasses.replace(base.field, init_scale=INIT_SCALE), **rates)
     models = [
         experiment.train("one model, same rays", ours(base)),
         experiment.train("one model, 1.5 x rays", ours(base, more_rays=1.5)),

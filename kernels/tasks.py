@@ -1,8 +1,9 @@
 """How the items of a loop are shared out among threads.
 
 On the CPU Taichi 1.7 gives each thread one run of successive indices of a loop, none shorter than 512, whatever
-``block_dim`` and ``cpu_block_dim_adaptive`` say (measured): a loop over 27 items runs on one thread, and of 600 rays one
-thread gets 512; what a thread has left is never another's. Loops over few items therefore run over more indices:
+``block_dim`` and ``cpu_block_dim_adaptive`` say (measured): a loop over 27 items runs on one thread, and of 600 rays
+one thread gets 512; what a thread has left is never another's. Loops over few items therefore run over
+more indices:
 
     spread = ti.static(indices_each(8))  # threads get 8 items at least
     for index in range(n * spread):
@@ -10,8 +11,8 @@ thread gets 512; what a thread has left is never another's. Loops over few items
             continue
         item = index // spread
 
-which costs a nanosecond or two an index. Where items are few and unequal their order has to make the runs equal, as that
-of ``scatter_share`` does.
+which costs a nanosecond or two an index. Where items are few and unequal their order has to make the runs equal, as
+that of ``scatter_share`` does.
 """
 
 import taichi as ti

@@ -292,6 +292,19 @@ def test_a_step_is_one_adam_step_on_the_gradient_of_squared_error_and_l1(new_tra
         assert wrong < 2e-3, f"{name}: {100 * wrong:.2f} % of the entries moved otherwise"
 
 
+@pytest.mark.parametrize("shift, penalised", [(-3.0, True), (-20.0, False)])
+def test_the_l1_penalty_begins_when_rays_meet_something_however_few_samples_get_a_colour(new_trainer, shift, penalised):
+    def trained(weight: float) -> dict[str, bytes]:
+        field = dataclasses.replace(SETTINGS.field, density_shift=shift)
+        settings = dataclasses.replace(SETTINGS, field=field, weight_threshold=0.2, l1_start=weight)
+        trainer = new_trainer(settings)
+        run_to(trainer, 2)
+        assert trainer.pipeline.n_kept < 256
+        return {name: value for name, value in bits(trainer).items() if name.startswith("density")}
+
+    assert (trained(0.0) != trained(0.05)) == penalised
+
+
 def test_a_decoder_in_bfloat16_learns_nearly_the_same(new_trainer):
     from tslim import mlp_bfloat16
     from tslim.errors import ConfigError

@@ -37,8 +37,8 @@ from tslim.schedules import make_schedule
 
 MIN_RAYS = 256
 """Rays that a step takes at least."""
-STARTED_KEPT = 8
-"""Samples per ray that must be worth a colour for a field to count as no longer empty."""
+STARTED_OPACITY = 0.01
+"""Mean opacity of a batch's rays from which on a field counts as no longer empty."""
 
 
 class Trainer:
@@ -186,7 +186,8 @@ class Trainer:
         if weights is not None:
             buffers.write(self.ray_weight, np.pad(weights, unused))
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
-        self.started = self.started or pipeline.n_kept >= STARTED_KEPT * n
+        if not self.started:
+            self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
         composite.squared_error(
             n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
         )
