@@ -22,7 +22,10 @@ _LIGHT = "#e3e6ea"
 
 
 def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *, title: str = "") -> Path:
-    """PSNR against file size, one curve a name, each point labelled with its rank. The suffix chooses the format.
+    """PSNR against file size, one curve a name. The suffix chooses the format.
+
+    One curve has its ranks written at its points; several, which may lie close together, have them along the top, at
+    the mean size of each.
 
     Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
     """
@@ -30,19 +33,12 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     if not curves:
         raise ConfigError("no measurements to plot")
     figure, axes = _figure(title)
-    sizes = [row.bytes / 1e6 for rows in curves.values() for row in rows]
-    best = max(curves, key=lambda name: sum(row.psnr for row in curves[name]) / len(curves[name]))
     for (name, rows), colour, marker in zip(curves.items(), _cycle(COLOURS), _cycle("osD^vP"), strict=False):
-        x = [row.bytes / 1e6 for row in rows]
-        y = [row.psnr for row in rows]
+        x, y = [row.bytes / 1e6 for row in rows], [row.psnr for row in rows]
         axes.plot(x, y, marker=marker, markersize=5, color=colour, linewidth=1.8, label=name, zorder=3)
-        for i, row in enumerate(rows):
-            text, at, side = str(row.rank), (0, 7 if name == best else -14), "center"
-            if i == 0:
-                text = f"rank {row.rank}"
-                at, side = ((4, 7), "right") if name == best else ((7, -12), "left")
-            axes.annotate(text, (x[i], y[i]), at, textcoords="offset points", ha=side, fontsize=8, color=colour)
-    if max(sizes) > 8 * min(sizes):
+    every = [row for rows in curves.values() for row in rows]
+    sizes = {rank: [row.bytes / 1e6 for row in every if row.rank == rank] for rank in sorted({r.rank for r in every})}
+    if max(map(max, sizes.values())) > 8 * min(map(min, sizes.values())):
         axes.set_xscale("log")
         _plain_log_ticks(axes)
     axes.set_xlabel("file size (MB)")
@@ -50,7 +46,26 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     axes.margins(x=0.08, y=0.12)
     if len(curves) > 1:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
+        _name_ranks(axes, {rank: sum(found) / len(found) for rank, found in sizes.items()})
+    else:
+        (rows,) = curves.values()
+        for i, row in enumerate(rows):
+            text, at, side = (f"rank {row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
+            at_point = (row.bytes / 1e6, row.psnr)
+            axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=COLOURS[0])
     return _save(figure, path)
+
+
+def _name_ranks(axes: "Axes", sizes: Mapping[int, float]) -> None:
+    """Ranks along the top, each above its size."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    top = axes.secondary_xaxis("top")
+    top.xaxis.set_major_locator(FixedLocator(list(sizes.values())))
+    top.xaxis.set_major_formatter(FixedFormatter([f"rank {r}" if i == 0 else str(r) for i, r in enumerate(sizes)]))
+    top.xaxis.set_minor_locator(NullLocator())
+    top.spines["top"].set_visible(False)
+    top.tick_params(colors=_GREY, labelsize=8, length=0, pad=1)
 
 
 def few_views(
