@@ -35,7 +35,7 @@ def test_every_sample_is_in_exactly_one_tile(n, threads):
 def test_a_few_samples_make_tiles_for_several_threads():
     for n in (2 * blas.LEAST, 1356, 2700, 5000, blas.FEW * blas.TILE):
         assert blas.n_tiles(n) == -(-n // blas.tile_size(n))
-        assert blas.LEAST <= blas.tile_size(n) and min(n // blas.LEAST, blas.FEW) <= blas.n_tiles(n) <= 2 * blas.FEW
+        assert blas.LEAST <= blas.tile_size(n) and min(n // blas.LEAST, 6) <= blas.n_tiles(n) <= blas.FEW
     assert blas.tile_size(20 * blas.TILE) == blas.TILE
 
 

@@ -230,18 +230,16 @@ def test_a_smaller_batch_after_a_larger_one_leaves_no_trace(path):
     np.testing.assert_array_equal(case.grad_features[: 27 * 70], fresh.grad_features[: 27 * 70])
 
 
-@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-6), ("bfloat16", 1e-2)])
-def test_what_is_not_kept_of_a_large_batch_is_computed_again(precision, tolerance, monkeypatch):
-    n = 48 * blas.TILE
-    make = bfloat16_case if precision == "bfloat16" else Case
-    wanted = make(FieldConfig(), n).run()
-    monkeypatch.setattr(mlp_tiles, "ROOM", 4 * (160 + 144 + 144) * n // 3)  # for a third in float32
-    case = make(FieldConfig(), n).run()
+def test_what_is_not_kept_of_a_large_batch_is_computed_again(monkeypatch):
+    n = 2 * blas.FEW * blas.TILE
+    wanted = Case(FieldConfig(), n).run()
+    monkeypatch.setattr(mlp_tiles, "ROOM", 4 * (160 + 144 + 144) * n // 2)  # the activations of half of them
+    case = Case(FieldConfig(), n).run()
     assert case.decoder.nbytes < wanted.decoder.nbytes
     np.testing.assert_array_equal(case.colours, wanted.colours)
     np.testing.assert_array_equal(case.grad_features, wanted.grad_features)
     for name, grad in case.grads().items():  # the same numbers, added up in another order
-        assert np.linalg.norm(grad - wanted.grads()[name]) < tolerance * np.linalg.norm(grad), name
+        assert_same_gradient(grad, wanted.grads()[name], name, 1e-6)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -391,6 +389,18 @@ def test_bfloat16_repeats_and_leaves_torch_its_threads():
     np.testing.assert_array_equal(a.colours, b.colours)
     np.testing.assert_array_equal(a.decoder.grads, b.decoder.grads)
     np.testing.assert_array_equal(a.grad_features, b.grad_features)
+
+
+def test_bfloat16_computes_again_what_is_not_kept(monkeypatch):
+    n = 48 * blas.TILE
+    wanted = bfloat16_case(FieldConfig(), n).run()
+    monkeypatch.setattr(mlp_tiles, "ROOM", 2 * (160 + 144 + 144) * n * 2 // 3)
+    case = bfloat16_case(FieldConfig(), n).run()
+    assert case.decoder.nbytes < wanted.decoder.nbytes
+    np.testing.assert_array_equal(case.colours, wanted.colours)
+    np.testing.assert_array_equal(case.grad_features, wanted.grad_features)
+    for name, grad in case.grads().items():  # each tile's part of a sum is rounded, and tiles are others
+        assert np.linalg.norm(grad - wanted.grads()[name]) < 1e-2 * np.linalg.norm(grad), name
 
 
 def test_bfloat16_is_for_training_only():

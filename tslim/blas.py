@@ -20,7 +20,7 @@ TILE = 1024
 LEAST = 256
 """Samples per tile, at least, where there are so many: below, calls cost as much as what they compute."""
 FEW = 8
-"""Tiles that samples are cut into, at least, before tiles grow: threads, whatever their number, end together."""
+"""Tiles that samples are cut into before tiles grow, so that threads, whatever their number, end together."""
 
 
 def for_tiles(n: int, work: Callable[[int, int, int], None], largest: int = TILE) -> None:
@@ -47,8 +47,8 @@ def for_tiles(n: int, work: Callable[[int, int, int], None], largest: int = TILE
 
 
 def tile_size(n: int, largest: int = TILE) -> int:
-    """Samples per tile of n samples, the last of which may be smaller. A power of two, as ``largest`` must be."""
-    return min(max(1 << (max(n // FEW, 1).bit_length() - 1), LEAST), largest)
+    """Samples per tile of n samples, the last of which may be smaller: a multiple of LEAST, as ``largest`` must be."""
+    return min(max(-(-n // (LEAST * FEW)), 1) * LEAST, largest)
 
 
 def n_tiles(n: int, largest: int = TILE) -> int:

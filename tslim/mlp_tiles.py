@@ -115,7 +115,7 @@ class TiledMlp(abc.ABC):
             return
         self.capacity = min(-(-max(n, self.capacity * 3 // 2) // self.tile) * self.tile, self.most)
         self._make_room(self.capacity + self.threads * self.tile)
-        self.partial = np.empty((max(self.capacity // self.tile, 2 * blas.FEW), self.grads.size), np.float32)
+        self.partial = np.empty((max(self.capacity // self.tile, blas.FEW), self.grads.size), np.float32)
         self.kept = -1
 
     def _rows(self, start: int, stop: int, thread: int, keep: bool = True) -> slice:
