@@ -183,16 +183,19 @@ def test_a_ray_has_no_more_prefixes_than_there_are():
     assert schedule.ray_ranks(0, 20, np.random.default_rng(0)).tolist() == [[1] * 20]
 
 
-def test_the_lowest_anchor_counts_for_more_if_asked_to():
-    schedule = staged(prefixes_per_ray=2, anchors=(2, 4, 8), lowest_weight=3.0)
+def test_prefixes_count_for_less_and_the_lowest_anchor_for_more_of_that_if_asked_to():
     ranks = np.array([2, 4, 16, 8, 2, 16], np.int32)
+    schedule = staged(prefixes_per_ray=2, anchors=(2, 4, 8), prefix_weight=0.25, lowest_weight=3.0)
+    schedule.rank = 16
     weights = schedule.weights(ranks)
-    assert weights.dtype == np.float32 and weights.mean() == pytest.approx(1)
-    np.testing.assert_allclose(weights / weights[1], [3, 1, 1, 1, 3, 1], rtol=1e-6)
-    assert (schedule.weights(np.full(5, 2, np.int32)) == 1).all()
+    assert weights.dtype == np.float32 and weights.tolist() == [0.75, 0.25, 1, 0.25, 0.75, 1]
+    schedule.rank = 2  # the first stage: the lowest anchor is the active rank itself
+    assert schedule.weights(np.full(5, 2, np.int32)).tolist() == [1] * 5
+    schedule = staged(prefixes_per_ray=2, anchors=(), lowest_weight=3.0)
+    schedule.rank = 4
+    assert schedule.weights(np.array([1, 2, 4])).tolist() == [3, 1, 1]
     assert staged(prefixes_per_ray=2).weights(ranks) is None
-    assert staged(lowest_weight=3.0).weights(ranks) is None
-    assert staged(prefixes_per_ray=2, anchors=(), lowest_weight=3.0).weights(np.array([1, 2]))[0] == pytest.approx(1.5)
+    assert staged(prefix_weight=0.5, lowest_weight=3.0).weights(ranks) is None
 
 
 def bounded(**options):
@@ -326,6 +329,7 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
         {"prefix_share": 1.5},
         {"prefixes_per_ray": -1},
         {"lowest_weight": 0.0},
+        {"prefix_weight": 0.0},
         {"lowest_weight": float("inf")},
         {"bounds": (1.2, 1.5)},
         {"bounds": (0.5, 0.9)},

@@ -185,7 +185,8 @@ def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, polic
 
 def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
     schedule = ScheduleConfig(
-        policy="staged", stage_ranks=(6,), stage_starts=(0.0,), anchors=(1, 4), prefixes_per_ray=2, lowest_weight=2.0
+        policy="staged", stage_ranks=(6,), stage_starts=(0.0,), anchors=(1, 4), prefixes_per_ray=2, prefix_weight=0.5,
+        lowest_weight=3.0,
     )  # fmt: skip
     trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule))
     run_to(trainer, 3)
@@ -197,7 +198,11 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
         assert (first == second).all() and (first == third).all() and first.std() > 0
     ranks = pipeline.ray_rank.reshape(3, n)
     assert (np.sort(ranks, axis=0) == np.array([[1], [4], [6]])).all()
-    np.testing.assert_allclose(trainer.ray_weight.reshape(3, n), np.where(ranks == 1, 1.5, 0.75))
+    np.testing.assert_allclose(trainer.ray_weight.reshape(3, n), np.select([ranks == 1, ranks == 4], [1.5, 0.5], 1))
+    # The loss is the weighted sum over a pixel's renders, a mean over pixels.
+    pixel, weight = pipeline.pixel.reshape(-1, 3), trainer.ray_weight[:, None]
+    expected = 2 / 3 * (pixel - trainer.target.reshape(-1, 3)) * weight / n * ((pixel >= 0) & (pixel <= 1))
+    np.testing.assert_allclose(pipeline.grad_pixel.reshape(-1, 3), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):

@@ -60,8 +60,11 @@ class ScheduleConfig:
     prefixes_per_ray: int = 0
     """staged, bounded: if above 0, every ray is rendered at the active rank and at so many prefixes drawn from the
     anchors, none twice, instead of at one rank: each prefix learns from more rays, and a step takes longer"""
+    prefix_weight: float = 1.0
+    """staged, bounded, with prefixes_per_ray: what the error at a prefix counts for, where that at the active rank
+    counts for 1"""
     lowest_weight: float = 1.0
-    """staged, bounded, with prefixes_per_ray: how much more than another's the error of the lowest anchor counts"""
+    """staged, bounded, with prefixes_per_ray: how much more than another prefix's the lowest anchor's counts"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     linear_share: float = 0.5
@@ -222,21 +225,23 @@ def even(space: Space = "box") -> TrainConfig:
 def every_prefix(settings: TrainConfig) -> TrainConfig:
     """The same pixels in as many steps, with every ray rendered at full rank and at five prefixes from rank 2 up.
 
-    Growth takes a third of the run instead of a quarter, since every ray teaches several ranks meanwhile. Rank 1 would
-    take from all others what it needs of their planes, and rank 2, which has least to be good with, counts for more.
-    Where so many renders say where to go, factors may start larger, the last ranks learn faster than those of a model
-    that is never rendered at fewer, and so may what all ranks share and what each has of its own.
+    All ranks are there after 200 steps (or a third of a shorter run): every prefix goes on learning anyway. Errors at
+    prefixes count for a quarter, since all six renders teach the first ranks; at rank 2, which has least to be good
+    with, for half. Rank 1 would take from all others what it needs of their planes. Where so many renders say where to
+    go, factors may start larger, the last ranks learn faster than those of a model that is never rendered at fewer,
+    and so may what all ranks share and what each has of its own.
     """
-    renders = 6
+    renders, growth = 6, min(1 / 3, 200 / settings.steps)
     return dataclasses.replace(
         settings,
         field=dataclasses.replace(settings.field, rank_affine=True, init_scale=2 * settings.field.init_scale),
         schedule=ScheduleConfig(
             policy="staged",
-            stage_starts=(0.0, 0.065, 0.12, 0.175, 0.23, 0.28, 0.33),
-            anchors=(2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14),
+            stage_starts=tuple(round(growth * share, 4) for share in (0.0, 0.2, 0.36, 0.53, 0.7, 0.85, 1.0)),
+            anchors=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
             prefixes_per_ray=renders - 1,
-            lowest_weight=1.5,
+            prefix_weight=0.25,
+            lowest_weight=2.0,
         ),
         batch_decoded=renders * settings.batch_decoded,
         lr_factors=1.25 * settings.lr_factors,

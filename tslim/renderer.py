@@ -6,7 +6,7 @@ On the CPU, where device arrays are numpy arrays, the product with the basis run
 import itertools
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class Penalties:
     distortion: float = 0.0
     occlusion: float = 0.0
     occlusion_reach: float = 0.1
+
+    def times(self, factor: float) -> "Penalties":
+        """The same penalties with so many times the weight."""
+        return replace(self, distortion=factor * self.distortion, occlusion=factor * self.occlusion)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Schedule:
         return ranks
 
     def weights(self, ranks: np.ndarray) -> np.ndarray | None:
-        """What the error of each render of ``ray_ranks`` counts for, 1 on average; None if all count the same."""
+        """What the error of each render of ``ray_ranks`` counts for; None if all count for 1."""
         return None
 
     def state(self) -> dict[str, Any]:
@@ -178,12 +178,13 @@ class Staged(Schedule):
         return np.concatenate([drawn, np.full((1, n), self.rank, np.int32)])
 
     def weights(self, ranks: np.ndarray) -> np.ndarray | None:
-        """More for the lowest anchor, if ``lowest_weight`` says so: it has the fewest components to be good with."""
-        if self.config.lowest_weight == 1 or not self.config.prefixes_per_ray:
+        """1 at the active rank; what ``prefix_weight`` says at others, and at the lowest anchor more."""
+        config = self.config
+        if not config.prefixes_per_ray or config.prefix_weight == config.lowest_weight == 1:
             return None
-        lowest = ranks == min(self.config.anchors or (1,))
-        weights = np.where(lowest, np.float32(self.config.lowest_weight), np.float32(1))
-        return weights / weights.mean()
+        weights = np.where(ranks == self.rank, np.float32(1), np.float32(config.prefix_weight))
+        lowest = (ranks == min(config.anchors or (1,))) & (ranks != self.rank)
+        return weights * np.where(lowest, np.float32(config.lowest_weight), np.float32(1))
 
 
 class Bounded(Staged):
@@ -302,8 +303,10 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
         raise ConfigError(f"prefix_share is {config.prefix_share}: it must be 0 or more and below 1")
     if config.prefixes_per_ray < 0:
         raise ConfigError(f"prefixes_per_ray is {config.prefixes_per_ray}: it must be 0 or more")
-    if not 0 < config.lowest_weight < math.inf:
-        raise ConfigError(f"lowest_weight is {config.lowest_weight}: it must be above 0 and finite")
+    for name in ("prefix_weight", "lowest_weight"):
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} is {value}: it must be above 0 and finite")
     if not config.bounds[0] <= 1 <= config.bounds[1] or not config.bounds[0] >= 0:
         raise ConfigError(f"bounds {config.bounds}: the first must be 0 to 1, the second 1 or more")
     if not 0 < config.linear_share <= 1:

@@ -182,17 +182,19 @@ class Trainer:
         ranks, n = ranks.reshape(-1), ranks.size
         unused = (0, pipeline.max_rays - n)
         buffers.write(pipeline.ray_rank, np.pad(ranks, unused))
-        weights = schedule.weights(ranks)
+        weights, counted = schedule.weights(ranks), float(copies)
         if weights is not None:
             buffers.write(self.ray_weight, np.pad(weights, unused))
+            counted = float(weights.sum()) / self.batch
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
         if not self.started:
             self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
         composite.squared_error(
-            n, pipeline.pixel, self.target, self.ray_weight, 1 / n, self.ray_loss, pipeline.grad_pixel
+            n, pipeline.pixel, self.target, self.ray_weight, 1 / self.batch, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
-        pipeline.backward(gradients, self.penalties, settings.near_fade)
+        penalties = self.penalties.times(counted) if self.penalties else None
+        pipeline.backward(gradients, penalties, settings.near_fade)
         self._total_variation(gradients, rank)
         fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         first, last = schedule.learning(step)
