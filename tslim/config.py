@@ -226,8 +226,8 @@ def every_prefix(settings: TrainConfig) -> TrainConfig:
     """The same pixels in as many steps, with every ray rendered at full rank and at five prefixes from rank 2 up.
 
     All ranks are there after 200 steps (or a third of a shorter run): every prefix goes on learning anyway. Errors at
-    prefixes count for a quarter, since all six renders teach the first ranks; at rank 2, which has least to be good
-    with, for half. Rank 1 would take from all others what it needs of their planes. Where so many renders say where to
+    prefixes count for a quarter, since all six renders teach the first ranks, and half as much again at rank 2, which
+    has least to be good with. Rank 1 would take from all others what it needs of their planes. Where so many renders say where to
     go, factors may start larger, the last ranks learn faster than those of a model that is never rendered at fewer,
     and so may what all ranks share and what each has of its own.
     """
@@ -241,7 +241,7 @@ def every_prefix(settings: TrainConfig) -> TrainConfig:
             anchors=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
             prefixes_per_ray=renders - 1,
             prefix_weight=0.25,
-            lowest_weight=2.0,
+            lowest_weight=1.5,
         ),
         batch_decoded=renders * settings.batch_decoded,
         lr_factors=1.25 * settings.lr_factors,
