@@ -215,9 +215,9 @@ def demo(space: Space = "box") -> TrainConfig:
 
 
 def even(space: Space = "box") -> TrainConfig:
-    """quick for those who will need small sizes most: every prefix from rank 2 up as good as a model of its own.
+    """quick for those who need small sizes most: prefixes from rank 2 up close to models of their own, in twice the time.
 
-    In about twice the time. Rank 1 is left out.
+    Rank 1 is left out.
     """
     return every_prefix(quick(space))
 
@@ -227,9 +227,9 @@ def every_prefix(settings: TrainConfig) -> TrainConfig:
 
     All ranks are there after 200 steps (or a third of a shorter run): every prefix goes on learning anyway. Errors at
     prefixes count for a quarter, since all six renders teach the first ranks, and half as much again at rank 2, which
-    has least to be good with. Rank 1 would take from all others what it needs of their planes. Where so many renders say where to
-    go, factors may start larger, the last ranks learn faster than those of a model that is never rendered at fewer,
-    and so may what all ranks share and what each has of its own.
+    has least to be good with. Rank 1 would take from all others what it needs of their planes. Where so many renders
+    say where to go, factors may start larger, the last ranks learn faster than those of a model that is never rendered
+    at fewer, and so may what all ranks share and what each has of its own.
     """
     renders, growth = 6, min(1 / 3, 200 / settings.steps)
     return dataclasses.replace(
