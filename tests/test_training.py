@@ -188,10 +188,13 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
         policy="staged", stage_ranks=(6,), stage_starts=(0.0,), anchors=(1, 4), prefixes_per_ray=2, prefix_weight=0.5,
         lowest_weight=3.0,
     )  # fmt: skip
-    trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule))
+    trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule, distortion=0.01))
+    pipeline, n, penalties = trainer.pipeline, SETTINGS.batch_rays, []
+    backward = pipeline.backward
+    pipeline.backward = lambda gradients, given, fade: (penalties.append(given), backward(gradients, given, fade))
     run_to(trainer, 3)
-    pipeline, n = trainer.pipeline, SETTINGS.batch_rays
     assert pipeline.n_rays == pipeline.max_rays == 3 * n
+    assert [p.distortion for p in penalties] == pytest.approx([0.03] * 3), "as much as errors count: 1 + 0.5 + 1.5"
     assert trainer.sampler.position == 3 * n, "as many pixels a step as the batch has rays"
     for values in (pipeline.ray_o, pipeline.ray_d, trainer.target):
         first, second, third = np.split(values, 3)
