@@ -217,7 +217,7 @@ def demo(space: Space = "box") -> TrainConfig:
 def even(space: Space = "box") -> TrainConfig:
     """quick for those who need small sizes most: prefixes from rank 2 up are close to models of their own.
 
-    In about twice the time. Rank 1 is left out.
+    In about three times the time. Rank 1 is left out.
     """
     return every_prefix(quick(space))
 
