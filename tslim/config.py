@@ -62,7 +62,7 @@ class ScheduleConfig:
     anchors, none twice, instead of at one rank: each prefix learns from more rays, and a step takes longer"""
     prefix_weight: float = 1.0
     """staged, bounded, with prefixes_per_ray: what the error at a prefix counts for, where that at the active rank
-    counts for 1"""
+    counts for 1; they are added up"""
     lowest_weight: float = 1.0
     """staged, bounded, with prefixes_per_ray: how much more than another prefix's the lowest anchor's counts"""
     bounds: tuple[float, float] = (0.5, 1.5)
