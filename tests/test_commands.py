@@ -166,6 +166,16 @@ def test_a_lone_file_of_the_built_in_scene_can_be_measured(trained, tmp_path):
     assert [row.psnr for row in cut] == pytest.approx([row.psnr for row in full if row.rank == 2], abs=0.05)
 
 
+def test_slim_warns_of_ranks_that_training_never_rendered(trained, bare, tmp_path):
+    run, _ = trained  # policy fixed
+    words = ("-o", tmp_path / "s.slim")
+    assert "warning: training never rendered fewer than 4 ranks" in tslim("slim", run, "--rank", 3, *words)[1]
+    assert "warning" not in tslim("slim", run, "--rank", 4, *words)[1]
+    pair = ("--density-rank", 4, "--appearance-rank", 2)
+    assert "warning" in tslim("slim", run, *pair, *words)[1]
+    assert "warning" not in tslim("slim", bare, "--rank", 1, *words)[1], "its file does not say how it was trained"
+
+
 def test_slim_by_size_keeps_what_fits(trained, tmp_path):
     run, _ = trained
     sizes = {row.rank: row.bytes for row in evaluate.read_eval_json(run / "eval.json")[0]}

@@ -342,3 +342,23 @@ def test_impossible_settings_are_refused_by_name(options):
     with pytest.raises(ConfigError, match=next(iter(options)) if "policy" not in options else "fixed, train") as error:
         make_schedule(ScheduleConfig(**options), 16, 100)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ({"policy": "fixed"}, 16), ({"policy": "bcd"}, 16), ({"policy": "train"}, 1), ({"policy": "linear"}, 1),
+        ({"policy": "all_prefixes"}, 1), ({"policy": "staged"}, 1), ({"policy": "staged", "anchors": (4, 3)}, 2),
+        ({"policy": "bounded", "anchors": (3, 4), "stage_ranks": (6,), "stage_starts": (0.0,)}, 3),
+        ({"policy": "staged", "prefix_share": 0.0}, 2),
+        ({"policy": "staged", "prefix_share": 0.0, "prefixes_per_ray": 2}, 1),
+    ],
+)  # fmt: skip
+def test_the_least_rank_is_the_lowest_that_is_ever_rendered(options, least):
+    schedule = make_schedule(ScheduleConfig(**options), 16, steps=400)
+    assert schedule.least_rank() == least
+    rng, seen = np.random.default_rng(0), set()
+    for step in range(400):
+        seen |= set(schedule.ray_ranks(step, 64, rng).ravel().tolist())
+        schedule.update(step, 1.0 + step % 2)
+    assert min(seen) == least

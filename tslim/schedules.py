@@ -66,6 +66,10 @@ class Schedule:
         """At how many ranks a ray is rendered, at most."""
         return 1
 
+    def least_rank(self) -> int:
+        """The lowest rank that anything is rendered at in the run: those below are never learned."""
+        return self.first_rank()
+
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: the ranks at which each of n rays is rendered. The last entries are the active rank."""
         ranks = np.full((1, n), self.rank, np.int32)
@@ -164,6 +168,11 @@ class Staged(Schedule):
         """The active rank's, and one for each prefix."""
         return 1 + min(self.config.prefixes_per_ray, len(set(self._named_below(self.max_rank))))
 
+    def least_rank(self) -> int:
+        """The lowest anchor that rays are drawn from, or the first stage's rank."""
+        drawn = self.config.prefixes_per_ray or self.config.prefix_share
+        return min(self.first_rank(), *(self._named_below(self.max_rank) if drawn else ()), self.max_rank)
+
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.
 
@@ -249,6 +258,10 @@ class AllPrefixes(Schedule):
     the errors; here a ray has one rank, so that a step costs no more than another schedule's. (``Staged`` can do as
     CCNeRF does: see ``prefixes_per_ray``.)
     """
+
+    def least_rank(self) -> int:
+        """Rank 1."""
+        return 1
 
     def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
         """All ranks below the full one."""

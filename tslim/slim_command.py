@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from tslim import commands, evaluate, model_file, options
+from tslim import commands, config, evaluate, model_file, options
 from tslim.console import Console
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.evaluate import SweepRow
 from tslim.field_state import FieldState, RankLayout
 from tslim.run_folder import RunFolder
 from tslim.scene import Scene
+from tslim.schedules import make_schedule
 
 SEARCH_VIEWS = 10
 """Separate ranks are chosen on so many training views: there are many pairs to try, and what was chosen on test views
@@ -35,6 +36,9 @@ def slim(given: options.Slim, console: Console) -> None:
         small = state.slim(given.rank)
     model_file.write(small, given.out, dtype=given.precision)
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}")
+    least = _least_trained(state)
+    if min(small.kept or (small.rank,)) < least:
+        console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
     console.wrote([given.out])
 
 
@@ -47,6 +51,15 @@ def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
 
 def _ranks(n: int) -> str:
     return f"{n} rank" if n == 1 else f"{n} ranks"
+
+
+def _least_trained(state: FieldState) -> int:
+    """The lowest rank that the model was rendered at while it was trained, 1 if its file does not say."""
+    try:
+        trained = config.from_dict(state.metadata["train"])
+        return make_schedule(trained.schedule, trained.field.max_rank, trained.steps).least_rank()
+    except (KeyError, TypeError, ConfigError):
+        return 1
 
 
 def _check(given: options.Slim) -> None:
