@@ -171,7 +171,7 @@ class Staged(Schedule):
     def least_rank(self) -> int:
         """The lowest anchor that rays are drawn from, or the first stage's rank."""
         drawn = self.config.prefixes_per_ray or self.config.prefix_share
-        return min(self.first_rank(), *(self._named_below(self.max_rank) if drawn else ()), self.max_rank)
+        return min((self.first_rank(), *(self._named_below(self.max_rank) if drawn else ())))
 
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.
@@ -191,9 +191,9 @@ class Staged(Schedule):
         config = self.config
         if not config.prefixes_per_ray or config.prefix_weight == config.lowest_weight == 1:
             return None
-        weights = np.where(ranks == self.rank, np.float32(1), np.float32(config.prefix_weight))
-        lowest = (ranks == min(config.anchors or (1,))) & (ranks != self.rank)
-        return weights * np.where(lowest, np.float32(config.lowest_weight), np.float32(1))
+        low = config.prefix_weight * config.lowest_weight
+        cases = [ranks == self.rank, ranks == min(config.anchors or (1,))]
+        return np.select(cases, [1.0, low], config.prefix_weight).astype(np.float32)
 
 
 class Bounded(Staged):

@@ -182,10 +182,9 @@ class Trainer:
         ranks, n = ranks.reshape(-1), ranks.size
         unused = (0, pipeline.max_rays - n)
         buffers.write(pipeline.ray_rank, np.pad(ranks, unused))
-        weights, counted = schedule.weights(ranks), float(copies)
+        weights = schedule.weights(ranks)
         if weights is not None:
             buffers.write(self.ray_weight, np.pad(weights, unused))
-            counted = float(weights.sum()) / self.batch
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
         if not self.started:
             self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
@@ -193,7 +192,9 @@ class Trainer:
             n, pipeline.pixel, self.target, self.ray_weight, 1 / self.batch, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
-        penalties = self.penalties.times(counted) if self.penalties else None
+        penalties = self.penalties
+        if penalties is not None:  # they count for as much as the errors of a ray's renders do together
+            penalties = penalties.times(copies if weights is None else float(weights.sum()) / self.batch)
         pipeline.backward(gradients, penalties, settings.near_fade)
         self._total_variation(gradients, rank)
         fall = settings.lr_decay ** (self.lr_steps / settings.steps)
