@@ -145,7 +145,7 @@ def test_the_version_is_shown(capsys):
         ("train --steps many", "'many'"),
         ("train --steps 1.5", "'1.5'"),
         ("train --field.decoder nerf", "('mlp', 'sh')"),
-        ("train --preset fast", "('quick', 'even', 'demo', 'paper', 'llff', 'tanks', 'tiny')"),
+        ("train --preset fast", "('quick', 'fine', 'even', 'demo', 'paper', 'llff', 'tanks', 'tiny')"),
         ("train --resume=yes", "--resume takes no value"),
         ("train --arch gpu", "vulkan"),
         ("train a b", "unexpected: b"),

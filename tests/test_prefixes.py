@@ -1,24 +1,8 @@
 """What slimming is for: a prefix of a trained model is a good model."""
 
-import dataclasses
-
 import pytest
 
 from tslim import config, experiments
-from tslim.schedules import make_schedule
-
-
-@pytest.mark.parametrize("space", ["box", "ndc", "contracted"])
-def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
-    quick, even = config.quick(space), config.even(space)
-    config.require_valid(even)
-    assert make_schedule(even.schedule, even.field.max_rank, even.steps).most_renders() == 6
-    assert (even.steps, even.batch_rays, even.batch_decoded) == (quick.steps, quick.batch_rays, 6 * quick.batch_decoded)
-    assert even.lr_first_ranks >= even.lr_factors > quick.lr_factors
-    same = {f.name for f in dataclasses.fields(quick)} - {
-        "field", "schedule", "batch_decoded", "lr_factors", "lr_first_ranks", "lr_network", "lr_affine",
-    }  # fmt: skip
-    assert {name: getattr(even, name) for name in same} == {name: getattr(quick, name) for name in same}
 
 
 @pytest.mark.slow

@@ -144,14 +144,3 @@ def test_open_scenes_are_learned(space, capture, cpu):
         pass
     assert next(rank_sweep(trainer.field, scene.train, (4,))).psnr > 24
     assert next(rank_sweep(trainer.field, scene.test, (4,))).psnr > 18
-
-
-def test_published_settings_of_other_data_sets_are_presets():
-    llff, tanks = config.paper("ndc"), config.paper("contracted")
-    assert (llff, tanks) == (config.llff(), config.tanks())
-    assert (llff.field.density_activation, llff.field.density_shift, llff.field.max_rank) == ("relu", 0.0, 24)
-    assert (llff.schedule.upsilon, llff.schedule.eta, llff.grid_end) == (0.1, 100, 640)
-    assert (llff.tv_density, llff.l1_rest, tanks.tv_density, tanks.schedule.upsilon) == (1.0, 0.0, 0.1, 0.2)
-    for preset in config.PRESETS.values():
-        for name in ("box", "ndc", "contracted"):
-            config.require_valid(preset(name))

@@ -222,6 +222,27 @@ def even(space: Space = "box") -> TrainConfig:
     return every_prefix(quick(space))
 
 
+def fine(space: Space = "box") -> TrainConfig:
+    """quick with a third more steps and few of its savings: much sharper, for some four times the time and the bytes.
+
+    A finer grid, half-voxel steps, several colours a ray, the paper's decoder, and a look at a tenth of the weight from
+    which quick looks.
+    """
+    coarse = quick(space)
+    settings = with_steps(coarse, coarse.steps * 4 // 3)
+    return dataclasses.replace(
+        settings,
+        field=dataclasses.replace(settings.field, decoder_width=128, feature_encoding=2),
+        batch_decoded=2 * settings.batch_decoded,
+        lr_network=3e-3,
+        grid_end=300,
+        step_ratio=0.5,
+        weight_threshold=1e-3,
+        stop_transmittance=1e-3,
+        colour_span=3.0,
+    )
+
+
 def every_prefix(settings: TrainConfig) -> TrainConfig:
     """The same pixels in as many steps, with every ray rendered at full rank and at five prefixes from rank 2 up.
 
@@ -331,7 +352,10 @@ def tiny(space: Space = "box") -> TrainConfig:
     )
 
 
-PRESETS = {"quick": quick, "even": even, "demo": demo, "paper": paper, "llff": llff, "tanks": tanks, "tiny": tiny}
+PRESETS = {
+    "quick": quick, "fine": fine, "even": even, "demo": demo,
+    "paper": paper, "llff": llff, "tanks": tanks, "tiny": tiny,
+}  # fmt: skip
 """By name. Each takes the space of the scene that it is for."""
 
 

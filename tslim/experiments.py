@@ -37,7 +37,7 @@ class Options:
     """folder of posed photographs; if not given, the built-in scene"""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """small pictures and short training: a few minutes on two CPU cores"""
-    preset: Literal["quick", "demo", "paper", "llff", "tanks"] = "quick"
+    preset: Literal["quick", "fine", "demo", "paper", "llff", "tanks"] = "quick"
     """settings of the full experiment; --quick has its own"""
     steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """optimiser steps of each training, its growth and refreshes moved in proportion; the preset's if not given"""
