@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tslim import blas
+from tslim.decoder import blas
 
 GEMM_ROWS, GEMM_SIDE = 8192, 512
 """Of (rows, side) · (side, side): tall, as batches of samples are, and large enough for full speed."""

@@ -1,4 +1,4 @@
-"""Features and viewing direction to colour: the device side of ``tslim/decoder.py`` and ``tslim/mlp_taichi.py``.
+"""Features and viewing direction to colour: the device side of ``tslim/decoder/``.
 
 Notation: sample i of n; a 27 features; d unit viewing direction; o the three outputs before the sigmoid; x̄ = ∂loss/∂x.
 
@@ -9,8 +9,8 @@ The column of ones makes a bias the last row of its weight matrix, so that biase
 their own. SH: colour_j = sigmoid(Σ_b Y_b(d)·a[9j + b]), Y the nine real spherical harmonics of degree ≤ 2.
 
 All gradients here are hand-written; nothing is differentiated with respect to the viewing direction. On the CPU arch
-the MLP runs in BLAS instead (``tslim/mlp_blas.py``); tests hold the two against each other. Work arrays are 2-D, one
-sample a row, padded to multiples of 4 rows and 16 columns, so that 4×4 blocks may reach past what counts.
+the MLP runs in BLAS instead (``tslim/decoder/mlp_blas.py``); tests hold the two against each other. Work arrays are
+2-D, one sample a row, padded to multiples of 4 rows and 16 columns, so that 4×4 blocks may reach past what counts.
 """
 
 import taichi as ti

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import tslim
-from tslim.preview import Preview
+from tslim.preview.preview import Preview
 
 
 def main(steps: int, folder: Path) -> None:

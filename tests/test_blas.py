@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from tslim import backend, blas
+from tslim import backend
+from tslim.decoder import blas
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

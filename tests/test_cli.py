@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from tslim import cli, config, events, options
+from tslim import cli, config, events
+from tslim.commands import options
 from tslim.console import Console, duration, memory_text
 from tslim.errors import ConfigError, RunFolderError
 from tslim.run_folder import RunFolder, free_folder

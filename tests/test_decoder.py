@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from tslim import blas, buffers, hardware, mlp_bfloat16, mlp_tiles
+from tslim import buffers, hardware
 from tslim.config import FieldConfig
-from tslim.decoder import Decoder
+from tslim.decoder import blas, mlp_bfloat16, mlp_tiles
+from tslim.decoder.decoder import Decoder
 from tslim.errors import ConfigError, ModelFileError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -448,9 +449,9 @@ import sys
 import numpy as np
 import tslim
 tslim.init(sys.argv[1])
-from tslim import buffers, hardware, mlp_tiles
+from tslim import buffers, hardware
 from tslim.config import FieldConfig
-from tslim.decoder import Decoder
+from tslim.decoder.decoder import Decoder
 
 data = dict(np.load(sys.argv[2]))
 n = int(data["n"])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tslim import display, doctor, hardware
+from tslim import doctor, hardware
+from tslim.preview import display
 
 NO_VULKAN = {"VK_DRIVER_FILES": "/nowhere", "VK_ICD_FILENAMES": "/nowhere"}
 REPORT = "from tslim import doctor\nprint(doctor.text(doctor.report()))"

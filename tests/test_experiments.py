@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from tslim import config, evaluate, experiments, options
+from tslim import config, evaluate, experiments
+from tslim.commands import options
 from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError
 from tslim.evaluate import SweepRow

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import tslim
-from tslim import buffers, events, preview, preview_painter
-from tslim.preview import Preview
-from tslim.preview_budget import Progression
+from tslim import buffers, events
+from tslim.preview import painter, preview
+from tslim.preview.budget import Progression
+from tslim.preview.preview import Preview
 
 
 class PretendedWindow:
@@ -164,7 +165,7 @@ def test_a_picture_in_many_bands_is_the_picture_in_one_and_is_given_up_when_the_
     shown = make(window, field, scene, tmp_path)
     camera = scene.test.cameras[0]
     whole = tslim.render(field, camera)
-    monkeypatch.setattr(preview_painter, "BAND_PIXELS", 100)
+    monkeypatch.setattr(painter, "BAND_PIXELS", 100)
     banded = shown._painter._render(camera, 4)
     for name in ("rgb", "depth", "opacity"):
         assert np.allclose(getattr(banded, name), getattr(whole, name), atol=1e-5), name

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tslim.cameras import Cameras
-from tslim.preview_camera import OrbitCamera
-from tslim.preview_controls import CHANNELS, Controls, panel_rows
+from tslim.preview.camera import OrbitCamera
+from tslim.preview.controls import CHANNELS, Controls, panel_rows
 
 BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 COLUMN = 300

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tslim.preview_frame import (
+from tslim.preview.frame import (
     BACKDROP,
     CURVES_HEIGHT,
     History,

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from tslim import preview_link
-from tslim.preview_link import WindowLink
+from tslim.preview import link as preview_link
+from tslim.preview.link import WindowLink
 
 
 def link_to(program: str) -> WindowLink:

@@ -8,8 +8,8 @@ import pytest
 
 from tslim.cameras import Cameras
 from tslim.lenses import RADIAL
-from tslim.preview_budget import SCALES, Budget, Progression
-from tslim.preview_camera import STEEPEST, OrbitCamera, every_kth_pixel
+from tslim.preview.budget import SCALES, Budget, Progression
+from tslim.preview.camera import STEEPEST, OrbitCamera, every_kth_pixel
 
 BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 

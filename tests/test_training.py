@@ -314,7 +314,7 @@ def test_the_l1_penalty_begins_when_rays_meet_something_however_few_samples_get_
 
 
 def test_a_decoder_in_bfloat16_learns_nearly_the_same(new_trainer):
-    from tslim import mlp_bfloat16
+    from tslim.decoder import mlp_bfloat16
     from tslim.errors import ConfigError
 
     try:

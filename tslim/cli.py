@@ -1,6 +1,6 @@
 """The command line: ``python -m tslim train | eval | slim | render | view | info | doctor``.
 
-``options.py`` says what each command can be told, ``commands.py`` what it then does.
+``commands/`` has a file for each of them, and ``commands/options.py`` what each can be told.
 Whatever the user got wrong comes out as one line on standard error and exit code 2.
 """
 
@@ -19,8 +19,8 @@ from typing import Annotated, Any, Union
 import tyro
 
 from tslim import __version__, config, console
+from tslim.commands.options import COMMANDS, Doctor, Eval, Info, Render, Slim, Train, View
 from tslim.errors import ConfigError, TslimError
-from tslim.options import COMMANDS, Train
 from tslim.ownership import require_own_kernels
 from tslim.run_folder import RunFolder
 
@@ -114,22 +114,39 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _command(argv: list[str]) -> int:
+def _command(argv: list[str]) -> int | None:
     options = parse(argv)
     if options is None:
         return 0
-    from tslim import commands, training_command
+    screen = console.Console()
+    if isinstance(options, Train):
+        from tslim.commands import train
 
-    if isinstance(options, Train) and options.resume and options.out:
-        # Options that are not given then have the run's own values.
-        options = parse(argv, settings=training_command.saved_settings(RunFolder(options.out)))
-    elif isinstance(options, Train):
+        if options.resume and options.out:
+            # Options that are not given then have the run's own values.
+            return train.train(parse(argv, settings=train.saved_settings(RunFolder(options.out))), screen)
         # Presets depend on the scene's space, which is known once it is loaded; what was typed goes before them.
         preset = config.PRESETS[options.preset]
-        return training_command.train(
-            options, console.Console(), lambda space: parse(argv, settings=preset(space)).settings
-        )
-    return commands.run(options)
+        return train.train(options, screen, lambda space: parse(argv, settings=preset(space)).settings)
+    return _action(options)(options, screen)
+
+
+def _action(options: Any) -> Callable[[Any, console.Console], None]:
+    """What the command does whose options these are. Each is imported only when it is asked for: some take a second."""
+    match options:
+        case Eval():
+            from tslim.commands.eval import evaluate as action
+        case Slim():
+            from tslim.commands.slim import slim as action
+        case Render():
+            from tslim.commands.render import render as action
+        case View():
+            from tslim.commands.view import view as action
+        case Info():
+            from tslim.commands.info import info as action
+        case Doctor():
+            from tslim.commands.doctor import doctor as action
+    return action
 
 
 def parse(argv: Sequence[str], **defaults: Any) -> Any:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tslim import backend, display, hardware
+from tslim import backend, hardware
+from tslim.preview import display
 
 PACKAGES = ("taichi", "numpy", "imageio", "imageio-ffmpeg", "rich", "tyro", "matplotlib", "torch")
 OPTIONAL = {"torch": "only needed for --decoder-precision bfloat16 and for the tests"}

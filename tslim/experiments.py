@@ -17,7 +17,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from tslim import __version__, commands, config, evaluate, files, model_file, options, plots
+from tslim import __version__, config, evaluate, files, model_file, plots
+from tslim.commands import shared
+from tslim.commands.options import Arch, SceneOptions
 from tslim.config import ScheduleConfig, TrainConfig
 from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError
@@ -49,9 +51,9 @@ class Options:
     """train each line so many times, with seeds from 0 on; the table has the means"""
     out: Annotated[Path | None, arg(metavar="PATH", aliases=("-o",), help_behavior_hint="")] = None
     """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
-    arch: options.Arch = "auto"
+    arch: Arch = "auto"
     """device; auto takes a GPU that works, else the CPU"""
-    photographs: Annotated[options.SceneOptions, arg(name="")] = field(default_factory=options.SceneOptions)
+    photographs: Annotated[SceneOptions, arg(name="")] = field(default_factory=SceneOptions)
 
 
 def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
@@ -138,14 +140,14 @@ class Experiment:
     def __init__(self, name: str, given: Options, console: Console | None = None) -> None:
         self.name, self.given = name, given
         self.console = console or Console()
-        commands.start(given.arch, self.console, base_settings(given).seed)
+        shared.start(given.arch, self.console, base_settings(given).seed)
         photographs = given.photographs
         if given.quick and photographs.downscale is None:
             photographs = dataclasses.replace(photographs, downscale=2 if given.scene is None else 4)
-        self.scene = commands.open_scene(given.scene, photographs)
+        self.scene = shared.open_scene(given.scene, photographs)
         self.settings = base_settings(given, self.scene.space)
-        self.record = commands.scene_record(given.scene, photographs)
-        commands.warn_about(self.scene, self.console)
+        self.record = shared.scene_record(given.scene, photographs)
+        shared.warn_about(self.scene, self.console)
         named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")
         self.folder = given.out or Path("runs") / named
         self.views = self._views(self.scene)
@@ -218,7 +220,9 @@ class Experiment:
             rows, views = evaluate.read_eval_json(run.evaluation)
             if views == len(on) and {row.rank for row in rows} >= set(wanted):
                 return [row for row in rows if row.rank in wanted]
-        field = model_file.load(run.model)
+        from tslim.field import load
+
+        field = load(run.model)
         rows = list(evaluate.rank_sweep(field, on, wanted))
         evaluate.write_eval_json(run.evaluation, rows, len(on))
         return rows

@@ -11,9 +11,9 @@ import numpy as np
 
 from kernels import arena, density
 from kernels import occupancy as occupancy_kernels
-from tslim import buffers, memory
+from tslim import buffers, memory, model_file
 from tslim.config import FieldConfig
-from tslim.decoder import Decoder
+from tslim.decoder.decoder import Decoder
 from tslim.errors import ConfigError
 from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
 from tslim.occupancy import Occupancy, blocks_of, n_words
@@ -317,8 +317,6 @@ class Field:
         if (rank is None) == (max_mb is None):
             raise ConfigError("slim needs either a rank or max_mb")
         if rank is None:
-            from tslim import model_file
-
             rank = model_file.rank_that_fits(self.state(), max_mb)
         if not 1 <= rank <= self.rank:
             raise ConfigError(f"rank {rank}: this field has ranks 1 to {self.rank}")
@@ -393,8 +391,6 @@ class Field:
 
     def save(self, path: str | Path, *, dtype: str = "float16") -> Path:
         """Writes the first ``rank`` ranks as a model file (see ``tslim.model_file``)."""
-        from tslim import model_file
-
         return model_file.write(self.state(), path, dtype=dtype)
 
     # -- evaluating and reshaping ------------------------------------------------------------------------------------
@@ -498,3 +494,11 @@ def _neutral_affine(max_rank: int) -> np.ndarray:
 def _release(density: Factors, appearance: Factors) -> None:
     density.release()
     appearance.release()
+
+
+def load(path: str | Path, *, rank: int | None = None) -> Field:
+    """A model file's first ``rank`` ranks, all by default, as a field on the device that ``tslim.init`` chose.
+
+    Raises as ``model_file.read``.
+    """
+    return Field.from_state(model_file.read(path, rank=rank))

@@ -25,7 +25,7 @@ in single. There is no pickle.
 import math
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -45,10 +45,7 @@ from tslim.field_state import (
 )
 from tslim.model_header import CHECKSUM, MAX_CELLS, ModelHeader, decode_header, encode_header
 
-__all__ = ["FieldState", "ModelHeader", "load", "rank_that_fits", "read", "read_header", "size_of", "sizes", "write"]
-
-if TYPE_CHECKING:
-    from tslim.field import Field
+__all__ = ["FieldState", "ModelHeader", "rank_that_fits", "read", "read_header", "size_of", "sizes", "write"]
 
 Precision = Literal["float16", "float32"]
 
@@ -95,13 +92,6 @@ def read(path: str | Path, *, rank: int | None = None) -> FieldState:
             layout.unpack(block, state, r)
     state.spread_affine()
     return state
-
-
-def load(path: str | Path, *, rank: int | None = None) -> "Field":
-    """Reads a model file into a field on the current device, chosen by ``tslim.init``. Raises as ``read``."""
-    from tslim.field import Field
-
-    return Field.from_state(read(path, rank=rank))
 
 
 def read_header(path: str | Path) -> ModelHeader:

@@ -12,8 +12,9 @@ import numpy as np
 
 from kernels import appearance, composite, density, march, rays
 from kernels import penalties as penalties_kernels
-from tslim import backend, blas, buffers
+from tslim import backend, buffers
 from tslim.cameras import Cameras
+from tslim.decoder import blas
 from tslim.errors import ConfigError
 from tslim.field import Factors, Field
 from tslim.field_state import N_FEATURES

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kernels import composite, rays, regularize
-from tslim import backend, buffers, checkpoint, config, memory, mlp_tiles
+from tslim import backend, buffers, checkpoint, config, memory
+from tslim.decoder import mlp_tiles
 from tslim.errors import ConfigError, ModelFileError
 from tslim.events import (
     CheckpointSaved,

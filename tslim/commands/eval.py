@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from tslim import commands, media, model_file, options, plots
 from tslim import evaluate as measure
+from tslim import media, model_file, plots
+from tslim.commands import shared
+from tslim.commands.options import Eval
 from tslim.console import Console
 from tslim.contributions import contributions
 from tslim.data import parse_colour
@@ -17,18 +19,18 @@ FILM_FRAMES = 60
 FILM_FPS = 20
 
 
-def evaluate(given: options.Eval, console: Console) -> None:
+def evaluate(given: Eval, console: Console) -> None:
     """Measures a model on all test photographs."""
-    source, folder = commands.find_model(given.model)
+    source, folder = shared.find_model(given.model)
     out = given.out or (folder.path if folder else source.with_name(f"{source.stem}-eval"))
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
-    commands.start(given.arch, console)
+    shared.start(given.arch, console)
     from tslim.field import Field
 
     field = Field.from_state(model_file.read(source))
-    scene = commands.scene_of_model(field.metadata, folder, given.scene, given.options)
-    commands.warn_about(scene, console)
+    scene = shared.scene_of_model(field.metadata, folder, given.scene, given.options)
+    shared.warn_about(scene, console)
     if given.options.background is not None:
         field.background = parse_colour(given.options.background)
     result = RunFolder(out)

@@ -8,7 +8,7 @@ Left/Right.
 
 from dataclasses import dataclass, field
 
-from tslim.preview_camera import OrbitCamera
+from tslim.preview.camera import OrbitCamera
 
 CHANNELS = ("colour", "depth", "opacity", "ranks", "error")
 HELP = (
@@ -81,7 +81,7 @@ class Controls:
             self._set_rank(rank)
 
     def apply(self, report: dict, panel_width: int) -> None:
-        """Takes over what the window reports; see ``preview_window`` for the fields."""
+        """Takes over what the window reports; see ``window`` for the fields."""
         self._widgets(report["panel"])
         self._drag(report, panel_width)
         self._fly(report)
@@ -219,7 +219,7 @@ class Controls:
 
 
 def panel_rows(controls: Controls, lines: list[str], view_name: str) -> list[list]:
-    """The window's panel, top to bottom, as rows for ``preview_window``."""
+    """The window's panel, top to bottom, as rows for ``window``."""
     c = controls
     if not c.panel:
         return []

@@ -1,7 +1,7 @@
 """The window, in a process of its own: shows pictures that it is given and reports what the user does.
 
 It knows nothing of fields or training. A crash, a dead display or the window library's ``exit`` ends this process
-only. Run by ``preview_link``: one JSON object a line in each direction, pictures through a file both sides map.
+only. Run by ``link``: one JSON object a line in each direction, pictures through a file both sides map.
 
 In:  {"seq": n, "frame": [slot, width, height] or null, "panel": [row, ...], "share": of time}
 Out: {"ready": true}, then {"seen": n} for each message, and {"input": {...}} whenever the user did something:

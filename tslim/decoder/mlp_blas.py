@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tslim.blas import TILE, padded
-from tslim.mlp_tiles import Scratch, TiledMlp
+from tslim.decoder.blas import TILE, padded
+from tslim.decoder.mlp_tiles import Scratch, TiledMlp
 
 
 class BlasMlp(TiledMlp):

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tslim import commands, config, evaluate, model_file, options
+from tslim import config, evaluate, model_file
+from tslim.commands import shared
+from tslim.commands.options import Slim
 from tslim.console import Console
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.evaluate import SweepRow
@@ -16,13 +18,13 @@ SEARCH_VIEWS = 10
 could not be measured on them any more."""
 
 
-def slim(given: options.Slim, console: Console) -> None:
+def slim(given: Slim, console: Console) -> None:
     """Writes a smaller model as a file of its own."""
     _check(given)
-    source, folder = commands.find_model(given.model)
+    source, folder = shared.find_model(given.model)
     if given.out.exists() and given.out.samefile(source):
         raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
-    commands.require_writable(given.out)
+    shared.require_writable(given.out)
     state = model_file.read(source)
     if given.density_rank is not None:
         small = state.separate(given.density_rank, given.appearance_rank)
@@ -62,7 +64,7 @@ def _least_trained(state: FieldState) -> int:
         return 1
 
 
-def _check(given: options.Slim) -> None:
+def _check(given: Slim) -> None:
     """Raises ``ConfigError`` unless the options say one thing."""
     pair = (given.density_rank, given.appearance_rank)
     if (pair[0] is None) != (pair[1] is None):
@@ -81,9 +83,7 @@ def _check(given: options.Slim) -> None:
         raise ConfigError(f"{read[0]} has no effect without --scene: --min-psnr then goes by what eval measured")
 
 
-def _good_enough(
-    given: options.Slim, state: FieldState, source: Path, folder: RunFolder | None, console: Console
-) -> int:
+def _good_enough(given: Slim, state: FieldState, source: Path, folder: RunFolder | None, console: Console) -> int:
     """The lowest rank with the PSNR asked for: by what ``eval`` measured, or on the photographs of ``--scene``.
 
     Raises ``ConfigError`` if nothing was measured, or no rank is good enough.
@@ -114,7 +114,7 @@ def _stored_rows(state: FieldState, source: Path, folder: RunFolder | None) -> l
     return sorted(rows, key=lambda row: row.rank)
 
 
-def _rows_upwards(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console):
+def _rows_upwards(given: Slim, state: FieldState, folder: RunFolder | None, console: Console):
     """Measures rank after rank from the lowest, as they are asked for."""
     field, scene = _open(given, state, folder, console)
     views = scene.test
@@ -123,16 +123,16 @@ def _rows_upwards(given: options.Slim, state: FieldState, folder: RunFolder | No
         yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer)
 
 
-def _open(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:  # noqa: F821
-    commands.start(given.arch, console)
+def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:  # noqa: F821
+    shared.start(given.arch, console)
     from tslim.field import Field
 
-    scene = commands.scene_of_model(state.metadata, folder, given.scene, given.options)
-    commands.warn_about(scene, console)
+    scene = shared.scene_of_model(state.metadata, folder, given.scene, given.options)
+    shared.warn_about(scene, console)
     return Field.from_state(state), scene
 
 
-def _best_pair(given: options.Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
+def _best_pair(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
     """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
     pairs = promising_pairs(state, given.max_mb, given.precision)
     _, scene = _open(given, state, folder, console)

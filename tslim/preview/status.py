@@ -7,9 +7,9 @@ import numpy as np
 
 from tslim.errors import RunFolderError
 from tslim.events import Progress
-from tslim.preview_budget import Budget
-from tslim.preview_controls import Controls
-from tslim.preview_painter import Painting
+from tslim.preview.budget import Budget
+from tslim.preview.controls import Controls
+from tslim.preview.painter import Painting
 
 
 def shown_lines(controls: Controls, painting: Painting | None, file_bytes: int) -> list[str]:

@@ -10,9 +10,9 @@ import contextlib
 import numpy as np
 
 from tslim import backend, hardware
-from tslim.blas import LEAST, padded
+from tslim.decoder.blas import LEAST, padded
+from tslim.decoder.mlp_tiles import Scratch, TiledMlp
 from tslim.errors import ConfigError
-from tslim.mlp_tiles import Scratch, TiledMlp
 
 
 def import_torch():

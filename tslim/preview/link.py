@@ -1,6 +1,6 @@
 """The trainer's end of the line to the window process. Nothing here can block or fail the training.
 
-Standard library and numpy only; see ``preview_window`` for the messages.
+Standard library and numpy only; see ``window`` for the messages.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.preview_window import SLOTS
+from tslim.preview.window import SLOTS
 
 SILENCE_SECONDS = 20.0
 """A window that does not answer for so long is given up."""
@@ -50,7 +50,7 @@ class WindowLink:
         """What the window process runs, with this one's ``sys.path``."""
         return (
             f"import sys; sys.path[:] = {[p or os.getcwd() for p in sys.path]!r}\n"
-            f"from tslim import preview_window\npreview_window.main(*{arguments!r})"
+            f"from tslim.preview import window\nwindow.main(*{arguments!r})"
         )
 
     def _read(self) -> None:

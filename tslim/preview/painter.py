@@ -11,9 +11,9 @@ from tslim.cameras import Cameras
 from tslim.field import Field
 from tslim.field_state import RankLayout, lesser
 from tslim.paths import path_from_dict
-from tslim.preview_camera import OrbitCamera, every_kth_pixel
-from tslim.preview_controls import Controls
-from tslim.preview_frame import (
+from tslim.preview.camera import OrbitCamera, every_kth_pixel
+from tslim.preview.controls import Controls
+from tslim.preview.frame import (
     Pane,
     depth_picture,
     error_picture,

@@ -13,10 +13,10 @@ import numpy as np
 from kernels import decode
 from tslim import backend, buffers
 from tslim.config import FieldConfig
+from tslim.decoder.mlp_bfloat16 import Bfloat16Mlp
+from tslim.decoder.mlp_blas import BlasMlp
+from tslim.decoder.mlp_taichi import TaichiMlp
 from tslim.errors import ConfigError, ModelFileError
-from tslim.mlp_bfloat16 import Bfloat16Mlp
-from tslim.mlp_blas import BlasMlp
-from tslim.mlp_taichi import TaichiMlp
 
 N_FEATURES = decode.N_FEATURES
 

@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslim import __version__, commands, config, events, memory, options
+from tslim import __version__, config, events, memory
+from tslim.commands import shared
+from tslim.commands.options import Train
 from tslim.console import Console, memory_text
 from tslim.errors import ConfigError, RunFolderError, TslimError
 from tslim.run_folder import RunFolder, free_folder
 from tslim.scene import Scene
 
 
-def train(
-    given: options.Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None
-) -> int:
+def train(given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
     """Trains, or goes on training; returns 0, or 128 + signal if it was asked to stop.
 
     ``settings_for`` gives the settings of a new run by the scene's space; without, they are as given.
@@ -40,14 +40,14 @@ def train(
 
 
 def _started(
-    given: options.Train, console: Console, settings_for: Callable[[str], config.TrainConfig]
+    given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig]
 ) -> tuple["Trainer", RunFolder]:  # noqa: F821
     if given.out is not None:
         RunFolder(given.out).require_free()
-    commands.start(given.arch, console, given.settings.seed)
+    shared.start(given.arch, console, given.settings.seed)
     from tslim.trainer import Trainer
 
-    scene = commands.open_scene(given.path, given.scene)
+    scene = shared.open_scene(given.path, given.scene)
     _say_scene(scene, console)
     run = RunFolder(given.out or free_folder(Path("runs") / (scene.name if given.path else "builtin")))
     run.require_free()
@@ -62,14 +62,14 @@ def _started(
     run.create(
         {
             "version": __version__,
-            "scene": commands.scene_record(given.path, given.scene),
+            "scene": shared.scene_record(given.path, given.scene),
             "train": config.to_dict(settings),
         }
     )
     return trainer, run
 
 
-def _resumed(given: options.Train, console: Console) -> tuple["Trainer", RunFolder]:  # noqa: F821
+def _resumed(given: Train, console: Console) -> tuple["Trainer", RunFolder]:  # noqa: F821
     if given.out is None:
         raise ConfigError("--resume needs the run's folder: --out RUN")
     run = RunFolder(given.out)
@@ -80,10 +80,10 @@ def _resumed(given: options.Train, console: Console) -> tuple["Trainer", RunFold
     if different:
         option = different[0].replace("_", "-")
         raise ConfigError(f"--{option} cannot be changed on --resume: a run goes on with its own settings")
-    commands.start(given.arch, console, saved.seed)
+    shared.start(given.arch, console, saved.seed)
     from tslim.trainer import Trainer
 
-    scene = commands.scene_of_run(run, given.path, given.scene)
+    scene = shared.scene_of_run(run, given.path, given.scene)
     _say_scene(scene, console)
     console.fact("run", run.path)
     return Trainer.resume(run.path, scene), run
@@ -181,7 +181,7 @@ class StopRequests:
 
 
 def _open_preview() -> "Preview":  # noqa: F821
-    from tslim.preview import Preview
+    from tslim.preview.preview import Preview
 
     return Preview.open_if_possible()
 
@@ -200,9 +200,9 @@ def _save_model(trainer: "Trainer", run: RunFolder) -> None:  # noqa: F821
 
 def _finish(trainer: "Trainer", run: RunFolder, console: Console) -> None:  # noqa: F821
     """Measures the model and takes pictures of it."""
-    from tslim import evaluation_command
+    from tslim.commands.eval import report
 
-    evaluation_command.report(trainer.field, trainer.scene, run, console)
+    report(trainer.field, trainer.scene, run, console)
 
 
 def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  # noqa: F821
@@ -211,8 +211,17 @@ def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  #
         "tslim": __version__,
         "built_in": record.get("path") is None,
         "scene_options": {name: value for name, value in record.items() if name != "path"},
-        "paths": commands.camera_paths(trainer.scene),
+        "paths": camera_paths(trainer.scene),
     }
+
+
+def camera_paths(scene: Scene) -> dict[str, dict[str, Any]]:
+    """The orbit and spiral that suit a scene, as plain data; what the cameras do not allow is left out."""
+    found = {}
+    for name, make in (("orbit", scene.orbit_path), ("spiral", scene.spiral_path)):
+        with contextlib.suppress(TslimError):
+            found[name] = make().to_dict()
+    return found
 
 
 def _say_scene(scene: Scene, console: Console) -> None:
@@ -220,8 +229,8 @@ def _say_scene(scene: Scene, console: Console) -> None:
     console.fact(
         "scene", f"{scene.name} ({scene.format}), {len(scene.train)} + {len(scene.test)} views of {width}×{height}"
     )
-    console.fact("space", commands.space_text(scene))
-    commands.warn_about(scene, console)
+    console.fact("space", shared.space_text(scene.space, scene.box, scene.near))
+    shared.warn_about(scene, console)
 
 
 def _resume_command(run: RunFolder) -> str:

@@ -4,7 +4,7 @@
         for event in trainer.run():
             preview.show(event)
 
-The window lives in another process (``preview_link``), so that nothing that happens to it reaches the training.
+The window lives in another process (``link``), so that nothing that happens to it reaches the training.
 Pausing is not coming back from ``show``. Where no window can open, ``preview.png`` is written in the run folder
 instead. What the user should be told is in ``notices``; nothing is printed.
 """
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim import display, events, hardware
+from tslim import events, hardware
 from tslim.errors import BackendError, TslimError
-from tslim.preview_budget import Budget, Progression
-from tslim.preview_controls import Controls, panel_rows
-from tslim.preview_frame import History, compose, to_uint8
-from tslim.preview_link import WindowLink
-from tslim.preview_painter import Interrupted, Painter, Painting
-from tslim.preview_status import free_path, shown_lines, training_lines, write_png
+from tslim.preview import display
+from tslim.preview.budget import Budget, Progression
+from tslim.preview.controls import Controls, panel_rows
+from tslim.preview.frame import History, compose, to_uint8
+from tslim.preview.link import WindowLink
+from tslim.preview.painter import Interrupted, Painter, Painting
+from tslim.preview.status import free_path, shown_lines, training_lines, write_png
 
 SIZE = (1280, 800)
 TITLE = "tslim"

@@ -1,0 +1,107 @@
+"""``info``: what a path holds, be it a model, a run or a data set."""
+
+import contextlib
+import json
+from pathlib import Path
+
+from tslim import model_file
+from tslim.commands import shared
+from tslim.commands.options import Info
+from tslim.console import Console
+from tslim.errors import ConfigError
+from tslim.files import replacing
+from tslim.run_folder import RunFolder
+from tslim.scene import Scene
+
+BUILT_IN = "built-in"
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def info(given: Info, console: Console) -> None:
+    """Says what a path holds."""
+    is_scene = not given.path.is_file() and not (given.path / "config.json").is_file()
+    if given.plot is not None and not is_scene:
+        raise ConfigError(f"--plot draws a data set's cameras, and {given.path} is a model or a run")
+    if given.plot is not None and given.plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise ConfigError(f"--plot {given.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
+    if given.path.is_file():
+        _model_info(given.path, console)
+    elif (given.path / "config.json").is_file():
+        _run_info(RunFolder(given.path), console)
+    else:
+        scene = shared.open_scene(given.path, given.options)
+        _scene_info(scene, console)
+        if given.plot is not None:
+            from tslim.plots_scene import plot_scene
+
+            with replacing(given.plot) as path:
+                plot_scene(scene, path)
+            console.line(f"cameras, box and points are drawn in {given.plot}")
+
+
+def _model_info(path: Path, console: Console) -> None:
+    header = model_file.read_header(path)
+    kept = header.metadata
+    rows: list[tuple[str, object]] = [
+        ("ranks", header.rank if header.kept is None else "{} of density, {} of appearance".format(*header.kept)),
+        ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.dtype})"),
+        ("each rank", f"{header.rank_bytes / 1e6:.3f} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
+        ("grid", "×".join(map(str, header.grid))),
+        ("space", shared.space_text(header.space, header.box if header.cube is None else header.cube, header.near)),
+        ("ray limits", f"{header.near:g} to {header.far:g}"),
+        ("decoder", header.config.decoder),
+        ("background", "none" if header.background is None else shared.corner(header.background)),
+    ]
+    if "scene" in kept:
+        rows.append(("trained on", f"{kept['scene']} ({kept.get('format', '?')})"))
+    if "steps" in kept:
+        rows.append(("training", f"{kept['steps']} steps in {kept.get('seconds', 0):.0f} s"))
+    if "path" in kept:
+        rows.append(("camera path", kept["path"].get("path", "?")))
+    console.facts_table(rows, title=str(path))
+
+
+def _run_info(folder: RunFolder, console: Console) -> None:
+    settings = folder.settings()
+    history = folder.history()
+    rows: list[tuple[str, object]] = [("scene", settings["scene"].get("path") or BUILT_IN)]
+    if history:
+        last = history[-1]
+        done, steps = last["step"], settings["train"].get("steps")
+        rows.append(("progress", f"step {done} of {steps}, rank {last['rank']}, PSNR {last['psnr']:.2f} dB"))
+        rows.append(("time", f"{last['seconds']:.0f} s"))
+    else:
+        rows.append(("progress", "nothing logged yet"))
+    rows.append(("model", folder.model if folder.model.exists() else "not yet; continue with train --resume"))
+    console.facts_table(rows, title=str(folder.path))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+        for row in found["rows"]:
+            console.line(
+                f"  rank {row['rank']:>3}  {row['bytes'] / 1e6:6.2f} MB  {row['psnr']:.2f} dB  SSIM {row['ssim']:.4f}"
+            )
+    if folder.model.exists():
+        _model_info(folder.model, console)
+
+
+def _scene_info(scene: Scene, console: Console) -> None:
+    sizes = {f"{w}×{h}" for w, h in scene.train.cameras.sizes.tolist()}
+    console.facts_table(
+        [
+            ("format", scene.format),
+            ("views", f"{len(scene.train)} to train, {len(scene.test)} to test"),
+            ("size", ", ".join(sorted(sizes)[:4]) + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else "")),
+            ("space", shared.space_text(scene.space, scene.box, scene.near)),
+            ("ray limits", f"{scene.near:g} to {scene.far:g}"),
+            ("lenses", _lenses(scene)),
+            ("points", "none" if scene.points is None else f"{len(scene.points)}"),
+            ("background", "none" if scene.background is None else shared.corner(scene.background)),
+        ],
+        title=str(scene.source),
+    )
+    shared.warn_about(scene, console)
+
+
+def _lenses(scene: Scene) -> str:
+    names = ("pinhole", "radial-tangential", "fisheye")
+    return ", ".join(names[kind] for kind in sorted(set(scene.train.cameras.lens.tolist())))

@@ -1,0 +1,93 @@
+"""``render``: films a model, or takes pictures of it, without photographs or a display."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from tslim import model_file, paths
+from tslim.cameras import Cameras
+from tslim.commands import shared
+from tslim.commands.options import Render
+from tslim.console import Console
+from tslim.errors import ConfigError, SceneError
+from tslim.run_folder import RunFolder
+
+DEFAULT_FRAMES = 120
+
+
+def render(given: Render, console: Console) -> None:
+    """Films a model, or takes pictures of it."""
+    from tslim import media
+    from tslim.data import parse_colour
+
+    source, folder = shared.find_model(given.model)
+    film = given.out.suffix.lower() in media.FILM_SUFFIXES
+    if given.out.suffix and not film and given.out.suffix.lower() != ".png":
+        raise ConfigError(f"{given.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
+    if given.out.suffix:
+        shared.require_writable(given.out)
+    _check_render(given)
+    shared.start(given.arch, console)
+    from tslim.field import Field
+
+    field = Field.from_state(model_file.read(source, rank=given.rank))
+    cameras = _cameras_for(given, field.metadata, folder)
+    if given.options.background is not None:
+        field.background = parse_colour(given.options.background)
+    frames = media.render_frames(field, cameras, what=given.what)
+    tracked = console.track(frames, "rendering", len(cameras))
+    if film:
+        media.write_video(given.out, tracked, fps=given.fps)
+    elif given.out.suffix:
+        media.write_png(given.out, next(iter(tracked)))
+    else:
+        for i, frame in enumerate(tracked):
+            media.write_png(given.out / f"{i:04}.png", frame)
+    console.wrote([given.out])
+
+
+def _check_render(given: Render) -> None:
+    """Raises ``ConfigError`` for options that would have no effect together."""
+    single = given.out.suffix.lower() == ".png"
+    if given.frames is not None and given.frames < 1:
+        raise ConfigError(f"--frames {given.frames}: expected 1 or more")
+    if single and given.frames not in (None, 1):
+        raise ConfigError(f"{given.out} is one picture: for {given.frames} name a folder (no suffix) or a film (.mp4)")
+    if given.path == "test":
+        useless = [name for name in ("frames", "size") if getattr(given, name) is not None and not single]
+        hint = "--path test renders the test views as they are (--downscale and --max-images make it less)"
+    else:
+        useless = [
+            name for name in ("format", "downscale", "max_images", "space") if getattr(given.options, name) is not None
+        ]
+        useless += ["scene"] if given.scene is not None else []
+        hint = "only --path test reads photographs"
+    if useless:
+        raise ConfigError(f"--{useless[0].replace('_', '-')} has no effect here: {hint}")
+
+
+def _cameras_for(given: Render, metadata: dict[str, Any], folder: RunFolder | None) -> Cameras:
+    single = given.out.suffix.lower() == ".png"
+    if given.path == "test":
+        views = shared.scene_of_model(metadata, folder, given.scene, given.options).test
+        if len(views) == 0:
+            raise SceneError("this scene has no test views: use --path orbit or spiral")
+        return views.cameras[:1] if single else views.cameras
+    # What the trainer notes is the path that suits the scene; ``train`` adds the others.
+    own = metadata.get("path") or {}
+    every = {**({own["path"]: own} if "path" in own else {}), **metadata.get("paths", {})}
+    known = own if given.path == "auto" else every.get(given.path)
+    if not known:
+        raise ConfigError(f"{given.model} does not know a path {given.path}; it knows: {', '.join(every) or 'none'}")
+    path = paths.path_from_dict(known)
+    if given.size is not None:
+        path = replace(path, size=parse_size(given.size))
+    return path.cameras(given.frames or (1 if single else DEFAULT_FRAMES))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height from words like 800x600."""
+    match = re.fullmatch(r"(\d+)[x×](\d+)", text)
+    if not match or not all(1 <= int(side) <= 16384 for side in match.groups()):
+        raise ConfigError(f"size {text}: expected WIDTHxHEIGHT in pixels, such as 800x600")
+    return int(match[1]), int(match[2])

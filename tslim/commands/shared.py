@@ -1,0 +1,104 @@
+"""What several commands need: the device, the model and the scene that a path means, and words for a scene."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tslim.commands.options import SceneOptions
+from tslim.console import Console
+from tslim.errors import ConfigError, RunFolderError
+from tslim.run_folder import RunFolder
+from tslim.scene import Scene
+
+
+def start(arch: str, console: Console, seed: int = 0) -> None:
+    """Starts the device and says which one it is."""
+    from tslim import backend
+
+    console.fact("device", backend.init(arch, seed=seed))
+
+
+def find_model(path: Path) -> tuple[Path, RunFolder | None]:
+    """The model file that a file's or run folder's path means, and the run folder if it was one.
+
+    Raises ``RunFolderError`` or ``ModelFileError`` if there is none.
+    """
+    if not path.exists():
+        raise RunFolderError(f"{path}: no such run folder or model file")
+    if path.is_file():
+        return path, None
+    folder = RunFolder(path)
+    folder.settings()
+    if not folder.model.exists():
+        raise RunFolderError(f"{path} holds no model yet: its run has not finished (continue it with train --resume)")
+    return folder.model, folder
+
+
+def open_scene(where: str | Path | None, given: SceneOptions, remembered: dict[str, Any] | None = None):
+    """Loads photographs, or makes the built-in scene where there is no path.
+
+    ``given`` wins over ``remembered``, the record that ``scene_record`` made when the model was trained.
+    """
+    from tslim import data
+
+    wanted = {**(remembered or {}), **{k: v for k, v in asdict(given).items() if v is not None}}
+    return data.scene_from_settings({**wanted, "path": where})
+
+
+def scene_record(where: Path | None, given: SceneOptions) -> dict[str, Any]:
+    """What ``config.json`` keeps of a scene, enough to load it again from anywhere on this machine."""
+    return {"path": str(where.resolve()) if where else None, **asdict(given)}
+
+
+def scene_of_run(folder: RunFolder, where: Path | None, given: SceneOptions) -> Scene:
+    """The scene that a run was trained on, or another one if ``where`` says so."""
+    record = folder.settings()["scene"]
+    if where is None:
+        where = record.get("path")
+    remembered = {k: v for k, v in record.items() if k != "path"}
+    return open_scene(where, given, remembered)
+
+
+def scene_of_model(
+    metadata: dict[str, Any], folder: RunFolder | None, where: Path | None, given: SceneOptions
+) -> Scene:
+    """The scene to compare a model with. Raises ``ConfigError`` if a lone model file does not know it."""
+    if folder is not None:
+        return scene_of_run(folder, where, given)
+    if where is None and not metadata.get("built_in"):
+        raise ConfigError("a model file does not hold its photographs: name their folder with --scene")
+    return open_scene(where, given, metadata.get("scene_options"))
+
+
+def warn_about(scene: Scene, console: Console) -> None:
+    """Shows what the loader skipped or guessed."""
+    for warning in scene.warnings:
+        console.warn(warning)
+
+
+def require_writable(path: Path) -> None:
+    """Raises ``RunFolderError`` if a file cannot be put at ``path``, before the work that would fill it is done."""
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if path.is_dir():
+        raise RunFolderError(f"cannot write {path}: it is a folder")
+    if not parent.is_dir():
+        raise RunFolderError(f"cannot write {path}: {parent} is a file")
+
+
+def space_text(space: str, box: np.ndarray, near: float) -> str:
+    """The space of a scene and where it lies, in words. ``box``: the innermost cube of a contracted space."""
+    corners = f"{corner(box[0])} to {corner(box[1])}"
+    if space == "ndc":
+        return f"ndc: a forward-facing scene, {corners} beyond a near plane at {near:.3g}"
+    if space == "contracted":
+        return f"contracted: everything around the cube {corners}"
+    return f"box: an object in {corners}"
+
+
+def corner(values) -> str:
+    """A point or a colour in words."""
+    return "(" + ", ".join(f"{v:.3g}" for v in values) + ")"

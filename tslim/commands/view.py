@@ -1,0 +1,26 @@
+"""``view``: a model in a window, until it is closed."""
+
+import contextlib
+
+from tslim import model_file
+from tslim.commands import shared
+from tslim.commands.options import SceneOptions, View
+from tslim.console import Console
+from tslim.errors import TslimError
+
+
+def view(given: View, console: Console) -> None:
+    """Shows a model in a window until it is closed."""
+    source, folder = shared.find_model(given.model)
+    shared.start(given.arch, console)
+    from tslim.field import Field
+    from tslim.preview import preview
+
+    field = Field.from_state(model_file.read(source))
+    scene = None
+    if folder is not None or field.metadata.get("built_in"):
+        # Photographs to compare with are welcome but not needed.
+        with contextlib.suppress(TslimError):
+            scene = shared.scene_of_model(field.metadata, folder, None, SceneOptions())
+    for line in preview.view(field, scene=scene, folder=folder.path if folder else source.parent):
+        console.line(line)
