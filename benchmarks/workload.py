@@ -11,7 +11,8 @@ import torch
 
 import tslim
 from benchmarks.twin import TorchTwin
-from tslim.renderer import MarchConfig, Renderer
+from tslim.pipeline import MarchConfig
+from tslim.renderer import Renderer
 
 TINY_RATE = 1e-12
 """Learning rate while timing: all the work of a step, and the same state after it."""

@@ -49,7 +49,7 @@ class Photograph:
 
 def make(**options):
     from tslim.differentiable import DifferentiableRenderer
-    from tslim.renderer import MarchConfig
+    from tslim.pipeline import MarchConfig
 
     field, state = make_field(**options)
     origins, directions, ranks = make_rays()
@@ -89,7 +89,7 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
 def test_a_shift_of_the_camera_is_differentiated_as_central_differences_say(cpu):
     # Within near and far all rays run inside the box, so that their samples keep their distances when the camera moves.
     from tslim.differentiable import DifferentiableRenderer
-    from tslim.renderer import MarchConfig
+    from tslim.pipeline import MarchConfig
 
     field, _ = make_field(occupancy=False)
     centre, size = field.box.mean(axis=0), (field.box[1] - field.box[0]).min()

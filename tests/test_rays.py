@@ -127,7 +127,7 @@ def test_only_pixels_in_use_are_drawn(views):
 
 def test_the_rays_of_an_image_come_row_by_row_and_hit_the_pixel_centres(views):
     from kernels import rays as kernels
-    from tslim.renderer import camera_arrays
+    from tslim.pipeline import camera_arrays
 
     for i in range(len(views)):
         width, height = (int(s) for s in views.cameras.sizes[i])

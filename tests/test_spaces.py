@@ -68,7 +68,7 @@ def make_rays(space: str, n: int = N_RAYS) -> tuple[np.ndarray, np.ndarray]:
 
 def run(field, space: str, *, step_ratio=0.5, stop=0.0, threshold=1e-4, span=0.0, jitter=(3, 7)):
     """A pipeline after its forward pass."""
-    from tslim.renderer import MarchConfig, Pipeline
+    from tslim.pipeline import MarchConfig, Pipeline
 
     origins, directions = make_rays(space)
     pipeline = Pipeline(field, N_RAYS, MarchConfig(step_ratio, threshold, stop, span))
@@ -112,7 +112,7 @@ def render_twin(twin, pipeline, space: str, origins: torch.Tensor, stop: float, 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-3, 1.7)])
 def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space, stop, threshold, span):
-    from tslim.renderer import Gradients
+    from tslim.pipeline import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, stop=stop, threshold=threshold, span=span)
@@ -146,7 +146,7 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
 @pytest.mark.parametrize("space", SPACES)
 def test_the_gradient_of_origins_is_that_of_central_differences(cpu, space):
     """Of the twin in double precision, with samples at fixed t: ours is held against the twin's above."""
-    from tslim.renderer import Gradients
+    from tslim.pipeline import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, threshold=0.0)
@@ -290,7 +290,7 @@ def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("distortion", "occlusion"), [(0.7, 0.0), (0.0, 0.3), (0.2, 0.4)])
 def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distortion, occlusion):
-    from tslim.renderer import Gradients, Penalties
+    from tslim.pipeline import Gradients, Penalties
 
     field, state = make_field(space)
     pipeline = run(field, space)
@@ -321,7 +321,7 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
 
 @pytest.mark.parametrize("space", SPACES)
 def test_density_near_a_camera_learns_the_more_slowly_and_elsewhere_as_ever(cpu, space):
-    from tslim.renderer import Gradients
+    from tslim.pipeline import Gradients
 
     field, _ = make_field(space)
     pipeline = run(field, space)

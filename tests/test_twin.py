@@ -51,7 +51,7 @@ def test_the_twin_renders_our_pixels_depths_and_opacities(cpu, rank):
 
 def test_the_twin_has_our_gradients(cpu):
     from kernels import composite
-    from tslim.renderer import Gradients
+    from tslim.pipeline import Gradients
 
     field, pipeline, twin, batch = make(5)
     target = np.random.default_rng(32).random((N_RAYS, 3)).astype(np.float32)

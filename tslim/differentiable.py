@@ -22,7 +22,7 @@ from tslim import backend, buffers
 from tslim.errors import ConfigError
 from tslim.field import Field
 from tslim.field_state import AFFINE_WIDTH, N_FEATURES
-from tslim.renderer import Gradients, MarchConfig, Pipeline
+from tslim.pipeline import Gradients, MarchConfig, Pipeline
 
 WHITE = (1.0, 1.0, 1.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 from kernels import adam
 from tslim import buffers
 from tslim.field import Factors, Field
-from tslim.renderer import Gradients
+from tslim.pipeline import Gradients
 
 BETAS = (0.9, 0.99)
 """As in TensoRF."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tslim.events import Progress, RankGrew
-from tslim.renderer import Pipeline
+from tslim.pipeline import Pipeline
 
 
 class Window:

@@ -7,7 +7,7 @@ import numpy as np
 from kernels import rays
 from tslim import buffers
 from tslim.errors import SceneError
-from tslim.renderer import Pipeline, camera_arrays
+from tslim.pipeline import Pipeline, camera_arrays
 from tslim.scene import LEAST_ALPHA, Views
 
 _BLOCK = 32 * rays.BLOCK_WORDS

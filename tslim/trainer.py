@@ -28,9 +28,9 @@ from tslim.field import Field
 from tslim.field_state import N_FEATURES
 from tslim.occupancy import Occupancy
 from tslim.optim import Optimizer
+from tslim.pipeline import MarchConfig, Penalties, Pipeline
 from tslim.progress import Window
 from tslim.ray_space import LONGEST
-from tslim.renderer import MarchConfig, Penalties, Pipeline
 from tslim.run_folder import RunFolder
 from tslim.sampler import PixelSampler
 from tslim.scene import Scene
