@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 
 from tslim import cli, evaluate, model_file
+from tslim.commands import eval as eval_command
 from tslim.run_folder import RunFolder
+from tslim.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--arch", "cpu", "--preset", "tiny", "--downscale", "5", "--max-images", "8"]
@@ -121,6 +124,21 @@ def test_a_second_run_in_the_same_folder_is_refused_and_changes_nothing(trained)
     before = contents(run)
     assert "holds another run" in refused("train", *SMALL, "--out", run)
     assert contents(run) == before
+
+
+def test_what_only_training_needs_is_gone_when_views_are_measured(cpu, tmp_path, monkeypatch):
+    made, left = [], []
+
+    class Watched(Trainer):
+        def __init__(self, *given, **named):
+            made.append(weakref.ref(self))
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr("tslim.trainer.Trainer", Watched)
+    monkeypatch.setattr(eval_command, "report", lambda *given: left.extend(ref() for ref in made))
+    code, _, err = tslim("train", *SMALL, "--steps", "3", "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    assert left == [None]
 
 
 def test_resuming_a_finished_run_measures_it_again_and_trains_no_further(trained):
