@@ -132,7 +132,7 @@ def _command(argv: list[str]) -> int | None:
 
 
 def _action(options: Any) -> Callable[[Any, console.Console], None]:
-    """What the command does whose options these are. Each is imported only when it is asked for: some take a second."""
+    """What the command does whose options these are. Each is imported when it is asked for: help waits for none."""
     match options:
         case Eval():
             from tslim.commands.eval import evaluate as action

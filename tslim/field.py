@@ -483,6 +483,14 @@ class Field:
             factors.resample(grid, scale, shift, scratch[i] if scratch else None)
 
 
+def load(path: str | Path, *, rank: int | None = None) -> Field:
+    """A model file's first ``rank`` ranks, all by default, as a field on the device that ``tslim.init`` chose.
+
+    Raises as ``model_file.read``.
+    """
+    return Field.from_state(model_file.read(path, rank=rank))
+
+
 def _neutral_affine(max_rank: int) -> np.ndarray:
     """Scales 1 and shifts 0 for every rank."""
     row = np.zeros(AFFINE_WIDTH, np.float32)
@@ -494,11 +502,3 @@ def _neutral_affine(max_rank: int) -> np.ndarray:
 def _release(density: Factors, appearance: Factors) -> None:
     density.release()
     appearance.release()
-
-
-def load(path: str | Path, *, rank: int | None = None) -> Field:
-    """A model file's first ``rank`` ranks, all by default, as a field on the device that ``tslim.init`` chose.
-
-    Raises as ``model_file.read``.
-    """
-    return Field.from_state(model_file.read(path, rank=rank))

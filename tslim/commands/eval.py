@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tslim import evaluate as measure
-from tslim import media, model_file, plots
+from tslim import media, plots
 from tslim.commands import shared
 from tslim.commands.options import Eval
 from tslim.console import Console
@@ -26,9 +26,9 @@ def evaluate(given: Eval, console: Console) -> None:
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
     shared.start(given.arch, console)
-    from tslim.field import Field
+    from tslim.field import load
 
-    field = Field.from_state(model_file.read(source))
+    field = load(source)
     scene = shared.scene_of_model(field.metadata, folder, given.scene, given.options)
     shared.warn_about(scene, console)
     if given.options.background is not None:
@@ -64,9 +64,7 @@ def _measure(
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote."""
     views, what = _views_to_measure(scene, most_views)
-    from tslim.renderer import Renderer
-
-    renderer = Renderer(field)
+    renderer = measure.new_renderer(field)
     background = field.background
     with console.counter("measuring", len(views) * len(ranks or measure.halves(field.rank))) as count:
         rows = list(

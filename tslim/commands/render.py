@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from tslim import model_file, paths
+from tslim import paths
 from tslim.cameras import Cameras
 from tslim.commands import shared
 from tslim.commands.options import Render
@@ -28,9 +28,9 @@ def render(given: Render, console: Console) -> None:
         shared.require_writable(given.out)
     _check_render(given)
     shared.start(given.arch, console)
-    from tslim.field import Field
+    from tslim.field import load
 
-    field = Field.from_state(model_file.read(source, rank=given.rank))
+    field = load(source, rank=given.rank)
     cameras = _cameras_for(given, field.metadata, folder)
     if given.options.background is not None:
         field.background = parse_colour(given.options.background)

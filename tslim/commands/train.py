@@ -31,10 +31,12 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
         console.line(f"saved at step {trainer.step}; continue with:")
         console.line(f"  {_resume_command(run)}", style="bold")
         return 128 + signalled
+    from tslim.commands.eval import report
+
     field, scene = trainer.field, trainer.scene
     del trainer  # gives back what only training needs, before views are rendered
     try:
-        _finish(field, scene, run, console)
+        report(field, scene, run, console)
     except KeyboardInterrupt:
         console.line(f"interrupted; the model is in {run.model}, measure it with: tslim eval {run.path}")
         return 130
@@ -198,13 +200,6 @@ def _save_model(trainer: "Trainer", run: RunFolder) -> None:  # noqa: F821
     """Writes the model, before anyone is waited for."""
     trainer.field.metadata |= provenance(trainer, run.settings()["scene"])
     trainer.field.save(run.model)
-
-
-def _finish(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:  # noqa: F821
-    """Measures the model and takes pictures of it."""
-    from tslim.commands.eval import report
-
-    report(field, scene, run, console)
 
 
 def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  # noqa: F821

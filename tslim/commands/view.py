@@ -2,7 +2,6 @@
 
 import contextlib
 
-from tslim import model_file
 from tslim.commands import shared
 from tslim.commands.options import SceneOptions, View
 from tslim.console import Console
@@ -13,10 +12,10 @@ def view(given: View, console: Console) -> None:
     """Shows a model in a window until it is closed."""
     source, folder = shared.find_model(given.model)
     shared.start(given.arch, console)
-    from tslim.field import Field
+    from tslim.field import load
     from tslim.preview import preview
 
-    field = Field.from_state(model_file.read(source))
+    field = load(source)
     scene = None
     if folder is not None or field.metadata.get("built_in"):
         # Photographs to compare with are welcome but not needed.
