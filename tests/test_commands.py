@@ -258,6 +258,44 @@ def test_slim_finds_the_best_pair_of_ranks_within_a_size(trained, tmp_path):
     assert (tmp_path / "s.slim").stat().st_size <= limit * 1e6
 
 
+def test_slim_writes_compact_models_that_every_command_reads_and_that_stay_so(trained, tmp_path):
+    run, _ = trained
+    out = tmp_path / "s.slim"
+    code, said, _ = tslim("slim", run, "--rank", 3, "--precision", "compact", "-o", out)
+    assert (code, "kept 3 ranks of 4 ranks, rounded by 0.2" in said) == (0, True)
+    said = tslim("info", out)[1]
+    assert "(compact, rounded by 0.2)" in said
+    assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
+    rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
+    assert next(r for r in rows if r.rank == 3).bytes == out.stat().st_size
+    assert tslim("slim", out, "--rank", 2, "-o", tmp_path / "t.slim")[0] == 0
+    cut = (tmp_path / "t.slim").read_bytes()
+    assert cut == out.read_bytes()[: len(cut)]
+    assert tslim("slim", out, "--rank", 2, "--precision", "float16", "-o", tmp_path / "u.slim")[0] == 0
+    assert model_file.read_header(tmp_path / "u.slim").precision == "float16"
+
+
+def test_slim_rounds_a_compact_model_more_coarsely_before_it_drops_ranks(trained, tmp_path):
+    run, _ = trained
+    out, words = tmp_path / "s.slim", ("slim", run, "--precision", "compact")
+    assert tslim(*words, "--rank", 4, "--rounding", 0.3, "-o", out)[0] == 0
+    limit = out.stat().st_size / 1e6
+    code, said, _ = tslim(*words, "--max-mb", limit, "-o", out)
+    assert code == 0 and out.stat().st_size <= limit * 1e6, said
+    rounding = model_file.read_header(out).metadata["rounding"]
+    assert 0.28 <= rounding <= 0.57 and f"kept 4 ranks of 4 ranks, rounded by {rounding}" in said
+    assert model_file.read_header(out).rank == 4
+    assert tslim(*words, "--max-mb", limit, "--rounding", 0.1, "-o", out)[0] == 0
+    assert model_file.read_header(out).rank < 4 and out.stat().st_size <= limit * 1e6
+
+
+def test_slim_says_that_eval_measured_before_rounding(trained, tmp_path):
+    run, _ = trained
+    words = ("slim", run, "--min-psnr", 1, "-o", tmp_path / "s.slim", "--arch", "cpu")
+    assert "warning: eval measured the model before it is rounded" in tslim(*words, "--precision", "compact")[1]
+    assert "before it is rounded" not in tslim(*words)[1]
+
+
 def test_slim_tries_the_prefix_even_where_ranks_of_density_could_be_added(trained, tmp_path):
     run, _ = trained
     sizes = model_file.sizes(model_file.read(run / "model.slim"))
@@ -348,6 +386,15 @@ def test_doctor_reports_on_this_machine():
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--density-rank", "2"], "go together"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--density-rank", "5", "--appearance-rank", "2"], "ranks 1 to 4"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--separate", "--rank", "2"], "within --max-mb"),
+        (
+            ["slim", "{run}", "-o", "{tmp}/s.slim", "--separate", "--max-mb", "9", "--precision", "compact"],
+            "afterwards",
+        ),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "2", "--rounding", "0.1"], "rounding is for files of"),
+        (
+            ["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "2", "--precision", "compact", "--rounding", "0"],
+            "above 0",
+        ),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--separate", "--max-mb", "0.001"], "rank 1 takes"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--rank", "2", "--scene", "{tmp}"], "--scene has no effect"),
         (["slim", "{run}", "-o", "{tmp}/s.slim", "--min-psnr", "9", "--downscale", "2"], "no effect without --scene"),

@@ -154,7 +154,7 @@ def test_a_real_field_measures_the_same_after_a_file_and_slims_bit_for_bit(cpu, 
     import tslim
 
     field, views = foggy_field(), make_views(2)
-    whole = tslim.load(field.save(tmp_path / "a.slim", dtype="float32"))
+    whole = tslim.load(field.save(tmp_path / "a.slim", precision="float32"))
     rows = list(tslim.rank_sweep(field, views, (3, 1)))
     again = list(tslim.rank_sweep(whole, views, (3, 1)))
     assert [(r.rank, r.bytes, r.psnr, r.ssim) for r in rows] == [(r.rank, r.bytes, r.psnr, r.ssim) for r in again]

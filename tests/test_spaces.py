@@ -266,7 +266,7 @@ def test_a_model_file_keeps_the_space_and_needs_nothing_else(cpu, space, tmp_pat
     from tslim.field import Field
 
     field, _ = make_field(space)
-    again = Field.from_state(model_file.read(field.save(tmp_path / "model.slim", dtype="float32")))
+    again = Field.from_state(model_file.read(field.save(tmp_path / "model.slim", precision="float32")))
     assert (again.space, again.near, again.far) == (field.space, field.near, field.far)
     assert (again.cube is None) == (space != "contracted")
     assert on_host(run(again, space)).pixel.tobytes() == on_host(run(field, space)).pixel.tobytes()

@@ -15,7 +15,7 @@ from tslim import buffers, memory, model_file
 from tslim.config import FieldConfig
 from tslim.decoder.decoder import Decoder
 from tslim.errors import ConfigError
-from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
+from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, Precision, lesser
 from tslim.occupancy import Occupancy, blocks_of, n_words
 from tslim.scene import SPACES
 
@@ -224,6 +224,8 @@ class Field:
         self.metadata: dict[str, Any] = {}
         self.kept: tuple[int, int] | None = None
         """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
+        self.precision: Precision = "float16"
+        self._steps: np.ndarray | None = None
         capacity = tuple(int(CAPACITY_MARGIN * t) for t in _texels((max_grid,) * 3))
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
@@ -362,6 +364,8 @@ class Field:
             occupancy_box=self.occupancy.box if self.occupancy else None,
             metadata=copy.deepcopy(self.metadata),
             kept=lesser(self.kept, self.rank),
+            precision=self.precision,
+            steps=None if self._steps is None else self._steps[: self.rank],
         )
 
     @classmethod
@@ -387,11 +391,21 @@ class Field:
             field.occupancy = Occupancy.from_cells(state.occupancy, box)
         field.metadata = copy.deepcopy(state.metadata)
         field.kept = state.kept
+        field.precision, field._steps = state.precision, state.steps
         return field
 
-    def save(self, path: str | Path, *, dtype: str = "float16") -> Path:
-        """Writes the first ``rank`` ranks as a model file (see ``tslim.model_file``)."""
-        return model_file.write(self.state(), path, dtype=dtype)
+    def save(self, path: str | Path, *, precision: Precision | None = None, rounding: float | None = None) -> Path:
+        """Writes the first ``rank`` ranks as a model file.
+
+        Args:
+            precision: "float16", "float32" or "compact"; that of the file that the field was loaded from if None.
+            rounding: how coarse a compact file is (see ``model_file.convert``, which also says what is raised).
+        """
+        return model_file.write(model_file.convert(self.state(), precision, rounding), path)
+
+    def forget_precision(self) -> None:
+        """Whatever file the field came from, it is about to change: files are in half precision from now on."""
+        self.precision, self._steps = "float16", None
 
     # -- evaluating and reshaping ------------------------------------------------------------------------------------
 

@@ -1,10 +1,9 @@
 """A field as plain numpy arrays, and how the arrays of one rank become the bytes of one block of a model file."""
 
 import dataclasses
-import itertools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,12 @@ LINE_AXES = (2, 1, 0)
 N_FEATURES = 27
 AFFINE_WIDTH = 2 * (1 + N_FEATURES)
 """a row of ``FieldState.affine``: scale and shift of the density feature, then of the colour features"""
-DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+N_STEPS = 24
+"""of a rank in a compact file: one for each plane and line of density, then for each of the three of appearance"""
+Precision = Literal["float16", "float32", "compact"]
+"""How a file holds a model: its numbers in half or single precision, or compact (see ``tslim.compact``)."""
+DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "compact": np.dtype("<f2")}
+"""of the numbers that are stored as such: all, or in a compact file basis and decoder"""
 
 
 @dataclass
@@ -65,6 +69,11 @@ class FieldState:
     kept: tuple[int, int] | None = None
     """ranks of density and of appearance where they differ: R is the higher of them, and the components of the other
     kind above its own rank are zero; see ``separate``"""
+    precision: Precision = "float16"
+    """of the file that it was read from, and of the one that it would be written to; see ``model_file.convert``"""
+    steps: np.ndarray | None = None
+    """(R, 24) f32 where the precision is compact: every plane and line holds multiples of its own; 1 where it holds
+    nothing"""
 
     @property
     def rank(self) -> int:
@@ -84,6 +93,7 @@ class FieldState:
             appearance_lines=[a[: 3 * rank] for a in self.appearance_lines],
             basis=self.basis[:, : 3 * rank],
             affine=None if self.affine is None else self.affine[:rank],
+            steps=None if self.steps is None else self.steps[:rank],
         )
 
     def separate(self, density_rank: int, appearance_rank: int) -> "FieldState":
@@ -100,6 +110,9 @@ class FieldState:
             return state
         state = dataclasses.replace(state, kept=(density_rank, appearance_rank))
         kind, per_rank = ("appearance", 3) if density_rank == high else ("density", 1)
+        if state.steps is not None:
+            state.steps = state.steps.copy()
+            state.steps[low:, _PARTS[kind].steps] = 1
         for name in (f"{kind}_planes", f"{kind}_lines"):
             setattr(state, name, [_cut(a, per_rank * low) for a in getattr(state, name)])
         if kind == "appearance":
@@ -147,40 +160,28 @@ class RankLayout:
     Args:
         grid: texels along x, y, z.
         affine: whether there are affine rows.
-        dtype: of the factors as stored.
+        precision: how factors are stored; for compact see ``CompactLayout``.
         tail: (kind, n): blocks after the first n hold only "density" or only "appearance". None if all are whole.
     """
 
     def __init__(
-        self, grid: tuple[int, int, int], affine: bool, dtype: str, tail: tuple[str, int] | None = None
+        self, grid: tuple[int, int, int], affine: bool, precision: str, tail: tuple[str, int] | None = None
     ) -> None:
-        if dtype not in DTYPES:
-            raise ConfigError(f"unknown precision {dtype!r}; known: {', '.join(DTYPES)}")
-        self.affine, self.dtype, self.tail = affine, DTYPES[dtype], tail
+        if precision not in DTYPES:
+            raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(DTYPES)}")
+        self.affine, self.precision, self.dtype, self.tail = affine, precision, DTYPES[precision], tail
         modes = [((grid[v], grid[u]), (grid[w],)) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
         self.shapes: list[tuple[int, ...]] = [shape for mode in modes for shape in mode]
         self.shapes += [(3, *shape) for mode in modes for shape in mode]
         self.shapes.append((3, 3, N_FEATURES))
-        self.n_bytes = self._bytes(*_PARTS["whole"])
-        """of a whole block"""
-        self.tail_bytes = self._bytes(*_PARTS[tail[0]]) if tail else self.n_bytes
-        """of a block in the tail"""
-
-    def _bytes(self, arrays: slice, columns: slice) -> int:
-        values = sum(map(math.prod, self.shapes[arrays]))
-        return values * self.dtype.itemsize + 4 * (columns.stop - columns.start) * self.affine
-
-    def bytes_of(self, rank: int) -> int:
-        """Of the block of 0-based ``rank``."""
-        return self.tail_bytes if self.tail and rank >= self.tail[1] else self.n_bytes
 
     @classmethod
-    def of(cls, state: FieldState, dtype: str) -> "RankLayout":
+    def of(cls, state: FieldState) -> "RankLayout":
         """Layout of a state whose arrays have been checked against its grid and rank."""
         tail = None
         if state.kept is not None:
             tail = ("density" if state.kept[0] > state.kept[1] else "appearance", min(state.kept))
-        layout = cls(tuple(state.grid), state.affine is not None, dtype, tail)
+        layout = cls(tuple(state.grid), state.affine is not None, state.precision, tail)
         wanted = [((state.rank, *s) if i < 6 else (3 * state.rank, *s[1:])) for i, s in enumerate(layout.shapes[:12])]
         wanted.append((3, 3 * state.rank, N_FEATURES))
         names = [f"{kind} of mode {m}" for kind in ("density", "appearance") for m in range(3) for _ in range(2)]
@@ -190,44 +191,82 @@ class RankLayout:
             _require_shape(state.affine, (state.rank, AFFINE_WIDTH), "affine")
         return layout
 
-    def _part(self, rank: int) -> tuple[slice, slice]:
-        """Which of the 13 arrays, and which columns of the affine row, the block of 0-based ``rank`` holds."""
+    def part(self, rank: int) -> "Part":
+        """What the block of 0-based ``rank`` holds."""
         return _PARTS[self.tail[0] if self.tail and rank >= self.tail[1] else "whole"]
+
+    def bytes_of(self, rank: int) -> int:
+        """Of the block of 0-based ``rank``, if numbers are stored as such."""
+        part = self.part(rank)
+        values = sum(map(math.prod, self.shapes[part.arrays]))
+        return values * self.dtype.itemsize + 4 * (part.affine.stop - part.affine.start) * self.affine
+
+    def length_at(self, source: BinaryIO, at: int, rank: int) -> int:
+        """Bytes of the block of 0-based ``rank`` that starts at byte ``at`` of a file."""
+        return self.bytes_of(rank)
+
+    def lengths(self, state: FieldState) -> list[int]:
+        """Bytes of each block of a state."""
+        return [self.bytes_of(rank) for rank in range(state.rank)]
 
     def slices(self, state: FieldState, rank: int) -> list[np.ndarray]:
         """Views of what the block of 0-based ``rank`` holds, in order."""
         arrays = _factors(state)
         three = slice(3 * rank, 3 * rank + 3)
         views = [a[rank] for a in arrays[:6]] + [a[three] for a in arrays[6:12]] + [arrays[12][:, three]]
-        return views[self._part(rank)[0]]
+        return views[self.part(rank).arrays]
 
     def pack(self, state: FieldState, rank: int) -> bytes:
         """The block of 0-based ``rank``."""
-        values = np.concatenate([a.ravel() for a in self.slices(state, rank)])
-        block = to_bytes(values, self.dtype, f"rank {rank + 1}")
-        if state.affine is not None:
-            row = state.affine[rank, self._part(rank)[1]]
-            block += to_bytes(row, DTYPES["float32"], f"the affine row of rank {rank + 1}")
-        return block
+        return self.pack_numbers(self.slices(state, rank), rank) + self.pack_affine(state, rank)
+
+    def pack_numbers(self, arrays: list[np.ndarray], rank: int) -> bytes:
+        """Arrays of 0-based ``rank`` in ``dtype``."""
+        return to_bytes(np.concatenate([a.ravel() for a in arrays]), self.dtype, f"rank {rank + 1}") if arrays else b""
+
+    def pack_affine(self, state: FieldState, rank: int) -> bytes:
+        """The affine row of 0-based ``rank``, if there is one."""
+        if state.affine is None:
+            return b""
+        row = state.affine[rank, self.part(rank).affine]
+        return to_bytes(row, DTYPES["float32"], f"the affine row of rank {rank + 1}")
 
     def unpack(self, block: bytes, state: FieldState, rank: int) -> None:
         """Writes a block into a state's arrays."""
-        slices = self.slices(state, rank)
-        starts = list(itertools.accumulate((a.size for a in slices), initial=0))
-        values = np.frombuffer(block, self.dtype, starts[-1])
-        for into, at in zip(slices, starts, strict=False):
-            into[...] = values[at : at + into.size].reshape(into.shape)
-        if state.affine is not None:
-            row = state.affine[rank, self._part(rank)[1]]
-            row[...] = np.frombuffer(block, DTYPES["float32"], row.size, starts[-1] * self.dtype.itemsize)
+        self.unpack_affine(block, self.unpack_numbers(block, 0, self.slices(state, rank)), state, rank)
+
+    def unpack_numbers(self, block: bytes, at: int, arrays: list[np.ndarray]) -> int:
+        """Fills arrays from byte ``at`` on; returns where they end."""
+        for into in arrays:
+            into[...] = np.frombuffer(block, self.dtype, into.size, at).reshape(into.shape)
+            at += into.size * self.dtype.itemsize
+        return at
+
+    def unpack_affine(self, block: bytes, at: int, state: FieldState, rank: int) -> int:
+        """Fills the affine row of 0-based ``rank``, if there is one, from byte ``at`` on; returns where it ends."""
+        if state.affine is None:
+            return at
+        row = state.affine[rank, self.part(rank).affine]
+        row[...] = np.frombuffer(block, DTYPES["float32"], row.size, at)
+        return at + 4 * row.size
+
+
+class Part(NamedTuple):
+    """What a block holds."""
+
+    arrays: slice
+    """of those of ``RankLayout.shapes``"""
+    affine: slice
+    """columns of the affine row"""
+    steps: slice
+    """columns of ``FieldState.steps``"""
 
 
 _PARTS = {
-    "whole": (slice(0, 13), slice(0, AFFINE_WIDTH)),
-    "density": (slice(0, 6), _DENSITY),
-    "appearance": (slice(6, 13), _APPEARANCE),
+    "whole": Part(slice(0, 13), slice(0, AFFINE_WIDTH), slice(0, N_STEPS)),
+    "density": Part(slice(0, 6), _DENSITY, slice(0, 6)),
+    "appearance": Part(slice(6, 13), _APPEARANCE, slice(6, N_STEPS)),
 }
-"""What a block holds: of the arrays of ``_factors``, and of the columns of the affine row."""
 
 
 def _factors(state: FieldState) -> list[np.ndarray]:

@@ -3,41 +3,46 @@
 Layout, all numbers little-endian::
 
     magic      8 bytes   93 'TSLIM' 0D 0A
-    version    u32       1, or 2 where the ranks of density and appearance differ
+    version    u32       1; 2 where the ranks of density and appearance differ; 3 where the precision is compact
     length     u32       bytes of the header
     checksum   u32       crc32 of the header
-    header     json, utf-8: config (without max_rank), box, grid, near, far, space, cube, background, dtype, affine,
-               decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32, metadata;
-               tail (kind, after) in version 2
+    header     json, utf-8: config (without max_rank), box, grid, near, far, space, cube, background, dtype (the
+               precision), affine, decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32,
+               metadata; tail (kind, after) where the ranks differ
     shared     the decoder's arrays in the header's order, then the occupancy bits
-    rank 1     crc32 of the block (u32), then the block; see ``RankLayout``
+    rank 1     crc32 of the block (u32), then the block; see ``RankLayout``, for compact files ``CompactLayout``
     rank 2     ...
 
-Nothing before the ranks depends on how many follow, and all ranks take the same number of bytes: a file cut after r
-ranks *is*, byte for byte, the file that ``write`` makes of the model slimmed to r. The number of ranks is derived from
-the bytes present, and what is left of a rank that was cut through is ignored. In version 2 the blocks after the first
+Nothing before the ranks depends on how many follow, nor any rank on those after it: a file cut after r ranks *is*,
+byte for byte, the file that ``write`` makes of the model slimmed to r. The number of ranks is derived from the bytes
+present, and what is left of a rank that was cut through is ignored. Where there is a tail, the blocks after the first
 ``tail.after`` hold only density or only appearance, which has more ranks; cut below that, it is a model, too.
 
 Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the affine rows
-in single. There is no pickle.
+in single. A compact file holds planes and lines in steps of 8 bits, coded; see ``tslim.compact``. There is no pickle.
 """
 
+import bisect
+import dataclasses
+import itertools
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 
-from tslim import files
+from tslim import compact, files
 from tslim.errors import ConfigError, ModelFileError
 from tslim.field_state import (
     AFFINE_WIDTH,
     DTYPES,
     LINE_AXES,
     N_FEATURES,
+    N_STEPS,
     PLANE_AXES,
     FieldState,
+    Precision,
     RankLayout,
     lesser,
     require_rank,
@@ -45,19 +50,66 @@ from tslim.field_state import (
 )
 from tslim.model_header import CHECKSUM, MAX_CELLS, ModelHeader, decode_header, encode_header
 
-__all__ = ["FieldState", "ModelHeader", "rank_that_fits", "read", "read_header", "size_of", "sizes", "write"]
+__all__ = [
+    "FieldState", "ModelHeader", "Precision", "convert", "fit", "rank_that_fits", "read", "read_header", "size_of",
+    "sizes", "write",
+]  # fmt: skip
 
-Precision = Literal["float16", "float32"]
+
+def convert(state: FieldState, precision: Precision | None = None, rounding: float | None = None) -> FieldState:
+    """The state as it is to be written: in its own precision if None, else in that one.
+
+    Args:
+        rounding: how coarse the steps of a compact file are: what one of them changes in the features. Those that the
+            state has if None, else ``compact.ROUNDING``.
+
+    Raises:
+        ConfigError: a rounding that is out of range, or for another precision.
+        ModelFileError: values that are not finite.
+    """
+    precision = precision or state.precision
+    if precision not in DTYPES:
+        raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(DTYPES)}")
+    if precision != "compact":
+        if rounding is not None:
+            raise ConfigError(f"rounding is for files of precision compact, not {precision}")
+        return dataclasses.replace(state, precision=precision, steps=None)
+    if rounding is None and state.steps is not None:
+        return state
+    return compact.rounded(state, compact.ROUNDING if rounding is None else rounding)
 
 
-def write(state: FieldState, path: str | Path, *, dtype: Precision = "float16") -> Path:
-    """Writes a model file atomically.
+def fit(
+    state: FieldState, max_mb: float, precision: Precision | None = None, rounding: float | None = None
+) -> FieldState:
+    """The state as ``convert`` makes it, with the most ranks whose file has at most ``max_mb`` million bytes.
+
+    A compact file takes as coarse a rounding of ``compact.ROUNDINGS`` as all ranks need to fit, unless one is given.
+    Raises ``ConfigError`` if rank 1 is too large.
+    """
+    candidate = convert(state, precision, rounding)
+    if candidate.precision == "compact" and rounding is None:
+        tried = {}
+        if state.steps is not None and size_of(state) <= max_mb * 1e6:
+            return state
+
+        def fits(rounding: float) -> bool:
+            tried[rounding] = convert(state, "compact", rounding)
+            return size_of(tried[rounding]) <= max_mb * 1e6
+
+        first = min(bisect.bisect_left(compact.ROUNDINGS, True, key=fits), len(compact.ROUNDINGS) - 1)
+        candidate = tried[compact.ROUNDINGS[first]]
+    return candidate.slim(rank_that_fits(candidate, max_mb))
+
+
+def write(state: FieldState, path: str | Path) -> Path:
+    """Writes a model file atomically, in the state's precision: see ``convert``.
 
     Raises:
         ModelFileError: the state's arrays do not fit together, or hold values that the precision cannot (NaN included).
         RunFolderError: the file cannot be written.
     """
-    layout = RankLayout.of(state, dtype)
+    layout = _layout(state)
     head = _head(state, layout)
     with files.replacing(path) as temporary, open(temporary, "wb") as out:
         out.write(head)
@@ -83,13 +135,18 @@ def read(path: str | Path, *, rank: int | None = None) -> FieldState:
         require_rank(rank, header.rank, f"{path} holds")
         state = _empty_state(header, rank)
         _read_shared(source, header, state, path)
-        layout = RankLayout.of(state, header.dtype)
-        for r in range(rank):
-            checksum, block = source.read(CHECKSUM.size), source.read(layout.bytes_of(r))
+        layout = _layout(state)
+        at = header.fixed_bytes
+        for r, end in enumerate(header.ends[:rank]):
+            checksum, block = source.read(CHECKSUM.size), source.read(end - at - CHECKSUM.size)
+            at = end
             if checksum != CHECKSUM.pack(zlib.crc32(block)):
                 intact = f"; ranks 1 to {r} are intact and can be read" if r else ""
                 raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
-            layout.unpack(block, state, r)
+            try:
+                layout.unpack(block, state, r)
+            except (ValueError, OSError, EOFError) as error:
+                raise ModelFileError(f"{path} is damaged: rank {r + 1} cannot be unpacked: {error}") from error
     state.spread_affine()
     return state
 
@@ -101,33 +158,37 @@ def read_header(path: str | Path) -> ModelHeader:
         return decode_header(source, path)
 
 
-def sizes(state: FieldState, *, dtype: Precision = "float16") -> list[int]:
-    """The exact size in bytes of the file that ``write(state.slim(r), dtype=dtype)`` makes, for r = 1, 2, ..., R."""
+def sizes(state: FieldState) -> list[int]:
+    """The exact size in bytes of the file that ``write(state.slim(r))`` makes, for r = 1, 2, ..., R.
+
+    A compact state is coded for it, which takes as long as writing it.
+    """
     whole = state.slim(state.rank if state.kept is None else min(state.kept))
-    layout = RankLayout.of(whole, dtype)
-    head, rank_bytes = len(_head(whole, layout)), CHECKSUM.size + layout.n_bytes
-    known = [head + rank * rank_bytes for rank in range(1, whole.rank + 1)]
+    layout = _layout(state)
+    ends = itertools.accumulate(CHECKSUM.size + n for n in layout.lengths(state))
+    heads = [len(_head(whole, _layout(whole)))] * whole.rank
     if state.kept is not None:
-        layout = RankLayout.of(state, dtype)
-        base = len(_head(state, layout)) + whole.rank * rank_bytes
-        more = CHECKSUM.size + layout.tail_bytes
-        known += [base + rank * more for rank in range(1, state.rank - whole.rank + 1)]
-    return known
+        heads += [len(_head(state, layout))] * (state.rank - whole.rank)
+    return [head + end for head, end in zip(heads, ends, strict=True)]
 
 
-def size_of(state: FieldState, *, dtype: Precision = "float16") -> int:
-    """The exact size in bytes of the file that ``write(state, dtype=dtype)`` makes."""
-    return sizes(state, dtype=dtype)[-1]
+def size_of(state: FieldState) -> int:
+    """The exact size in bytes of the file that ``write(state)`` makes."""
+    return sizes(state)[-1]
 
 
-def rank_that_fits(state: FieldState, max_mb: float, *, dtype: Precision = "float16") -> int:
+def rank_that_fits(state: FieldState, max_mb: float) -> int:
     """The highest rank whose file has at most ``max_mb`` million bytes; ``ConfigError`` if rank 1 is too large."""
-    known = sizes(state, dtype=dtype)
+    known = sizes(state)
     most = round(max_mb * 1e6) if math.isfinite(max_mb) else max_mb
     rank = sum(size <= most for size in known)
     if rank < 1:
         raise ConfigError(f"no rank fits in {max_mb:g} MB: rank 1 takes {known[0] / 1e6:.3f} MB")
     return rank
+
+
+def _layout(state: FieldState) -> RankLayout:
+    return (compact.CompactLayout if state.precision == "compact" else RankLayout).of(state)
 
 
 def _head(state: FieldState, layout: RankLayout) -> bytes:
@@ -178,15 +239,18 @@ def _empty_state(header: ModelHeader, rank: int) -> FieldState:
         occupancy_box=header.occupancy_box,
         metadata=header.metadata,
         kept=lesser(header.kept, rank),
+        precision=header.precision,
+        steps=np.ones((rank, N_STEPS), np.float32) if header.precision == "compact" else None,
     )
 
 
 def _read_shared(source: BinaryIO, header: ModelHeader, state: FieldState, path: Path) -> None:
     """Reads decoder and occupancy into the state."""
+    source.seek(header.shared_at)
     shared = source.read(header.fixed_bytes - header.shared_at)
     if zlib.crc32(shared) != header.shared_crc32:
         raise ModelFileError(f"{path} is damaged: decoder and occupancy do not match their checksum")
-    dtype, at = DTYPES[header.dtype], 0
+    dtype, at = DTYPES[header.precision], 0
     for name, shape in header.decoder.items():
         n = math.prod(shape)
         state.decoder[name] = np.frombuffer(shared, dtype, n, at).astype(np.float32).reshape(shape)

@@ -9,20 +9,22 @@ import math
 import struct
 import typing
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from tslim.compact import CompactLayout
 from tslim.config import FieldConfig
 from tslim.errors import ModelFileError
 from tslim.field_state import FieldState, RankLayout
 from tslim.scene import SPACES
 
 MAGIC = b"\x93TSLIM\r\n"
-VERSION, SEPARATE_VERSION = 1, 2
-"""Models whose density and appearance differ in rank say so by the second."""
+VERSION, SEPARATE_VERSION, COMPACT_VERSION = 1, 2, 3
+"""Models whose density and appearance differ in rank say so by the second, compact ones of either sort by the third."""
 CHECKSUM = struct.Struct("<I")
 """crc32 before each rank's block"""
 MAX_CELLS = 2**28
@@ -46,7 +48,7 @@ class ModelHeader:
     cube: np.ndarray | None
     """of a contracted space"""
     background: tuple[float, float, float] | None
-    dtype: str
+    precision: str
     decoder: dict[str, tuple[int, ...]]
     """shapes by name"""
     occupancy: tuple[int, int, int] | None
@@ -63,12 +65,10 @@ class ModelHeader:
     """of the file"""
     fixed_bytes: int
     """before the first rank"""
-    rank_bytes: int
-    """of each rank"""
+    ends: tuple[int, ...]
+    """byte after each whole rank"""
     tail: tuple[str, int] | None = None
     """(kind, n): ranks after the first n have only "density" or only "appearance"; None if all have both"""
-    tail_bytes: int = 0
-    """of each rank in the tail"""
 
     @property
     def rank(self) -> int:
@@ -93,8 +93,7 @@ class ModelHeader:
 
     def bytes_at(self, rank: int) -> int:
         """Size of the model slimmed to ``rank``: as many first bytes of this file are that model."""
-        in_tail = max(rank - self.tail[1], 0) if self.tail else 0
-        return self.fixed_bytes + (rank - in_tail) * self.rank_bytes + in_tail * self.tail_bytes
+        return self.ends[rank - 1]
 
 
 def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed: bytes, shared: bytes) -> bytes:
@@ -117,7 +116,7 @@ def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed:
         "space": state.space,
         "cube": None if state.cube is None else _floats(state.cube),
         "background": None if state.background is None else _floats(state.background),
-        "dtype": layout.dtype.name,
+        "dtype": layout.precision,
         "affine": layout.affine,
         "decoder": {name: a.shape for name, a in state.decoder.items()},
         "occupancy": occupancy,
@@ -132,9 +131,9 @@ def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed:
         raise ModelFileError(f"the model's metadata is not plain data: {error}") from error
     if len(text) > _MAX_HEADER:
         raise ModelFileError(f"the model's metadata takes {len(text)} bytes; at most {_MAX_HEADER} are accepted")
-    blocks = sum(CHECKSUM.size + layout.bytes_of(rank) for rank in range(state.rank))
     version = VERSION if layout.tail is None else SEPARATE_VERSION
-    _parse(text, 0, len(shared) + blocks, "the model", version)
+    version = COMPACT_VERSION if layout.precision == "compact" else version
+    _parse(text, 0, len(shared), "the model", version, lambda _, at: (at,) * state.rank)
     return _PRELUDE.pack(MAGIC, version, len(text), zlib.crc32(text)) + text
 
 
@@ -161,8 +160,8 @@ def decode_header(source: BinaryIO, path: Path) -> ModelHeader:
     if len(start) < _PRELUDE.size:
         raise ModelFileError(f"{path} is cut short: it ends within its header")
     _, version, length, checksum = _PRELUDE.unpack(start)
-    if version not in (VERSION, SEPARATE_VERSION):
-        known = f"{VERSION} and {SEPARATE_VERSION}"
+    if not VERSION <= version <= COMPACT_VERSION:
+        known = f"{VERSION} to {COMPACT_VERSION}"
         raise ModelFileError(f"{path} is a model file of version {version}; this tslim reads versions {known}")
     if length > _MAX_HEADER:
         raise ModelFileError(f"{path} is damaged: it claims a header of {length} bytes")
@@ -171,26 +170,45 @@ def decode_header(source: BinaryIO, path: Path) -> ModelHeader:
         raise ModelFileError(f"{path} is cut short: it ends within its header")
     if zlib.crc32(text) != checksum:
         raise ModelFileError(f"{path} is damaged: its header does not match its checksum")
-    return _parse(text, source.tell(), n_bytes, str(path), version)
+    return _parse(
+        text, source.tell(), n_bytes, str(path), version, lambda layout, at: _ends(layout, at, source, n_bytes)
+    )
 
 
-def _parse(text: bytes, shared_at: int, n_bytes: int, name: str, version: int) -> ModelHeader:
+def _ends(layout: RankLayout, at: int, source: BinaryIO, n_bytes: int) -> tuple[int, ...]:
+    """Where each whole rank of an open file ends, the first of which starts at byte ``at``."""
+    ends: list[int] = []
+    while True:
+        at += CHECKSUM.size
+        at += layout.length_at(source, at, len(ends))
+        if at > n_bytes:
+            return tuple(ends)
+        ends.append(at)
+
+
+Ends = Callable[[RankLayout, int], tuple[int, ...]]
+"""Where ranks end, by their layout and the byte at which the first of them starts."""
+
+
+def _parse(text: bytes, shared_at: int, n_bytes: int, name: str, version: int, ends: Ends) -> ModelHeader:
     """A header's json, in a file of ``n_bytes``; raises ``ModelFileError`` that starts with ``name``."""
     try:
-        header = _interpret(json.loads(text), shared_at, n_bytes, version)
+        header = _interpret(json.loads(text), shared_at, n_bytes, version, ends)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFileError(f"{name} has a header that makes no sense: {type(error).__name__}: {error}") from error
     if header.rank < 1:
-        ends = header.bytes_at(1)
-        raise ModelFileError(f"{name} is cut short: it has {n_bytes} bytes, its first rank ends at {ends}")
+        raise ModelFileError(f"{name} is cut short: it ends within its first rank")
     return header
 
 
-def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) -> ModelHeader:
+def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int, ends: Ends) -> ModelHeader:
     """Checks every entry. Sizes are Python integers, so that no lie overflows."""
     grid = _sides(d["grid"], low=2)
     decoder = {name: _sides(shape, low=0, n=None) for name, shape in d["decoder"].items()}
-    layout = RankLayout(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
+    kind = CompactLayout if version == COMPACT_VERSION else RankLayout
+    if (d["dtype"] == "compact") != (kind is CompactLayout):
+        raise ValueError(f"precision {d['dtype']!r} in a file of version {version}")
+    layout = kind(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
     fixed = shared_at + sum(map(math.prod, decoder.values())) * layout.dtype.itemsize
     cells, cells_box, coding = None, None, "bits"
     if d["occupancy"] is not None:
@@ -211,12 +229,9 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) ->
         cube = _box(d["cube"])
     if space == "ndc" and near == 0:
         raise ValueError("space ndc with a near plane at 0")
-    rank_bytes, tail_bytes = CHECKSUM.size + layout.n_bytes, CHECKSUM.size + layout.tail_bytes
-    rank = max((n_bytes - fixed) // rank_bytes, 0)
-    if layout.tail is not None and rank >= layout.tail[1]:
-        rank = layout.tail[1] + (n_bytes - fixed - layout.tail[1] * rank_bytes) // tail_bytes
+    rank_ends = ends(layout, fixed)
     return ModelHeader(
-        config=_parse_config(d["config"], rank),
+        config=_parse_config(d["config"], len(rank_ends)),
         box=_box(d["box"]),
         grid=grid,
         near=near,
@@ -224,7 +239,7 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) ->
         space=space,
         cube=cube,
         background=None if d["background"] is None else tuple(_finite(d["background"], (3,)).tolist()),
-        dtype=d["dtype"],
+        precision=d["dtype"],
         decoder=decoder,
         occupancy=cells,
         occupancy_box=cells_box,
@@ -235,15 +250,14 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int) ->
         shared_at=shared_at,
         n_bytes=n_bytes,
         fixed_bytes=fixed,
-        rank_bytes=rank_bytes,
+        ends=rank_ends,
         tail=layout.tail,
-        tail_bytes=tail_bytes,
     )
 
 
 def _tail(d: dict[str, Any], version: int) -> tuple[str, int] | None:
-    """What ``RankLayout`` calls so: in files of the second version, and only there."""
-    if version == VERSION:
+    """What ``RankLayout`` calls so: in files of the second version, and perhaps of the third."""
+    if version == VERSION or (version == COMPACT_VERSION and "tail" not in d):
         return None
     kind, after = d["tail"]["kind"], d["tail"]["after"]
     if kind not in ("density", "appearance"):

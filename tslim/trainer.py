@@ -64,6 +64,7 @@ class Trainer:
         backend.current().require_gradients()
         if field.max_rank != settings.field.max_rank:
             settings = dataclasses.replace(settings, field=field.config)
+        field.forget_precision()
         self.field = field
         self.scene = scene
         self.config = settings

@@ -4,6 +4,8 @@ import contextlib
 import json
 from pathlib import Path
 
+import numpy as np
+
 from tslim import model_file
 from tslim.commands import shared
 from tslim.commands.options import Info
@@ -42,10 +44,14 @@ def info(given: Info, console: Console) -> None:
 def _model_info(path: Path, console: Console) -> None:
     header = model_file.read_header(path)
     kept = header.metadata
+    precision = header.precision
+    if precision == "compact" and "rounding" in kept:
+        precision += f", rounded by {kept['rounding']}"
+    ranks = np.diff([header.fixed_bytes, *header.ends]) / 1e6
     rows: list[tuple[str, object]] = [
         ("ranks", header.rank if header.kept is None else "{} of density, {} of appearance".format(*header.kept)),
-        ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.dtype})"),
-        ("each rank", f"{header.rank_bytes / 1e6:.3f} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
+        ("size", f"{header.n_bytes / 1e6:.2f} MB ({precision})"),
+        ("each rank", f"{_range(ranks)} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
         ("grid", "×".join(map(str, header.grid))),
         ("space", shared.space_text(header.space, header.box if header.cube is None else header.cube, header.near)),
         ("ray limits", f"{header.near:g} to {header.far:g}"),
@@ -59,6 +65,12 @@ def _model_info(path: Path, console: Console) -> None:
     if "path" in kept:
         rows.append(("camera path", kept["path"].get("path", "?")))
     console.facts_table(rows, title=str(path))
+
+
+def _range(values: np.ndarray) -> str:
+    """The least and the most, or both in one."""
+    ends = f"{values.min():.3f}", f"{values.max():.3f}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def _run_info(folder: RunFolder, console: Console) -> None:

@@ -26,18 +26,22 @@ def slim(given: Slim, console: Console) -> None:
         raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
     shared.require_writable(given.out)
     state = model_file.read(source)
-    if given.density_rank is not None:
-        small = state.separate(given.density_rank, given.appearance_rank)
-    elif given.separate:
-        small = _best_pair(given, state, folder, console)
-    elif given.min_psnr is not None:
-        small = state.slim(_good_enough(given, state, source, folder, console))
-    elif given.max_mb is not None:
-        small = state.slim(model_file.rank_that_fits(state, given.max_mb, dtype=given.precision))
+    if given.max_mb is not None and not given.separate:
+        small = model_file.fit(state, given.max_mb, given.precision, given.rounding)
     else:
-        small = state.slim(given.rank)
-    model_file.write(small, given.out, dtype=given.precision)
-    console.line(f"kept {ranks_text(small)} of {ranks_text(state)}")
+        whole = model_file.convert(state, given.precision, given.rounding)
+        if given.density_rank is not None:
+            small = whole.separate(given.density_rank, given.appearance_rank)
+        elif given.separate:
+            if whole.precision == "compact":
+                raise ConfigError("--separate looks among models in float16 or float32: round what it finds afterwards")
+            small = _best_pair(given, whole, folder, console)
+        elif given.min_psnr is not None:
+            small = whole.slim(_good_enough(given, state, whole, source, folder, console))
+        else:
+            small = whole.slim(given.rank)
+    model_file.write(small, given.out)
+    console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{_rounding_text(small)}")
     least = _least_trained(state)
     if min(small.kept or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
@@ -49,6 +53,11 @@ def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
     if state.kept is None:
         return _ranks(state.rank)
     return f"{_ranks(state.kept[0])} of density and {state.kept[1]} of appearance"
+
+
+def _rounding_text(state: FieldState) -> str:
+    known = state.precision == "compact" and "rounding" in state.metadata
+    return f", rounded by {state.metadata['rounding']}" if known else ""
 
 
 def _ranks(n: int) -> str:
@@ -83,13 +92,18 @@ def _check(given: Slim) -> None:
         raise ConfigError(f"{read[0]} has no effect without --scene: --min-psnr then goes by what eval measured")
 
 
-def _good_enough(given: Slim, state: FieldState, source: Path, folder: RunFolder | None, console: Console) -> int:
-    """The lowest rank with the PSNR asked for: by what ``eval`` measured, or on the photographs of ``--scene``.
+def _good_enough(
+    given: Slim, state: FieldState, whole: FieldState, source: Path, folder: RunFolder | None, console: Console
+) -> int:
+    """The lowest rank with the PSNR asked for: by what ``eval`` measured of the state, or on the photographs of
+    ``--scene``, as it is to be written (``whole``).
 
     Raises ``ConfigError`` if nothing was measured, or no rank is good enough.
     """
     wanted, best = given.min_psnr, None
-    rows = _stored_rows(state, source, folder) if given.scene is None else _rows_upwards(given, state, folder, console)
+    rows = _stored_rows(state, source, folder) if given.scene is None else _rows_upwards(given, whole, folder, console)
+    if given.scene is None and whole.precision == "compact" and whole is not state:
+        console.warn("eval measured the model before it is rounded; with --scene it is measured as it is written")
     for row in rows:
         best = row if best is None or row.psnr > best.psnr else best
         if row.psnr >= wanted:
@@ -134,7 +148,7 @@ def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Con
 
 def _best_pair(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
     """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
-    pairs = promising_pairs(state, given.max_mb, given.precision)
+    pairs = promising_pairs(state, given.max_mb)
     _, scene = _open(given, state, folder, console)
     from tslim.field import Field
 
@@ -151,30 +165,29 @@ def _best_pair(given: Slim, state: FieldState, folder: RunFolder | None, console
     return best[1]
 
 
-def promising_pairs(state: FieldState, max_mb: float, precision: model_file.Precision) -> list[tuple[int, int]]:
+def promising_pairs(state: FieldState, max_mb: float) -> list[tuple[int, int]]:
     """Ranks of density and appearance to which neither can be added within ``max_mb`` million bytes, and those of the
     prefix that fits, which have learned together; density rising.
 
     Raises ``ConfigError`` if not even one rank of each fits.
     """
-    prefix = model_file.rank_that_fits(state, max_mb, dtype=precision)
+    prefix = model_file.rank_that_fits(state, max_mb)
     most = state.kept or (state.rank, state.rank)
     fitting: list[tuple[int, int]] = []
     for density in range(1, most[0] + 1):
-        ranks = [a for a in range(1, most[1] + 1) if size_of_pair(state, density, a, precision) <= max_mb * 1e6]
+        ranks = [a for a in range(1, most[1] + 1) if size_of_pair(state, density, a) <= max_mb * 1e6]
         if ranks:
             fitting.append((density, max(ranks)))
     largest = [pair for i, pair in enumerate(fitting) if i + 1 == len(fitting) or fitting[i + 1][1] < pair[1]]
     return sorted({*largest, state.slim(prefix).kept or (prefix, prefix)})
 
 
-def size_of_pair(state: FieldState, density: int, appearance: int, precision: model_file.Precision) -> int:
+def size_of_pair(state: FieldState, density: int, appearance: int) -> int:
     """Bytes of the file of ``state.separate(density, appearance)``, to within a few bytes too many."""
     low, high = sorted((density, appearance))
-    whole = model_file.sizes(state.slim(1), dtype=precision)[0]
     layout = RankLayout(
-        tuple(state.grid), state.affine is not None, precision,
+        tuple(state.grid), state.affine is not None, state.precision,
         ("density" if density > appearance else "appearance", low),
     )  # fmt: skip
-    more = model_file.CHECKSUM.size
-    return whole + (low - 1) * (layout.n_bytes + more) + (high - low) * (layout.tail_bytes + more) + 64 * (low < high)
+    blocks = [model_file.CHECKSUM.size + layout.bytes_of(rank) for rank in range(high)]
+    return model_file.sizes(state.slim(1))[0] + sum(blocks[1:]) + 64 * (low < high)

@@ -1,6 +1,7 @@
 """Renders what the preview shows: the chosen channel of the field, beside the photograph and the error."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -163,13 +164,20 @@ class Painter:
             self._picture = picture, np.ones(picture.shape[:2], bool) if known else views.valid(controls.view)
         return self._picture
 
+    @functools.cached_property
+    def _compact_bytes(self) -> list[int]:
+        """Of each number of ranks of a field from a compact file, which does not change."""
+        return model_file.sizes(self.field.state())
+
     def file_bytes(self, rank: int) -> int:
         """Size of the file that ``rank`` ranks would make, to within a few bytes; measured anew when the grid grows."""
+        if self.field.precision == "compact":
+            return self._compact_bytes[rank - 1]
         occupancy = self.field.occupancy
         key = (self.field.grid, id(occupancy))
         if self._sizes is None or self._sizes[0] != key:
             state = self.field.slim(1).state()
-            block = RankLayout.of(state, "float16").n_bytes + model_file.CHECKSUM.size
+            block = RankLayout.of(state).bytes_of(0) + model_file.CHECKSUM.size
             self._sizes = (key, model_file.size_of(state) - block, block)
         kept = lesser(self.field.kept, rank) or (rank, rank)
         # Of the numbers of a rank, one of four is density's.

@@ -1,0 +1,285 @@
+"""Compact model files: what rounding may change, what it may not, and files that are cut, damaged or lie."""
+
+import bz2
+import dataclasses
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tslim
+from tests.test_model_file import SEPARATE, assert_same, make_state, with_header
+from tslim import compact, model_file
+from tslim.errors import ConfigError, ModelFileError
+from tslim.field import Field
+from tslim.field_state import LINE_AXES, PLANE_AXES, FieldState
+
+
+@pytest.fixture(scope="module")
+def trained(cpu):
+    """A field after a short training, and its scene."""
+    scene = tslim.builtin_scene(size=48, train=12, test=2)
+    settings = dataclasses.replace(
+        tslim.presets.with_steps(tslim.presets.demo(), 250),
+        batch_rays=1024,
+        batch_decoded=0,
+        grid_start=24,
+        grid_end=48,
+    )
+    trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+    for _ in trainer.run():
+        pass
+    return trainer.field, scene
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rank=st.integers(1, 5),
+    grid=st.tuples(*[st.integers(2, 9)] * 3),
+    affine=st.booleans(),
+    occupancy=st.none() | st.tuples(*[st.integers(1, 11)] * 3),
+    rounding=st.floats(0.001, 10),
+)
+def test_a_compact_file_gives_back_what_rounding_made_and_is_its_own_prefix(
+    tmp_path, rank, grid, affine, occupancy, rounding
+):
+    state = model_file.convert(make_state(rank, grid, affine=affine, occupancy=occupancy), "compact", rounding)
+    path = model_file.write(state, tmp_path / "a.slim")
+    whole, header = path.read_bytes(), model_file.read_header(path)
+    back = model_file.read(path)
+    assert_same(back, state)
+    assert header.precision == "compact" and header.spare_bytes == 0
+    assert model_file.sizes(state) == [header.bytes_at(r) for r in range(1, rank + 1)] and header.n_bytes == len(whole)
+    for r in range(1, rank + 1):
+        for source in (state, back):
+            slimmed = model_file.write(source.slim(r), tmp_path / "b.slim").read_bytes()
+            assert slimmed == whole[: header.bytes_at(r)]
+        assert_same(model_file.read(path, rank=r), state.slim(r))
+    assert_same(model_file.convert(back), back)
+
+
+def features(state: FieldState, mode: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each component of a mode adds at each texel of its volume: to density, and the norm of what to colour."""
+    d = np.einsum("kvu,kw->kwvu", state.density_planes[mode], state.density_lines[mode], dtype=np.float64)
+    a = np.einsum("kvu,kw->kwvu", state.appearance_planes[mode], state.appearance_lines[mode], dtype=np.float64)
+    return d, a * np.linalg.norm(state.basis[mode], axis=1)[:, None, None, None]
+
+
+@pytest.mark.parametrize("rounding", [0.25, 0.5])
+def test_rounding_moves_every_component_by_as_much(rounding):
+    """A step of a plane moves features by ``rounding``, root mean square over the line; errors are uniform in it."""
+    state = make_state(rank=3, grid=(24, 20, 28), occupancy=None)
+    state.density_planes = [2 * a for a in state.density_planes]
+    state.basis = 0.3 * state.basis
+    state.appearance_lines = [np.geomspace(0.5, 3, 9)[:, None].astype(np.float32) * a for a in state.appearance_lines]
+    small = compact.rounded(state, rounding)
+    # Planes are off by a step's standard deviation, 1/sqrt(12), and lines by as much in steps four times finer.
+    expected = rounding * np.sqrt((1 + 1 / 16) / 12)
+    for mode in range(3):
+        for exact, other in zip(features(state, mode), features(small, mode), strict=True):
+            error = np.sqrt(((other - exact) ** 2).mean(axis=(1, 2, 3)))
+            np.testing.assert_allclose(error, expected, rtol=0.2)
+
+
+def test_a_component_that_needs_more_than_eight_bits_keeps_its_range():
+    state = make_state(rank=2, grid=(12, 12, 12), occupancy=None)
+    state.density_planes[1][1, 3, 4] = 1000
+    small = compact.rounded(state, 0.01)
+    assert small.density_planes[1][1, 3, 4] == pytest.approx(1000, rel=1e-6)
+    assert np.abs(small.density_planes[1][1] - state.density_planes[1][1]).max() <= 1000 / 127 / 2 * 1.001
+
+
+def test_what_does_not_matter_takes_no_bytes():
+    state = make_state(rank=4, grid=(32, 32, 32), occupancy=None)
+    state.basis[:, 3:6] = 0
+    state.density_lines = [np.where(np.arange(4)[:, None] == 1, 0, a).astype(np.float32) for a in state.density_lines]
+    first, second = np.diff(model_file.sizes(compact.rounded(state)))[[1, 0]]
+    assert second < first / 10
+
+
+def brute_force_visible(state: FieldState, rng: np.random.Generator) -> list[tuple[set, set]]:
+    """The texels that random samples in occupied cells read: per mode those of the plane (v, u), and of the line."""
+    cells, (low, high) = state.occupancy, state.occupancy_box
+    count = np.array(cells.shape[::-1])
+    where = np.argwhere(cells)[:, ::-1]
+    inside = where[rng.integers(0, len(where), 60_000)] + rng.random((60_000, 3)).round(2)
+    points = low + inside / count * (high - low)
+    points = points[((points >= state.box[0]) & (points <= state.box[1])).all(axis=1)]
+    at = (points - state.box[0]) * (np.array(state.grid) - 1) / (state.box[1] - state.box[0])
+    below = np.clip(np.floor(at), 0, np.array(state.grid) - 2).astype(int)
+    read = []
+    for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True):
+        plane = {(b[v] + i, b[u] + j) for b in below for i in (0, 1) for j in (0, 1)}
+        read.append((plane, {b[w] + i for b in below for i in (0, 1)}))
+    return read
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_texel_that_a_sample_can_read_is_kept_and_few_others(seed):
+    rng = np.random.default_rng(seed)
+    state = make_state(rank=1, grid=(17, 12, 21), occupancy=(9, 8, 11), seed=seed)
+    state.occupancy[:] = False
+    for corner in rng.integers(0, (9, 8, 11), (3, 3)):
+        state.occupancy[tuple(slice(c, c + 2) for c in corner)] = True
+    for (plane, line), (read_plane, read_line) in zip(
+        compact.visible_texels(state), brute_force_visible(state, rng), strict=True
+    ):
+        kept_plane, kept_line = {tuple(t) for t in np.argwhere(plane)}, set(np.flatnonzero(line))
+        assert read_plane <= kept_plane and read_line <= kept_line
+        assert not plane.all()
+        assert len(kept_plane) <= 1.6 * len(read_plane) + 20
+
+
+def test_rounding_finely_leaves_the_picture_as_it_was_though_empty_space_is_cleared(trained):
+    """What is zeroed is never read: pictures differ by eight bits' rounding only."""
+    field, scene = trained
+    exact = model_file.convert(field.state(), "float32")
+    fine = compact.rounded(exact, 1e-6)
+    cleared = sum((a == 0).mean() for a in fine.density_planes) / 3
+    assert cleared > sum((a == 0).mean() for a in exact.density_planes) / 3 + 0.05
+    views = scene.test.subset([0])
+    row, other = (next(tslim.rank_sweep(Field.from_state(s), views, (s.rank,))) for s in (exact, fine))
+    assert abs(row.psnr - other.psnr) < 0.02
+
+
+def test_a_compact_model_loses_little_and_takes_a_fraction_of_the_bytes(trained, tmp_path):
+    field, scene = trained
+    path = field.save(tmp_path / "a.slim", precision="compact")
+    small = tslim.load(path)
+    rows = {name: next(tslim.rank_sweep(f, scene.test, (f.rank,))) for name, f in (("half", field), ("compact", small))}
+    assert rows["compact"].bytes == path.stat().st_size < 0.3 * rows["half"].bytes
+    assert rows["compact"].psnr > rows["half"].psnr - 0.3
+    assert small.save(tmp_path / "b.slim").read_bytes() == path.read_bytes()
+    larger = small.save(tmp_path / "c.slim", precision="float16")
+    assert larger.stat().st_size == pytest.approx(rows["half"].bytes, rel=0.01)
+
+
+def test_training_on_from_a_compact_file_is_saved_in_half_precision(trained, tmp_path):
+    field, scene = trained
+    small = tslim.load(field.save(tmp_path / "a.slim", precision="compact"))
+    tslim.Trainer(small, scene, tslim.presets.tiny())
+    assert model_file.read_header(small.save(tmp_path / "b.slim")).precision == "float16"
+
+
+@pytest.mark.parametrize("kept", SEPARATE)
+def test_separate_ranks_are_compact_too(tmp_path, kept):
+    state = model_file.convert(make_state(rank=5).separate(*kept), "compact")
+    whole = model_file.write(state, tmp_path / "a.slim").read_bytes()
+    header = model_file.read_header(tmp_path / "a.slim")
+    assert header.kept == kept and header.spare_bytes == 0
+    assert_same(model_file.read(tmp_path / "a.slim"), state)
+    for rank in range(1, max(kept) + 1):
+        slimmed = model_file.write(state.slim(rank), tmp_path / "b.slim").read_bytes()
+        assert len(slimmed) == model_file.sizes(state)[rank - 1]
+        assert_same(model_file.read(tmp_path / "b.slim"), state.slim(rank))
+        if rank > min(kept):
+            assert slimmed == whole[: header.bytes_at(rank)]
+    assert_same(model_file.convert(make_state(rank=5), "compact").separate(*kept), state)
+
+
+def test_a_compact_file_cut_at_any_byte_is_a_smaller_model_or_a_clear_error(tmp_path):
+    state = model_file.convert(make_state(rank=3, grid=(3, 2, 4), occupancy=(3, 3, 3)), "compact")
+    whole = model_file.write(state, tmp_path / "a.slim").read_bytes()
+    header = model_file.read_header(tmp_path / "a.slim")
+    cut = tmp_path / "cut.slim"
+    for n in range(len(whole)):
+        cut.write_bytes(whole[:n])
+        rank = sum(end <= n for end in header.ends)
+        if rank:
+            assert_same(model_file.read(cut), state.slim(rank))
+        else:
+            with pytest.raises(ModelFileError, match=r"cut\.slim is (cut short|not a tslim model file)"):
+                model_file.read(cut)
+
+
+def test_every_flipped_byte_of_a_compact_file_is_noticed(tmp_path):
+    state = model_file.convert(make_state(rank=2, grid=(2, 3, 2), occupancy=(3, 3, 3)), "compact")
+    whole = model_file.write(state, tmp_path / "a.slim").read_bytes()
+    bad, ends = tmp_path / "bad.slim", model_file.read_header(tmp_path / "a.slim").ends
+    for n in range(len(whole)):
+        bad.write_bytes(whole[:n] + bytes([whole[n] ^ 0x10]) + whole[n + 1 :])
+        # A block that now claims to be longer than the file counts as cut: what is before it is a model.
+        if ends[0] + 4 <= n < ends[0] + 8:
+            assert_same(model_file.read(bad, rank=1), state.slim(1))
+        else:
+            with pytest.raises(ModelFileError, match=r"bad\.slim"):
+                model_file.read(bad)
+
+
+def with_block(path, change) -> None:
+    """Changes the body of the first rank's block, with a length and a checksum that fit; drops ranks after it."""
+    data, header = path.read_bytes(), model_file.read_header(path)
+    body = change(data[header.fixed_bytes + 8 : header.ends[0]])
+    block = struct.pack("<I", len(body)) + body
+    path.write_bytes(data[: header.fixed_bytes] + struct.pack("<I", zlib.crc32(block)) + block)
+
+
+NUMBERS = 2 * 9 * 27
+"""bytes of the basis rows"""
+LIES = {
+    "a bomb": lambda b: b[: NUMBERS + 4 * 24] + bz2.compress(bytes(100_000_000)),
+    "too few numbers": lambda b: b[: NUMBERS + 4 * 24] + bz2.compress(bytes(10)),
+    "no stream": lambda b: b[: NUMBERS + 4 * 24] + b"not compressed at all",
+    "an unfinished stream": lambda b: b[:-30],
+    "a step of zero": lambda b: b[:NUMBERS] + bytes(4) + b[NUMBERS + 4 :],
+    "a step of NaN": lambda b: b[:NUMBERS] + struct.pack("<f", float("nan")) + b[NUMBERS + 4 :],
+    "nothing": lambda b: b"",
+    "half a basis": lambda b: b[:100],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_block_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
+    state = model_file.convert(make_state(rank=2, affine=False), "compact")
+    path = model_file.write(state, tmp_path / "a.slim")
+    with_block(path, LIES[lie])
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match=r"a\.slim is damaged: rank 1 cannot be unpacked"):
+        model_file.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_precision_and_version_must_agree(tmp_path):
+    for precision, claim in (("compact", "float16"), ("float16", "compact")):
+        path = model_file.write(model_file.convert(make_state(), precision), tmp_path / "a.slim")
+        path.write_bytes(with_header(path.read_bytes(), lambda h, claim=claim: h.update(dtype=claim)))
+        with pytest.raises(ModelFileError, match=f"precision '{claim}' in a file of version"):
+            model_file.read(path)
+
+
+def test_what_fits_is_rounded_before_it_is_cut(tmp_path):
+    state = make_state(rank=4, grid=(40, 40, 40), occupancy=None)
+    state.basis = 0.05 * state.basis
+    every = {r: model_file.size_of(compact.rounded(state, r)) for r in compact.ROUNDINGS}
+    assert sorted(every.values(), reverse=True) == list(every.values())
+    for rounding, size in every.items():
+        fitting = model_file.fit(state, size / 1e6, "compact")
+        assert fitting.rank == 4 and fitting.metadata["rounding"] == rounding
+    coarsest = compact.ROUNDINGS[-1]
+    cut = model_file.fit(state, (every[coarsest] - 1) / 1e6, "compact")
+    assert cut.rank == 3 and cut.metadata["rounding"] == coarsest
+    assert model_file.fit(state, every[0.2] / 1e6, "compact", 0.1).rank < 4
+    kept = compact.rounded(state, 0.3)
+    assert model_file.fit(kept, 1e3) is kept
+    with pytest.raises(ConfigError, match="no rank fits"):
+        model_file.fit(state, 1e-6, "compact")
+    assert model_file.fit(state, model_file.sizes(state)[1] / 1e6).rank == 2
+
+
+def test_impossible_wishes_are_refused():
+    state = make_state()
+    for rounding in (0, -1, float("nan"), 11):
+        with pytest.raises(ConfigError, match="above 0 and at most 10"):
+            model_file.convert(state, "compact", rounding)
+    with pytest.raises(ConfigError, match="rounding is for files of precision compact, not float16"):
+        model_file.convert(state, rounding=0.1)
+    with pytest.raises(ConfigError, match="unknown precision 'int8'; known: float16, float32, compact"):
+        model_file.convert(state, "int8")
+    state.appearance_planes[1][0, 0, 0] = np.inf
+    with pytest.raises(ModelFileError, match="not finite"):
+        model_file.convert(state, "compact")
