@@ -262,9 +262,9 @@ def test_slim_writes_compact_models_that_every_command_reads_and_that_stay_so(tr
     run, _ = trained
     out = tmp_path / "s.slim"
     code, said, _ = tslim("slim", run, "--rank", 3, "--precision", "compact", "-o", out)
-    assert (code, "kept 3 ranks of 4 ranks, rounded by 0.2" in said) == (0, True)
+    assert (code, "kept 3 ranks of 4 ranks, rounded by 0.1" in said) == (0, True)
     said = tslim("info", out)[1]
-    assert "(compact, rounded by 0.2)" in said
+    assert "(compact, rounded by 0.1)" in said
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
     rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
     assert next(r for r in rows if r.rank == 3).bytes == out.stat().st_size
@@ -278,14 +278,14 @@ def test_slim_writes_compact_models_that_every_command_reads_and_that_stay_so(tr
 def test_slim_rounds_a_compact_model_more_coarsely_before_it_drops_ranks(trained, tmp_path):
     run, _ = trained
     out, words = tmp_path / "s.slim", ("slim", run, "--precision", "compact")
-    assert tslim(*words, "--rank", 4, "--rounding", 0.3, "-o", out)[0] == 0
+    assert tslim(*words, "--rank", 4, "--rounding", 0.15, "-o", out)[0] == 0
     limit = out.stat().st_size / 1e6
     code, said, _ = tslim(*words, "--max-mb", limit, "-o", out)
     assert code == 0 and out.stat().st_size <= limit * 1e6, said
     rounding = model_file.read_header(out).metadata["rounding"]
-    assert 0.28 <= rounding <= 0.57 and f"kept 4 ranks of 4 ranks, rounded by {rounding}" in said
+    assert 0.14 <= rounding <= 0.28 and f"kept 4 ranks of 4 ranks, rounded by {rounding}" in said
     assert model_file.read_header(out).rank == 4
-    assert tslim(*words, "--max-mb", limit, "--rounding", 0.1, "-o", out)[0] == 0
+    assert tslim(*words, "--max-mb", limit, "--rounding", 0.05, "-o", out)[0] == 0
     assert model_file.read_header(out).rank < 4 and out.stat().st_size <= limit * 1e6
 
 

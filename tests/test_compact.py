@@ -3,8 +3,11 @@
 import bz2
 import dataclasses
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,6 +272,21 @@ def test_what_fits_is_rounded_before_it_is_cut(tmp_path):
     with pytest.raises(ConfigError, match="no rank fits"):
         model_file.fit(state, 1e-6, "compact")
     assert model_file.fit(state, model_file.sizes(state)[1] / 1e6).rank == 2
+
+
+def test_the_app_measures_every_rounding(trained, tmp_path):
+    field, _ = trained
+    model = field.slim(2).save(tmp_path / "model.slim")
+    app = Path(__file__).parents[1] / "apps" / "compact_files.py"
+    command = [sys.executable, str(app), str(model)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    table = (tmp_path / "compact-files.md").read_text()
+    assert table.count("\n") == 3 + len(compact.ROUNDINGS) and (tmp_path / "compact-files.png").stat().st_size > 5000
+    for bad in ("0", "few"):
+        done = subprocess.run([*command, str(tmp_path), bad], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "expected a whole number" in done.stderr
 
 
 def test_impossible_wishes_are_refused():

@@ -49,6 +49,14 @@ def test_size_quality_draws_each_measurement_and_names_ranks_once(tmp_path, draw
     assert image.shape[:2] == (600, 960) and image[..., :3].std() > 5
 
 
+def test_ranks_stand_at_the_points_where_curves_give_them_other_sizes(tmp_path, drawn):
+    curves = {"half": rows((1, 500_000, 20), (4, 2_000_000, 30)), "compact": rows((1, 90_000, 20), (4, 400_000, 29.9))}
+    plots.size_quality(tmp_path / "a.png", curves)
+    axes = drawn[0].axes[0]
+    assert [t.get_text() for t in axes.texts] == ["rank 1", "4"] * 2 and not axes.child_axes
+    assert axes.texts[0].get_color() != axes.texts[2].get_color()
+
+
 def test_sizes_far_apart_get_a_logarithmic_axis_with_plain_numbers(tmp_path, drawn):
     plots.size_quality(tmp_path / "a.png", {"f": rows((1, 500_000, 20), (16, 36_000_000, 33))})
     axes = drawn[0].axes[0]

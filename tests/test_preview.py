@@ -76,6 +76,14 @@ def test_the_first_picture_is_a_held_out_view_with_its_psnr_and_the_size_as_a_fi
         assert abs(shown._painter.file_bytes(rank) - size) < 10
 
 
+def test_the_size_of_a_field_from_a_compact_file_is_that_of_its_cut_file(field, scene, tmp_path):
+    compact = tslim.load(field.save(tmp_path / "a.slim", precision="compact"))
+    shown = make(PretendedWindow(), compact, scene, tmp_path)
+    for rank in (1, 2, compact.rank):
+        size = compact.slim(rank).save(tmp_path / "b.slim").stat().st_size
+        assert shown._painter.file_bytes(rank) == size
+
+
 def test_at_full_size_the_psnr_is_that_of_the_evaluation(field, scene, tmp_path):
     window = PretendedWindow()
     shown = make(window, field, scene, tmp_path)

@@ -16,10 +16,10 @@ import numpy as np
 from tslim.errors import ConfigError, ModelFileError
 from tslim.field_state import LINE_AXES, N_STEPS, PLANE_AXES, FieldState, RankLayout
 
-ROUNDING = 0.2
+ROUNDING = 0.1
 """unless asked otherwise"""
-ROUNDINGS = (0.1, 0.14, 0.2, 0.28, 0.4, 0.57, 0.8)
-"""that are tried, for a file of a given size, before ranks are dropped"""
+ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
+"""that are tried, for a file of a given size, before ranks are dropped: beyond the last, ranks are the lesser loss"""
 MOST_ROUNDING = 10.0
 FINER = 4
 LEVELS = 127

@@ -156,9 +156,7 @@ class Experiment:
     def _views(self, scene: Scene) -> Views:
         every = scene.test if len(scene.test) else scene.train
         most = self.given.views or (10 if self.given.quick else len(every))
-        if len(every) <= most:
-            return every
-        return every.subset([round(i * (len(every) - 1) / max(most - 1, 1)) for i in range(most)])
+        return every.spread(most)
 
     def train(
         self, name: str, settings: TrainConfig, ranks: Sequence[int] = RANKS, scene: Scene | None = None

@@ -24,8 +24,8 @@ _LIGHT = "#e3e6ea"
 def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *, title: str = "") -> Path:
     """PSNR against file size, one curve a name. The suffix chooses the format.
 
-    One curve has its ranks written at its points; several, which may lie close together, have them along the top, at
-    the mean size of each.
+    One curve has its ranks written at its points. Several, which may lie close together, have them along the top, at
+    the mean size of each; but at the points where a rank's size is not much the same in all of them.
 
     Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
     """
@@ -46,14 +46,20 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     axes.margins(x=0.08, y=0.12)
     if len(curves) > 1:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
+    if all(max(found) <= 1.5 * min(found) for found in sizes.values()) and len(curves) > 1:
         _name_ranks(axes, {rank: sum(found) / len(found) for rank, found in sizes.items()})
     else:
-        (rows,) = curves.values()
-        for i, row in enumerate(rows):
-            text, at, side = (f"rank {row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
-            at_point = (row.bytes / 1e6, row.psnr)
-            axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=COLOURS[0])
+        for rows, colour in zip(curves.values(), _cycle(COLOURS), strict=False):
+            _name_points(axes, rows, colour)
     return _save(figure, path)
+
+
+def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str) -> None:
+    """Ranks at the points of a curve."""
+    for i, row in enumerate(rows):
+        text, at, side = (f"rank {row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
+        at_point = (row.bytes / 1e6, row.psnr)
+        axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=colour)
 
 
 def _name_ranks(axes: "Axes", sizes: Mapping[int, float]) -> None:

@@ -61,6 +61,12 @@ class Views:
         offsets = np.cumsum([0, *(len(p) for p in parts)], dtype=np.int64)
         return Views(self.cameras[indices], pixels, offsets, tuple(self.names[i] for i in indices))
 
+    def spread(self, most: int) -> "Views":
+        """So many evenly spaced photographs, the first and the last among them; all if there are no more."""
+        if len(self) <= most:
+            return self
+        return self.subset([round(i * (len(self) - 1) / max(most - 1, 1)) for i in range(most)])
+
     def has_alpha(self) -> bool:
         """Whether any pixel is not fully opaque."""
         return any(

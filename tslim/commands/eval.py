@@ -97,5 +97,5 @@ def _views_to_measure(scene: Scene, most: int | None) -> tuple[Views, str]:
     views, kind = (scene.test, "test views") if len(scene.test) else (scene.train, "training views, for want of others")
     total = len(views)
     if most is not None and total > most:
-        return views.subset([round(i * (total - 1) / (most - 1)) for i in range(most)]), f"{most} of {total} {kind}"
+        return views.spread(most), f"{most} of {total} {kind}"
     return views, f"{total} {kind}"

@@ -152,9 +152,7 @@ def _best_pair(given: Slim, state: FieldState, folder: RunFolder | None, console
     _, scene = _open(given, state, folder, console)
     from tslim.field import Field
 
-    views = scene.train
-    if len(views) > SEARCH_VIEWS:
-        views = views.subset([round(i * (len(views) - 1) / (SEARCH_VIEWS - 1)) for i in range(SEARCH_VIEWS)])
+    views = scene.train.spread(SEARCH_VIEWS)
     best: tuple[float, FieldState] | None = None
     for density, appearance in pairs:
         small = state.separate(density, appearance)
