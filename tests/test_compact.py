@@ -69,13 +69,15 @@ def features(state: FieldState, mode: int) -> tuple[np.ndarray, np.ndarray]:
     """What each component of a mode adds at each texel of its volume: to density, and the norm of what to colour."""
     d = np.einsum("kvu,kw->kwvu", state.density_planes[mode], state.density_lines[mode], dtype=np.float64)
     a = np.einsum("kvu,kw->kwvu", state.appearance_planes[mode], state.appearance_lines[mode], dtype=np.float64)
-    return d, a * np.linalg.norm(state.basis[mode], axis=1)[:, None, None, None]
+    basis = state.basis[mode] * np.repeat(state.affine[:, 2:29], 3, axis=0)
+    return d * state.affine[:, :1, None, None], a * np.linalg.norm(basis, axis=1)[:, None, None, None]
 
 
 @pytest.mark.parametrize("rounding", [0.25, 0.5])
 def test_rounding_moves_every_component_by_as_much(rounding):
     """A step of a plane moves features by ``rounding``, root mean square over the line; errors are uniform in it."""
     state = make_state(rank=3, grid=(24, 20, 28), occupancy=None)
+    state.affine = np.repeat(np.array([1, 0.5, 1.5], np.float32)[:, None], 56, axis=1)
     state.density_planes = [2 * a for a in state.density_planes]
     state.basis = 0.3 * state.basis
     state.appearance_lines = [np.geomspace(0.5, 3, 9)[:, None].astype(np.float32) * a for a in state.appearance_lines]

@@ -1,9 +1,10 @@
 """Compact model files: planes and lines in 8-bit steps that matter alike, coded by bz2.
 
 A component adds plane · line · basis row to the features. Where its line has root mean square l and its basis row norm
-b (1 for density), a plane in steps of ``rounding`` / (l b) moves the features as much as any other component's, and so
-do lines, the other way round; they take steps ``FINER`` times finer, as a whole slab reads each of their few numbers.
-What matters little is left with few steps, or none. Texels that only empty space would read become zero.
+b (1 for density), with the scale that its rank gives to the features, a plane in steps of ``rounding`` / (l b) moves
+them as much as any other component's, and so do lines, the other way round; they take steps ``FINER`` times finer, as a
+whole slab reads each of their few numbers. What matters little is left with few steps, or none. Texels that only empty
+space would read become zero.
 """
 
 import bz2
@@ -14,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tslim.errors import ConfigError, ModelFileError
-from tslim.field_state import LINE_AXES, N_STEPS, PLANE_AXES, FieldState, RankLayout
+from tslim.field_state import LINE_AXES, N_FEATURES, N_STEPS, PLANE_AXES, FieldState, RankLayout
 
 ROUNDING = 0.1
 """unless asked otherwise"""
@@ -112,9 +113,9 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> FieldState:
                     visible[mode], (getattr(state, f"{kind}_planes"), getattr(state, f"{kind}_lines")), strict=True
                 )
             )
-            matters = np.linalg.norm(state.basis[mode], axis=1) if kind == "appearance" else 1.0
-            of_plane = _steps(plane, rounding, _rms(line, visible[mode][1]) * matters)
-            of_line = _steps(line, rounding / FINER, _rms(plane, visible[mode][0]) * matters)
+            weight = _weights(state, kind, mode)
+            of_plane = _steps(plane, rounding, _rms(line, visible[mode][1]) * weight)
+            of_line = _steps(line, rounding / FINER, _rms(plane, visible[mode][0]) * weight)
             planes.append(_multiples(plane, of_plane))
             lines.append(_multiples(line, of_line))
             at = first + 2 * per_rank * mode
@@ -125,6 +126,14 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> FieldState:
         setattr(result, f"{kind}_planes", planes)
         setattr(result, f"{kind}_lines", lines)
     return result
+
+
+def _weights(state: FieldState, kind: str, mode: int) -> np.ndarray:
+    """(components,) what plane · line counts for in the features, at the component's own rank."""
+    if kind == "density":
+        return np.ones(state.rank) if state.affine is None else np.abs(state.affine[:, 0])
+    scales = 1.0 if state.affine is None else np.repeat(state.affine[:, 2 : 2 + N_FEATURES], 3, axis=0)
+    return np.linalg.norm(state.basis[mode] * scales, axis=1)
 
 
 def _rms(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
