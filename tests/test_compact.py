@@ -166,6 +166,13 @@ def test_a_compact_model_loses_little_and_takes_a_fraction_of_the_bytes(trained,
 def test_training_on_from_a_compact_file_is_saved_in_half_precision(trained, tmp_path):
     field, scene = trained
     small = tslim.load(field.save(tmp_path / "a.slim", precision="compact"))
+    rest = model_file.read(tmp_path / "a.slim")
+    again = Field.from_state(rest)
+    tslim.DifferentiableRenderer(again, np.zeros((1, 3)), np.ones((1, 3)))
+    assert again.precision == "float16"
+    rest.density_planes[0] = rest.density_planes[0] + 0.37 * rest.steps[:, :1, None]
+    with pytest.raises(ModelFileError, match="has changed since rounding"):
+        model_file.write(rest, tmp_path / "c.slim")
     tslim.Trainer(small, scene, tslim.presets.tiny())
     assert model_file.read_header(small.save(tmp_path / "b.slim")).precision == "float16"
 
@@ -300,6 +307,15 @@ def test_impossible_wishes_are_refused():
         model_file.convert(state, rounding=0.1)
     with pytest.raises(ConfigError, match="unknown precision 'int8'; known: float16, float32, compact"):
         model_file.convert(state, "int8")
-    state.appearance_planes[1][0, 0, 0] = np.inf
-    with pytest.raises(ModelFileError, match="not finite"):
+    for change in (
+        lambda s: s.appearance_planes[1].__setitem__((0, 0, 0), np.inf),
+        lambda s: s.basis.__setitem__((0, 0, 0), np.nan),
+    ):
+        state = make_state()
+        change(state)
+        with pytest.raises(ModelFileError, match="not finite"):
+            model_file.convert(state, "compact")
+    state = make_state()
+    state.grid = (6, 4, 6)
+    with pytest.raises(ModelFileError, match="density of mode 0 has shape"):
         model_file.convert(state, "compact")

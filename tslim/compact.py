@@ -19,7 +19,7 @@ from tslim.field_state import LINE_AXES, N_FEATURES, N_STEPS, PLANE_AXES, FieldS
 
 ROUNDING = 0.1
 """unless asked otherwise"""
-ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
+ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.57)
 """that are tried, for a file of a given size, before ranks are dropped: beyond the last, ranks are the lesser loss"""
 MOST_ROUNDING = 10.0
 FINER = 4
@@ -53,8 +53,11 @@ class CompactLayout(RankLayout):
         """The block of 0-based ``rank``."""
         factors, basis = self._split(state, rank)
         steps = state.steps[rank, self.part(rank).steps]
-        levels = [np.rint(a.ravel() / step) for a, step in zip(factors, steps, strict=True)]
-        coded = bz2.compress(np.concatenate(levels).astype(np.int8).tobytes())
+        exact = np.concatenate([a.ravel() / step for a, step in zip(factors, steps, strict=True)])
+        levels = np.rint(exact)
+        if not (np.abs(levels - exact).max() <= 1e-3 and np.abs(levels).max() <= LEVELS):
+            raise ModelFileError(f"rank {rank + 1} does not hold multiples of its steps: it has changed since rounding")
+        coded = bz2.compress(levels.astype(np.int8).tobytes())
         numbers = self.pack_numbers(basis, rank) + self.pack_affine(state, rank) + steps.astype(_STEP).tobytes()
         return _LENGTH.pack(len(numbers) + len(coded)) + numbers + coded
 
@@ -95,10 +98,11 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> FieldState:
 
     Raises:
         ConfigError: a rounding that is not above 0 and at most ``MOST_ROUNDING``.
-        ModelFileError: values that are not finite.
+        ModelFileError: arrays that do not fit together, or values that are not finite.
     """
     if not 0 < rounding <= MOST_ROUNDING:
         raise ConfigError(f"rounding {rounding:g}: expected a number above 0 and at most {MOST_ROUNDING:g}")
+    RankLayout.of(state)
     visible = visible_texels(state)
     result = dataclasses.replace(
         state, precision="compact", steps=np.ones((state.rank, N_STEPS), np.float32),
@@ -142,12 +146,12 @@ def _rms(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(flat, dtype=np.float64).sum(1) / max(int(seen.sum()), 1))
 
 
-def _steps(values: np.ndarray, rounding: float, matters: np.ndarray) -> np.ndarray:
+def _steps(values: np.ndarray, rounding: float, weight: np.ndarray) -> np.ndarray:
     """(components,) f32 size of a step, given what a change of 1 does to the features."""
     most = np.abs(values.reshape(len(values), -1)).max(1)
-    if not np.isfinite(most).all():
+    if not np.isfinite(most + weight).all():
         raise ModelFileError("the model holds values that are not finite; the training has diverged")
-    return np.maximum(rounding / np.maximum(matters, _TINY), most / LEVELS).astype(np.float32)
+    return np.maximum(rounding / np.maximum(weight, _TINY), most / LEVELS).astype(np.float32)
 
 
 def _multiples(values: np.ndarray, steps: np.ndarray) -> np.ndarray:

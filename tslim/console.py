@@ -238,10 +238,10 @@ def memory_text(memory: Mapping[str, int]) -> str:
 
 
 def size_text(size: float) -> str:
-    """Bytes in the unit that suits them."""
+    """Bytes in the unit that suits them: 2.7 MB, 36 MB, 938 kB."""
     for limit, unit in ((1e6, "MB"), (1e3, "kB")):
         if size >= limit:
-            return f"{size / limit:.0f} {unit}"
+            return f"{size / limit:.{1 if size < 9.95 * limit else 0}f} {unit}"
     return f"{size:.0f} bytes"
 
 

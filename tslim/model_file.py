@@ -65,7 +65,7 @@ def convert(state: FieldState, precision: Precision | None = None, rounding: flo
 
     Raises:
         ConfigError: a rounding that is out of range, or for another precision.
-        ModelFileError: values that are not finite.
+        ModelFileError: a compact state is wanted of arrays that do not fit together, or of values that are not finite.
     """
     precision = precision or state.precision
     if precision not in DTYPES:
@@ -87,18 +87,19 @@ def fit(
     A compact file takes as coarse a rounding of ``compact.ROUNDINGS`` as all ranks need to fit, unless one is given.
     Raises ``ConfigError`` if rank 1 is too large.
     """
-    candidate = convert(state, precision, rounding)
-    if candidate.precision == "compact" and rounding is None:
+    if (precision or state.precision) != "compact" or rounding is not None:
+        candidate = convert(state, precision, rounding)
+    elif state.steps is not None and size_of(state) <= _bytes(max_mb):
+        return state
+    else:
         tried = {}
-        if state.steps is not None and size_of(state) <= max_mb * 1e6:
-            return state
 
         def fits(rounding: float) -> bool:
             tried[rounding] = convert(state, "compact", rounding)
-            return size_of(tried[rounding]) <= max_mb * 1e6
+            return size_of(tried[rounding]) <= _bytes(max_mb)
 
-        first = min(bisect.bisect_left(compact.ROUNDINGS, True, key=fits), len(compact.ROUNDINGS) - 1)
-        candidate = tried[compact.ROUNDINGS[first]]
+        first = bisect.bisect_left(compact.ROUNDINGS, True, key=fits)
+        candidate = tried[compact.ROUNDINGS[min(first, len(compact.ROUNDINGS) - 1)]]
     return candidate.slim(rank_that_fits(candidate, max_mb))
 
 
@@ -179,12 +180,16 @@ def size_of(state: FieldState) -> int:
 
 def rank_that_fits(state: FieldState, max_mb: float) -> int:
     """The highest rank whose file has at most ``max_mb`` million bytes; ``ConfigError`` if rank 1 is too large."""
-    known = sizes(state)
-    most = round(max_mb * 1e6) if math.isfinite(max_mb) else max_mb
+    known, most = sizes(state), _bytes(max_mb)
     rank = sum(size <= most for size in known)
     if rank < 1:
         raise ConfigError(f"no rank fits in {max_mb:g} MB: rank 1 takes {known[0] / 1e6:.3f} MB")
     return rank
+
+
+def _bytes(mb: float) -> float:
+    """Of so many MB, to the byte."""
+    return round(mb * 1e6) if math.isfinite(mb) else mb
 
 
 def _layout(state: FieldState) -> RankLayout:

@@ -49,15 +49,15 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     if all(max(found) <= 1.5 * min(found) for found in sizes.values()) and len(curves) > 1:
         _name_ranks(axes, {rank: sum(found) / len(found) for rank, found in sizes.items()})
     else:
-        for rows, colour in zip(curves.values(), _cycle(COLOURS), strict=False):
-            _name_points(axes, rows, colour)
+        for i, (rows, colour) in enumerate(zip(curves.values(), _cycle(COLOURS), strict=False)):
+            _name_points(axes, rows, colour, "rank " if i == 0 else "")
     return _save(figure, path)
 
 
-def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str) -> None:
-    """Ranks at the points of a curve."""
+def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str, word: str) -> None:
+    """Ranks at the points of a curve, with a word before the first."""
     for i, row in enumerate(rows):
-        text, at, side = (f"rank {row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
+        text, at, side = (f"{word}{row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
         at_point = (row.bytes / 1e6, row.psnr)
         axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=colour)
 

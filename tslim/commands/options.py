@@ -107,7 +107,7 @@ class Slim:
     separate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
     precision: Literal["float16", "float32", "compact"] | None = None
-    """how numbers are stored: in half or single precision, or compact, in an eighth of the bytes of half or less, for a
+    """how numbers are stored: in half or single precision, or compact, in a sixth of the bytes of half or less, for a
     few hundredths of a dB; as in the model if not given"""
     rounding: Annotated[float | None, _maybe("FLOAT")] = None
     """how coarsely a compact model is rounded; 0.1 if not given, and with --max-mb as coarsely as it takes for all
