@@ -300,7 +300,7 @@ def test_the_first_estimate_of_the_time_left_is_not_shown_since_it_counts_the_co
 def test_memory_is_told_by_purpose_the_largest_first():
     assert (
         memory_text({"photographs": 2_000_000, "factors": 120_000_000})
-        == "about 122 MB: factors 120 MB, photographs 2 MB"
+        == "about 122 MB: factors 120 MB, photographs 2.0 MB"
     )
 
 
