@@ -268,7 +268,9 @@ def test_slim_writes_compact_models_that_every_command_reads_and_that_stay_so(tr
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
     rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
     assert next(r for r in rows if r.rank == 3).bytes == out.stat().st_size
-    assert tslim("slim", out, "--rank", 2, "-o", tmp_path / "t.slim")[0] == 0
+    code, said, _ = tslim("slim", out, "--rank", 2, "-o", tmp_path / "t.slim")
+    assert code == 0 and "rounded before" not in said
+    assert "rounded before" in tslim("slim", out, "--rank", 2, "--rounding", 0.3, "-o", tmp_path / "v.slim")[1]
     cut = (tmp_path / "t.slim").read_bytes()
     assert cut == out.read_bytes()[: len(cut)]
     assert tslim("slim", out, "--rank", 2, "--precision", "float16", "-o", tmp_path / "u.slim")[0] == 0

@@ -42,6 +42,8 @@ def slim(given: Slim, console: Console) -> None:
             small = whole.slim(given.rank)
     model_file.write(small, given.out)
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{_rounding_text(small)}")
+    if state.precision == small.precision == "compact" and small.metadata != state.metadata:
+        console.warn("the model was rounded before: the one that it was made from would lose less")
     least = _least_trained(state)
     if min(small.kept or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
