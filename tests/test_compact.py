@@ -1,4 +1,7 @@
-"""Compact model files: what rounding may change, what it may not, and files that are cut, damaged or lie."""
+"""Compact model files: what rounding may change, what it may not, and files that are cut, damaged or lie.
+
+That they round-trip and are their own prefixes is tested with those of other precisions, in ``test_model_file``.
+"""
 
 import bz2
 import dataclasses
@@ -11,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import tslim
 from tests.test_model_file import SEPARATE, assert_same, make_state, with_header
@@ -37,32 +38,6 @@ def trained(cpu):
     for _ in trainer.run():
         pass
     return trainer.field, scene
-
-
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    rank=st.integers(1, 5),
-    grid=st.tuples(*[st.integers(2, 9)] * 3),
-    affine=st.booleans(),
-    occupancy=st.none() | st.tuples(*[st.integers(1, 11)] * 3),
-    rounding=st.floats(0.001, 10),
-)
-def test_a_compact_file_gives_back_what_rounding_made_and_is_its_own_prefix(
-    tmp_path, rank, grid, affine, occupancy, rounding
-):
-    state = model_file.convert(make_state(rank, grid, affine=affine, occupancy=occupancy), "compact", rounding)
-    path = model_file.write(state, tmp_path / "a.slim")
-    whole, header = path.read_bytes(), model_file.read_header(path)
-    back = model_file.read(path)
-    assert_same(back, state)
-    assert header.precision == "compact" and header.spare_bytes == 0
-    assert model_file.sizes(state) == [header.bytes_at(r) for r in range(1, rank + 1)] and header.n_bytes == len(whole)
-    for r in range(1, rank + 1):
-        for source in (state, back):
-            slimmed = model_file.write(source.slim(r), tmp_path / "b.slim").read_bytes()
-            assert slimmed == whole[: header.bytes_at(r)]
-        assert_same(model_file.read(path, rank=r), state.slim(r))
-    assert_same(model_file.convert(back), back)
 
 
 def features(state: FieldState, mode: int) -> tuple[np.ndarray, np.ndarray]:

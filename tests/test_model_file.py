@@ -90,32 +90,37 @@ def test_a_model_comes_back_from_its_file_bit_for_bit(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.slim"]
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rank=st.integers(1, 5),
     grid=st.tuples(*[st.integers(2, 9)] * 3),
     affine=st.booleans(),
     occupancy=st.none() | st.tuples(*[st.integers(1, 11)] * 3),
-    dtype=st.sampled_from(["float16", "float32"]),
+    precision=st.sampled_from([("float16", None), ("float32", None)])
+    | st.tuples(st.just("compact"), st.floats(0.001, 10)),
     metadata=st.dictionaries(
         st.text(), st.none() | st.integers() | st.floats(allow_nan=False, allow_subnormal=False) | st.text()
     ),
 )
 def test_any_model_round_trips_and_has_the_predicted_size_at_every_rank(
-    tmp_path, rank, grid, affine, occupancy, dtype, metadata
+    tmp_path, rank, grid, affine, occupancy, precision, metadata
 ):
     state = make_state(rank, grid, affine=affine, occupancy=occupancy, metadata=metadata)
-    state = model_file.convert(state, dtype)
+    state = model_file.convert(state, *precision)
     path = model_file.write(state, tmp_path / "a.slim")
-    assert_same(model_file.read(path), state)
+    back = model_file.read(path)
+    assert_same(back, state)
+    assert_same(model_file.convert(back), back)
     whole = path.read_bytes()
     header = model_file.read_header(path)
-    assert header.n_bytes == len(whole) and header.spare_bytes == 0 and header.precision == dtype
+    assert header.n_bytes == len(whole) and header.spare_bytes == 0 and header.precision == precision[0]
     assert len(whole) == model_file.size_of(state)
     for r in range(1, rank + 1):
-        slimmed = model_file.write(state.slim(r), tmp_path / "b.slim").read_bytes()
-        assert slimmed == whole[: header.bytes_at(r)]
-        assert len(slimmed) == model_file.sizes(state)[r - 1]
+        for source in (state, back):
+            slimmed = model_file.write(source.slim(r), tmp_path / "b.slim").read_bytes()
+            assert slimmed == whole[: header.bytes_at(r)]
+        assert len(slimmed) == model_file.sizes(state)[r - 1] == header.bytes_at(r)
+        assert_same(model_file.read(path, rank=r), state.slim(r))
 
 
 def test_single_precision_keeps_every_bit_and_half_rounds_to_nearest_even(tmp_path):

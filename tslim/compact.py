@@ -92,6 +92,11 @@ class CompactLayout(RankLayout):
         return factors, basis
 
 
+def layout_kind(precision: str) -> type[RankLayout]:
+    """How the ranks of a file of that precision are laid out."""
+    return CompactLayout if precision == "compact" else RankLayout
+
+
 def rounded(state: FieldState, rounding: float = ROUNDING) -> FieldState:
     """The state as a compact file would give it back, but for basis and decoder: a copy, with its steps, and with the
     rounding among its metadata.
@@ -111,15 +116,12 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> FieldState:
     for kind, per_rank, first in (("density", 1, 0), ("appearance", 3, 6)):
         planes, lines = [], []
         for mode in range(3):
-            plane, line = (
-                np.where(seen, values[mode], 0).astype(np.float32)
-                for seen, values in zip(
-                    visible[mode], (getattr(state, f"{kind}_planes"), getattr(state, f"{kind}_lines")), strict=True
-                )
-            )
+            plane_seen, line_seen = visible[mode]
+            plane = np.where(plane_seen, getattr(state, f"{kind}_planes")[mode], np.float32(0))
+            line = np.where(line_seen, getattr(state, f"{kind}_lines")[mode], np.float32(0))
             weight = _weights(state, kind, mode)
-            of_plane = _steps(plane, rounding, _rms(line, visible[mode][1]) * weight)
-            of_line = _steps(line, rounding / FINER, _rms(plane, visible[mode][0]) * weight)
+            of_plane = _steps(plane, rounding, _rms(line, line_seen) * weight)
+            of_line = _steps(line, rounding / FINER, _rms(plane, plane_seen) * weight)
             planes.append(_multiples(plane, of_plane))
             lines.append(_multiples(line, of_line))
             at = first + 2 * per_rank * mode

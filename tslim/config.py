@@ -152,6 +152,8 @@ class TrainConfig:
     """steps between checkpoints"""
 
 
+Precision = Literal["float16", "float32", "compact"]
+"""How a file holds a model: its numbers in half or single precision, or compact (see ``tslim.compact``)."""
 Space = Literal["box", "ndc", "contracted"]
 """What kind of scene a preset is for: ``Scene.space``."""
 

@@ -12,10 +12,10 @@ import numpy as np
 from kernels import arena, density
 from kernels import occupancy as occupancy_kernels
 from tslim import buffers, memory, model_file
-from tslim.config import FieldConfig
+from tslim.config import FieldConfig, Precision
 from tslim.decoder.decoder import Decoder
 from tslim.errors import ConfigError
-from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, Precision, lesser
+from tslim.field_state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
 from tslim.occupancy import Occupancy, blocks_of, n_words
 from tslim.scene import SPACES
 

@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tslim.config import FieldConfig
+from tslim.config import FieldConfig, Precision
 from tslim.errors import ConfigError, ModelFileError
 
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))
@@ -18,8 +18,6 @@ AFFINE_WIDTH = 2 * (1 + N_FEATURES)
 """a row of ``FieldState.affine``: scale and shift of the density feature, then of the colour features"""
 N_STEPS = 24
 """of a rank in a compact file: one for each plane and line of density, then for each of the three of appearance"""
-Precision = Literal["float16", "float32", "compact"]
-"""How a file holds a model: its numbers in half or single precision, or compact (see ``tslim.compact``)."""
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "compact": np.dtype("<f2")}
 """of the numbers that are stored as such: all, or in a compact file basis and decoder"""
 

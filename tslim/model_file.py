@@ -33,6 +33,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tslim import compact, files
+from tslim.config import Precision
 from tslim.errors import ConfigError, ModelFileError
 from tslim.field_state import (
     AFFINE_WIDTH,
@@ -42,7 +43,6 @@ from tslim.field_state import (
     N_STEPS,
     PLANE_AXES,
     FieldState,
-    Precision,
     RankLayout,
     lesser,
     require_rank,
@@ -99,7 +99,9 @@ def fit(
             return size_of(tried[rounding]) <= _bytes(max_mb)
 
         first = bisect.bisect_left(compact.ROUNDINGS, True, key=fits)
-        candidate = tried[compact.ROUNDINGS[min(first, len(compact.ROUNDINGS) - 1)]]
+        if first < len(compact.ROUNDINGS):
+            return tried[compact.ROUNDINGS[first]]
+        candidate = tried[compact.ROUNDINGS[-1]]
     return candidate.slim(rank_that_fits(candidate, max_mb))
 
 
@@ -193,7 +195,7 @@ def _bytes(mb: float) -> float:
 
 
 def _layout(state: FieldState) -> RankLayout:
-    return (compact.CompactLayout if state.precision == "compact" else RankLayout).of(state)
+    return compact.layout_kind(state.precision).of(state)
 
 
 def _head(state: FieldState, layout: RankLayout) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tslim.compact import CompactLayout
+from tslim.compact import layout_kind
 from tslim.config import FieldConfig
 from tslim.errors import ModelFileError
 from tslim.field_state import FieldState, RankLayout
@@ -205,10 +205,9 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int, en
     """Checks every entry. Sizes are Python integers, so that no lie overflows."""
     grid = _sides(d["grid"], low=2)
     decoder = {name: _sides(shape, low=0, n=None) for name, shape in d["decoder"].items()}
-    kind = CompactLayout if version == COMPACT_VERSION else RankLayout
-    if (d["dtype"] == "compact") != (kind is CompactLayout):
+    if (d["dtype"] == "compact") != (version == COMPACT_VERSION):
         raise ValueError(f"precision {d['dtype']!r} in a file of version {version}")
-    layout = kind(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
+    layout = layout_kind(d["dtype"])(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
     fixed = shared_at + sum(map(math.prod, decoder.values())) * layout.dtype.itemsize
     cells, cells_box, coding = None, None, "bits"
     if d["occupancy"] is not None:

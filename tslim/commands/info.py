@@ -44,13 +44,10 @@ def info(given: Info, console: Console) -> None:
 def _model_info(path: Path, console: Console) -> None:
     header = model_file.read_header(path)
     kept = header.metadata
-    precision = header.precision
-    if precision == "compact" and "rounding" in kept:
-        precision += f", rounded by {kept['rounding']}"
     ranks = np.diff([header.fixed_bytes, *header.ends]) / 1e6
     rows: list[tuple[str, object]] = [
         ("ranks", header.rank if header.kept is None else "{} of density, {} of appearance".format(*header.kept)),
-        ("size", f"{header.n_bytes / 1e6:.2f} MB ({precision})"),
+        ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.precision}{shared.rounding_text(header)})"),
         ("each rank", f"{_range(ranks)} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
         ("grid", "×".join(map(str, header.grid))),
         ("space", shared.space_text(header.space, header.box if header.cube is None else header.cube, header.near)),

@@ -106,7 +106,7 @@ class Slim:
     """ranks of appearance to keep, with --density-rank"""
     separate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
-    precision: Literal["float16", "float32", "compact"] | None = None
+    precision: Annotated[config.Precision | None, _maybe("{float16,float32,compact}")] = None
     """how numbers are stored: in half or single precision, or compact, in a sixth of the bytes of half or less, for a
     few hundredths of a dB; as in the model if not given"""
     rounding: Annotated[float | None, _maybe("FLOAT")] = None

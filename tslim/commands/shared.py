@@ -1,8 +1,8 @@
-"""What several commands need: the device, the model and the scene that a path means, and words for a scene."""
+"""What several commands need: the device, the model and the scene that a path means, and words for both."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError
 from tslim.run_folder import RunFolder
 from tslim.scene import Scene
+
+if TYPE_CHECKING:
+    from tslim.field_state import FieldState
+    from tslim.model_header import ModelHeader
 
 
 def start(arch: str, console: Console, seed: int = 0) -> None:
@@ -87,6 +91,12 @@ def require_writable(path: Path) -> None:
         raise RunFolderError(f"cannot write {path}: it is a folder")
     if not parent.is_dir():
         raise RunFolderError(f"cannot write {path}: {parent} is a file")
+
+
+def rounding_text(model: "FieldState | ModelHeader") -> str:
+    """How coarsely a compact model is rounded, to be appended; nothing for others."""
+    known = model.precision == "compact" and "rounding" in model.metadata
+    return f", rounded by {model.metadata['rounding']}" if known else ""
 
 
 def space_text(space: str, box: np.ndarray, near: float) -> str:

@@ -41,7 +41,7 @@ def slim(given: Slim, console: Console) -> None:
         else:
             small = whole.slim(given.rank)
     model_file.write(small, given.out)
-    console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{_rounding_text(small)}")
+    console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
     if state.precision == small.precision == "compact" and small.metadata != state.metadata:
         console.warn("the model was rounded before: the one that it was made from would lose less")
     least = _least_trained(state)
@@ -55,11 +55,6 @@ def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
     if state.kept is None:
         return _ranks(state.rank)
     return f"{_ranks(state.kept[0])} of density and {state.kept[1]} of appearance"
-
-
-def _rounding_text(state: FieldState) -> str:
-    known = state.precision == "compact" and "rounding" in state.metadata
-    return f", rounded by {state.metadata['rounding']}" if known else ""
 
 
 def _ranks(n: int) -> str:
