@@ -7,9 +7,10 @@ the last increase. Too low a υ is plain TensoRF, too high a one never fires. --
 import sys
 
 import _checkout  # noqa: F401
+import _experiments as experiments
+from _experiments import plain
 
-from tslim import cli, experiments
-from tslim.experiments import plain
+from tslim import cli
 
 UPSILONS, ETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5), (0, 50, 100, 200, 400, 600)
 QUICK_UPSILONS, QUICK_ETAS = (0.05, 0.1, 0.2, 0.3), (0, 10, 30)

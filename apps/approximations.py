@@ -8,10 +8,11 @@ import dataclasses
 import sys
 
 import _checkout  # noqa: F401
+import _experiments as experiments
+from _experiments import ours
 
 import tslim
-from tslim import cli, experiments
-from tslim.experiments import ours
+from tslim import cli
 
 SAVINGS = {
     "a smaller decoder": ("field", "lr_network"),

@@ -8,9 +8,10 @@ next over the second half of training. --quick takes a few minutes on two cores.
 import sys
 
 import _checkout  # noqa: F401
+import _experiments as experiments
+from _experiments import ours, plain
 
-from tslim import cli, experiments
-from tslim.experiments import ours, plain
+from tslim import cli
 
 
 def fluctuation(variant: experiments.Variant) -> str:

@@ -10,10 +10,12 @@ import time
 import _checkout  # noqa: F401
 
 import tslim
-from tslim import cli, compact, evaluate, files, model_file, plots
-from tslim.field import Field
-from tslim.field_state import FieldState
-from tslim.scene import Views
+from tslim import cli, files
+from tslim.field.field import Field
+from tslim.measuring import evaluate, plots
+from tslim.model import compact, model_file
+from tslim.model.state import FieldState
+from tslim.scene.scene import Views
 
 
 def measured(name: str, state: FieldState, views: Views) -> list[evaluate.SweepRow]:

@@ -9,10 +9,11 @@ import dataclasses
 import sys
 
 import _checkout  # noqa: F401
+import _experiments as experiments
+from _experiments import ours, plain
 
-from tslim import cli, experiments
-from tslim.config import every_prefix
-from tslim.experiments import ours, plain
+from tslim import cli
+from tslim.presets import every_prefix
 
 ALONE = "a model of that rank alone"
 

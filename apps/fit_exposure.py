@@ -35,7 +35,7 @@ def main(model: str | None = None) -> None:
     print(tslim.init("cpu"))
     import taichi as ti
 
-    from tslim import paths
+    from tslim.scene import paths
 
     field = tslim.load(model) if model else some_field()
     camera = replace(paths.path_from_dict(field.metadata["path"]), size=(48, 48)).cameras(1)

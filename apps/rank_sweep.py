@@ -8,7 +8,8 @@ import sys
 import _checkout  # noqa: F401
 
 import tslim
-from tslim import cli, plots
+from tslim import cli
+from tslim.measuring import plots
 
 
 def main(model: str, photographs: str | None = None) -> None:

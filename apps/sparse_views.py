@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import _checkout  # noqa: F401
+import _experiments as experiments
+from _experiments import ours, plain
 
 import tslim
-from tslim import cli, experiments, files, plots
-from tslim.experiments import ours, plain
-from tslim.scene import Scene
+from tslim import cli, files
+from tslim.measuring import plots
+from tslim.scene.scene import Scene
 
 RANKS = (1, 2, 4, 8, 16, 24)
 PUBLISHED = {

@@ -7,9 +7,10 @@ tslim's default. All trainings see the same number of rays. --quick takes a few 
 import sys
 
 import _checkout  # noqa: F401
+import _experiments as experiments
+from _experiments import ours, plain
 
-from tslim import cli, experiments
-from tslim.experiments import ours, plain
+from tslim import cli
 
 
 def main(given: experiments.Options) -> None:

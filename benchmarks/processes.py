@@ -21,7 +21,7 @@ after_import = time.perf_counter()
 tslim.init("cpu")
 after_init = time.perf_counter()
 import numpy as np
-from tslim.scene import Views
+from tslim.scene.scene import Views
 eyes = 4 * np.random.default_rng(0).normal(size=(4, 3)) / 1.7
 cameras = tslim.Cameras.look_at(eyes, (0, 0, 0), (0, 0, 1), 40, (64, 64))
 pixels = np.full(4 * 64 * 64, 0xFF808080, np.uint32)

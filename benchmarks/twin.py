@@ -42,7 +42,7 @@ class TorchTwin(torch.nn.Module):
     """The public way of rendering and training, on the weights of one of our fields.
 
     Args:
-        state: a ``tslim.model_file.FieldState`` (MLP decoder, no rank affine).
+        state: a ``tslim.model.model_file.FieldState`` (MLP decoder, no rank affine).
         step: distance between samples in world units.
         lr_factors, lr_network: Adam's learning rates.
 

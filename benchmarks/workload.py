@@ -11,8 +11,8 @@ import torch
 
 import tslim
 from benchmarks.twin import TorchTwin
-from tslim.pipeline import MarchConfig
-from tslim.renderer import Renderer
+from tslim.rendering.pipeline import MarchConfig
+from tslim.rendering.renderer import Renderer
 
 TINY_RATE = 1e-12
 """Learning rate while timing: all the work of a step, and the same state after it."""
@@ -79,7 +79,7 @@ def prepare(
         seed=seed,
     )
     if model is not None:
-        from tslim import model_file
+        from tslim.model import model_file
 
         field = tslim.Field.from_state(without_affine(model_file.read(model)), max_grid=max_grid)
     else:

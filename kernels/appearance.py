@@ -254,7 +254,7 @@ def feature_affine_backward(
 def basis_features(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, basis: f32_1d, features: f32_1d):
     """features (n, 27) = products (n, columns) of 16 times the first rows of the basis. Adjoint: the two kernels below.
 
-    For devices without BLAS; the CPU hands all three to numpy (``tslim.pipeline``).
+    For devices without BLAS; the CPU hands all three to numpy (``tslim.rendering.pipeline``).
     """
     for item in range(n_groups * N_FEATURES):
         j = item // N_FEATURES

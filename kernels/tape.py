@@ -17,7 +17,7 @@ def publish(
 ):
     """Fields rgb (3-vectors), opacity and depth of n rays from pixel (n, 3), ray_opacity and ray_depth (n).
 
-    Adjoint: ``collect_gradients``, as part of ``tslim.differentiable``.
+    Adjoint: ``collect_gradients``, as part of ``tslim.rendering.differentiable``.
     """
     for i in range(n):
         rgb[i] = ti.Vector([pixel[3 * i], pixel[3 * i + 1], pixel[3 * i + 2]])

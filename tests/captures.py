@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tslim import lenses
-from tslim.cameras import Cameras
-from tslim.scene import Views
+from tslim.scene import lenses
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Views
 
 RADIUS = 6.0
 _WAVES = np.array([[0.9, 0.3, -0.5], [-0.4, 0.8, 0.6], [0.5, -0.7, 0.9]])

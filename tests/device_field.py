@@ -10,7 +10,7 @@ import torch
 
 from tests.reference import LINE_AXIS, PLANE_AXES, ReferenceField
 from tslim.config import FieldConfig
-from tslim.field_state import FieldState
+from tslim.model.state import FieldState
 
 CHUNK = 16
 MAX_RANK = 13
@@ -91,7 +91,7 @@ def unpack(packed: np.ndarray, like: list[np.ndarray], max_chunks: int) -> list[
 
 def by_atomics() -> bool:
     """Whether gradients are scattered by atomics on the device in use: the last argument of the adjoint kernels."""
-    from tslim import backend
+    from tslim.device import backend
 
     return not backend.current().is_cpu
 
@@ -101,7 +101,7 @@ class _OnHost:
         self._owner = owner
 
     def __getattr__(self, name: str):
-        from tslim import buffers
+        from tslim.device import buffers
 
         value = getattr(self._owner, name)
         return buffers.read(value) if hasattr(value, "to_numpy") else value
@@ -116,7 +116,7 @@ def arena(n: int):
     """An arena of just n elements; from the pool it could be a larger one."""
     import taichi as ti
 
-    from tslim import backend, buffers
+    from tslim.device import backend, buffers
 
     return buffers.take_arena(n) if backend.current().is_cpu else ti.Vector.ndarray(CHUNK, ti.f32, n)
 
@@ -152,7 +152,7 @@ class DeviceField:
 
     def upload(self) -> None:
         """Writes the factors and clears the gradients."""
-        from tslim import buffers
+        from tslim.device import buffers
 
         for kind in ("density", "appearance"):
             for part in ("planes", "lines"):
@@ -166,7 +166,7 @@ class DeviceField:
 
     def read(self, prefix: str, kind: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """(planes, lines) of one kind, of the factors (prefix "") or of their gradients (prefix "grad_")."""
-        from tslim import buffers
+        from tslim.device import buffers
 
         return tuple(
             unpack(

@@ -22,7 +22,7 @@ Tensors = list[torch.Tensor]
 
 @dataclass
 class ReferenceField:
-    """A radiance field as plain tensors, laid out as in ``tslim.model_file.FieldState``."""
+    """A radiance field as plain tensors, laid out as in ``tslim.model.model_file.FieldState``."""
 
     box: torch.Tensor  # (2, 3) min, max
     density_planes: Tensors  # 3 × (R, G_v, G_u)

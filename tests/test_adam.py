@@ -47,7 +47,7 @@ def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(
 
 
 def set_gradients(field: DeviceField, planes: list[np.ndarray], lines: list[np.ndarray]) -> None:
-    from tslim import buffers
+    from tslim.device import buffers
 
     a, chunks = field.arenas, field.appearance_chunks
     buffers.write(a.grad_appearance_planes, pack(planes, chunks, device_field.Arenas.CAPACITY))
@@ -56,7 +56,7 @@ def set_gradients(field: DeviceField, planes: list[np.ndarray], lines: list[np.n
 
 @pytest.mark.parametrize(("first", "end"), [(0, 39), (0, 15), (6, 21), (16, 39)])
 def test_active_components_follow_torchs_adam_and_the_others_keep_their_bits(arenas, moments, first, end):
-    from tslim import buffers
+    from tslim.device import buffers
 
     rng = np.random.default_rng(1)
     state = device_field.random_state(rng)
@@ -121,8 +121,8 @@ def test_each_component_moves_by_its_own_learning_rate(arenas, moments):
 
 @pytest.mark.parametrize(("rank", "ratio"), [(9, 1.0), (9, 3.0), (2, 3.0), (1, 3.0)])
 def test_the_first_ranks_learn_as_much_faster_as_asked(cpu, rank, ratio):
-    from tslim.field import Field
-    from tslim.optim import Optimizer
+    from tslim.field.field import Field
+    from tslim.training.optim import Optimizer
 
     field = Field.from_state(device_field.random_state(np.random.default_rng(3), max_rank=rank))
     before = field.state()

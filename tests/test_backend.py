@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from tslim import backend, hardware
+from tslim.device import backend, hardware
 from tslim.errors import BackendError
 
 
@@ -29,7 +29,7 @@ def test_a_second_start_returns_the_first_and_another_arch_is_refused(cpu):
 
 def test_nothing_is_started_behind_the_users_back():
     done = run(
-        "from tslim import backend\nfrom tslim.errors import BackendError\n"
+        "from tslim.device import backend\nfrom tslim.errors import BackendError\n"
         "try:\n    backend.current()\nexcept BackendError as error:\n    print(error)"
     )
     assert done.stdout.strip() == "no device chosen yet: call tslim.init() first"
@@ -38,7 +38,7 @@ def test_nothing_is_started_behind_the_users_back():
 def test_taichi_started_by_other_code_is_refused_before_its_fields_die():
     done = run(
         "import taichi as ti\nti.init(ti.cpu, log_level=ti.ERROR)\nx = ti.field(ti.f32, 4)\nx.fill(3)\n"
-        "from tslim import backend\nfrom tslim.errors import BackendError\n"
+        "from tslim.device import backend\nfrom tslim.errors import BackendError\n"
         "try:\n    backend.init('cpu')\nexcept BackendError as error:\n    print(error)\nassert x[0] == 3"
     )
     assert done.returncode == 0 and "already started by other code" in done.stdout
@@ -46,7 +46,7 @@ def test_taichi_started_by_other_code_is_refused_before_its_fields_die():
 
 def test_an_environment_variable_cannot_overrule_the_arch_that_was_asked_for():
     code = (
-        "import os\nos.environ['TI_ARCH'] = 'vulkan'\nfrom tslim import backend\n"
+        "import os\nos.environ['TI_ARCH'] = 'vulkan'\nfrom tslim.device import backend\n"
         "b = backend.init('cpu')\nimport taichi as ti\nassert ti.cfg.arch == ti.cpu\nassert os.environ['TI_ARCH']"
     )
     done = run(code)
@@ -111,7 +111,7 @@ def test_a_question_that_kills_or_hangs_its_process_becomes_a_line(monkeypatch):
 
 
 def test_the_probe_accepts_this_device(cpu):
-    from tslim import gradient_check
+    from tslim.device import gradient_check
 
     assert cpu.gradient_error is None
     assert gradient_check.find_wrong(is_cpu=True) is None
@@ -119,7 +119,7 @@ def test_the_probe_accepts_this_device(cpu):
 
 def test_the_probe_catches_each_kind_of_wrong_answer(cpu, monkeypatch):
     from kernels import selfcheck
-    from tslim import gradient_check
+    from tslim.device import gradient_check
 
     def lost_loop_value(sigma, colour, n_rays, n_samples, light, grad_sigma):
         grad_sigma[:] = light.repeat(n_samples) * colour

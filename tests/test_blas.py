@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from tslim import backend
 from tslim.decoder import blas
+from tslim.device import backend
 
 pytestmark = pytest.mark.usefixtures("cpu")
 

@@ -9,7 +9,7 @@ from PIL import Image
 import tslim
 from tslim.data import known_formats, parse_colour
 from tslim.errors import SceneError
-from tslim.paths import Orbit
+from tslim.scene.paths import Orbit
 
 ANGLE = 0.7
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import tslim
-from tslim.cameras import Cameras
 from tslim.data import builtin, scene_from_settings
 from tslim.errors import SceneError
+from tslim.scene.cameras import Cameras
 
 GLOBE, RADIUS = np.array([0, 0, 0.24]), 0.36
 

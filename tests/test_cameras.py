@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tslim import paths
-from tslim.cameras import Cameras, look_at_poses
 from tslim.errors import SceneError
+from tslim.scene import paths
+from tslim.scene.cameras import Cameras, look_at_poses
 
 IDENTITY = np.eye(4)[None, :3]
 

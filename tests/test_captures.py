@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tslim import lenses
-from tslim.cameras import Cameras
 from tslim.data import load_scene, sniff_format
 from tslim.data.geometry import contract, to_ndc
+from tslim.scene import lenses
+from tslim.scene.cameras import Cameras
 
 
 def order(names: tuple[str, ...]) -> list[int]:

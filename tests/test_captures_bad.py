@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tslim import lenses
 from tslim.data import FORMATS, load_scene
 from tslim.errors import SceneError
+from tslim.scene import lenses
 
 
 def refuse(folder, *words: str, **options) -> str:

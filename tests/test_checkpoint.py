@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from tslim import checkpoint
 from tslim.errors import ModelFileError, RunFolderError
+from tslim.training import checkpoint
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

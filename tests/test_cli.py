@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from tslim import cli, config, events
+from tslim import cli, config, presets
 from tslim.commands import options
-from tslim.console import Console, duration, memory_text
+from tslim.commands.console import Console, duration, memory_text
 from tslim.errors import ConfigError, RunFolderError
-from tslim.run_folder import RunFolder, free_folder
+from tslim.training import events
+from tslim.training.run_folder import RunFolder, free_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,13 +35,13 @@ def fails(capsys, *words: str) -> str:
 
 
 def test_train_starts_from_the_quick_preset():
-    assert cli.parse(["train"]).settings == config.quick()
+    assert cli.parse(["train"]).settings == presets.quick()
 
 
 @pytest.mark.parametrize("words", [["--preset", "paper"], ["--preset=paper"]])
 def test_a_preset_sets_the_defaults_and_options_override_it(words):
     parsed = cli.parse(["train", *words, "--steps", "500", "--schedule.upsilon", "0.3", "--field.decoder", "sh"])
-    paper = config.paper()
+    paper = presets.paper()
     assert parsed.settings == dataclasses.replace(
         paper,
         steps=500,
@@ -51,7 +52,7 @@ def test_a_preset_sets_the_defaults_and_options_override_it(words):
 
 def test_overrides_may_come_before_the_preset():
     assert cli.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.steps == 7
-    assert cli.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.batch_rays == config.tiny().batch_rays
+    assert cli.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.batch_rays == presets.tiny().batch_rays
 
 
 def test_every_setting_has_a_flag_and_the_flag_sets_it():
@@ -67,7 +68,7 @@ def test_every_setting_has_a_flag_and_the_flag_sets_it():
                 check(f.type, f"{prefix}{f.name}.", lambda c, pick=pick, name=f.name: getattr(pick(c), name))
                 continue
             flag = f"--{prefix}{f.name.replace('_', '-')}"
-            default = getattr(pick(config.quick()), f.name)
+            default = getattr(pick(presets.quick()), f.name)
             if f.type is bool:
                 value = not default
                 words = [flag if value else f"--{prefix}no-{f.name.replace('_', '-')}"]
@@ -165,7 +166,7 @@ def test_a_wrong_word_is_one_clear_line(capsys, words, expected):
 
 def started(path: Path) -> RunFolder:
     run = RunFolder(path)
-    run.create({"scene": {"path": None}, "train": config.to_dict(config.tiny()), "version": "0"})
+    run.create({"scene": {"path": None}, "train": config.to_dict(presets.tiny()), "version": "0"})
     return run
 
 
@@ -175,7 +176,7 @@ def progress(step: int) -> events.Progress:
 
 def test_a_run_folder_gives_back_its_settings(tmp_path):
     settings = started(tmp_path / "deep" / "run").settings()
-    assert config.from_dict(settings["train"]) == config.tiny()
+    assert config.from_dict(settings["train"]) == presets.tiny()
 
 
 def test_a_folder_with_a_run_is_refused_and_left_as_it_was(tmp_path):

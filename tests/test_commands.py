@@ -17,10 +17,12 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tslim import cli, evaluate, model_file
+from tslim import cli, config
 from tslim.commands import eval as eval_command
-from tslim.run_folder import RunFolder
-from tslim.trainer import Trainer
+from tslim.measuring import evaluate
+from tslim.model import model_file
+from tslim.training.run_folder import RunFolder
+from tslim.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--arch", "cpu", "--preset", "tiny", "--downscale", "5", "--max-images", "8"]
@@ -134,7 +136,7 @@ def test_what_only_training_needs_is_gone_when_views_are_measured(cpu, tmp_path,
             made.append(weakref.ref(self))
             super().__init__(*given, **named)
 
-    monkeypatch.setattr("tslim.trainer.Trainer", Watched)
+    monkeypatch.setattr("tslim.training.trainer.Trainer", Watched)
     monkeypatch.setattr(eval_command, "report", lambda *given: left.extend(ref() for ref in made))
     code, _, err = tslim("train", *SMALL, "--steps", "3", "--out", tmp_path / "run")
     assert (code, err) == (0, "")
@@ -160,7 +162,7 @@ def test_a_resumed_run_keeps_its_settings(trained, words):
 def test_options_that_repeat_the_runs_own_do_not_keep_it_from_resuming(trained):
     run, _ = trained
     options = cli.parse(["train", *SMALL, "--out", str(run), "--resume", "--schedule.policy", "fixed"])
-    assert options.resume and options.settings == cli.config.from_dict(RunFolder(run).settings()["train"])
+    assert options.resume and options.settings == config.from_dict(RunFolder(run).settings()["train"])
 
 
 def test_eval_measures_the_ranks_it_is_told_on_all_test_views(trained, tmp_path):
@@ -481,7 +483,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(cpu, tmp_path, monkey
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_folder(cpu, tmp_path, monkeypatch):
     from tslim.errors import OutOfMemoryError
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
     def fails(self):
         raise OutOfMemoryError("too little memory:\nlower something")

@@ -17,10 +17,10 @@ import pytest
 
 import tslim
 from tests.test_model_file import SEPARATE, assert_same, make_state, with_header
-from tslim import compact, model_file
 from tslim.errors import ConfigError, ModelFileError
-from tslim.field import Field
-from tslim.field_state import LINE_AXES, PLANE_AXES, FieldState
+from tslim.field.field import Field
+from tslim.model import compact, model_file
+from tslim.model.state import LINE_AXES, PLANE_AXES, FieldState
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from tslim import buffers, hardware
 from tslim.config import FieldConfig
 from tslim.decoder import blas, mlp_bfloat16, mlp_tiles
 from tslim.decoder.decoder import Decoder
+from tslim.device import buffers, hardware
 from tslim.errors import ConfigError, ModelFileError
 
 pytestmark = pytest.mark.usefixtures("cpu")
@@ -449,7 +449,7 @@ import sys
 import numpy as np
 import tslim
 tslim.init(sys.argv[1])
-from tslim import buffers, hardware
+from tslim.device import buffers, hardware
 from tslim.config import FieldConfig
 from tslim.decoder.decoder import Decoder
 

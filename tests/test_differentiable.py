@@ -7,7 +7,7 @@ import torch
 from tests import device_field, reference
 from tests.device_field import assert_gradient, on_host
 from tests.test_gradients_pipeline import BACKGROUND, N_RAYS, make_field, make_rays
-from tslim import buffers
+from tslim.device import buffers
 from tslim.errors import ConfigError
 
 GAIN = np.array([0.8, 1.1, 1.3], np.float32)
@@ -48,8 +48,8 @@ class Photograph:
 
 
 def make(**options):
-    from tslim.differentiable import DifferentiableRenderer
-    from tslim.pipeline import MarchConfig
+    from tslim.rendering.differentiable import DifferentiableRenderer
+    from tslim.rendering.pipeline import MarchConfig
 
     field, state = make_field(**options)
     origins, directions, ranks = make_rays()
@@ -88,8 +88,8 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
 
 def test_a_shift_of_the_camera_is_differentiated_as_central_differences_say(cpu):
     # Within near and far all rays run inside the box, so that their samples keep their distances when the camera moves.
-    from tslim.differentiable import DifferentiableRenderer
-    from tslim.pipeline import MarchConfig
+    from tslim.rendering.differentiable import DifferentiableRenderer
+    from tslim.rendering.pipeline import MarchConfig
 
     field, _ = make_field(occupancy=False)
     centre, size = field.box.mean(axis=0), (field.box[1] - field.box[0]).min()
@@ -139,8 +139,8 @@ def test_the_gradient_of_a_decoder_weight_agrees_with_central_differences_throug
 
 
 def test_rays_and_ranks_that_make_no_sense_are_refused(cpu):
-    from tslim.differentiable import DifferentiableRenderer
-    from tslim.field import Field
+    from tslim.field.field import Field
+    from tslim.rendering.differentiable import DifferentiableRenderer
 
     field = Field.from_state(device_field.random_state(np.random.default_rng(1)))
     one = np.ones((1, 3))

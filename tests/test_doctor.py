@@ -2,11 +2,10 @@
 
 import pytest
 
-from tslim import doctor, hardware
-from tslim.preview import display
+from tslim.device import display, doctor, hardware
 
 NO_VULKAN = {"VK_DRIVER_FILES": "/nowhere", "VK_ICD_FILENAMES": "/nowhere"}
-REPORT = "from tslim import doctor\nprint(doctor.text(doctor.report()))"
+REPORT = "from tslim.device import doctor\nprint(doctor.text(doctor.report()))"
 
 
 def report(before: str = "", **env: str) -> str:
@@ -18,9 +17,8 @@ def report(before: str = "", **env: str) -> str:
 
 
 def test_the_doctor_itself_loads_neither_taichi_nor_numpy():
-    code = (
-        "import sys\nfrom tslim import doctor\nprint({'taichi', 'numpy', 'torch', 'rich', 'tyro'} & set(sys.modules))"
-    )
+    loaded = "{'taichi', 'numpy', 'torch', 'rich', 'tyro'} & set(sys.modules)"
+    code = f"import sys\nfrom tslim.device import doctor\nprint({loaded})"
     assert hardware.run_python(code, timeout=60).stdout == "set()\n"
 
 

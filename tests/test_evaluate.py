@@ -8,12 +8,14 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tslim import evaluate, media, model_file
-from tslim.cameras import Cameras
-from tslim.contributions import contributions
 from tslim.errors import ConfigError, ModelFileError, SceneError
-from tslim.evaluate import SweepRow
-from tslim.scene import Views
+from tslim.measuring import evaluate
+from tslim.measuring.contributions import contributions
+from tslim.measuring.evaluate import SweepRow
+from tslim.model import model_file
+from tslim.rendering import media
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Views
 
 SIZE = (24, 16)
 
@@ -178,7 +180,7 @@ def test_a_real_field_is_filmed(cpu, tmp_path):
 
     field = foggy_field()
     for what in ("rgb", "depth", "opacity"):
-        path = tslim.media.render_video(field, make_views(3).cameras, tmp_path / f"{what}.mp4", rank=1, what=what)
+        path = tslim.render_video(field, make_views(3).cameras, tmp_path / f"{what}.mp4", rank=1, what=what)
         assert iio.imread(path, plugin="FFMPEG").shape == (3, SIZE[1], SIZE[0], 3)
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from tslim import config, evaluate, experiments
+from apps import _experiments as experiments
+from tslim import config, presets
 from tslim.commands import options
-from tslim.console import Console
+from tslim.commands.console import Console
 from tslim.errors import ConfigError, RunFolderError
-from tslim.evaluate import SweepRow
-from tslim.run_folder import RunFolder
+from tslim.measuring import evaluate
+from tslim.measuring.evaluate import SweepRow
+from tslim.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations", "sparse_views")
@@ -55,17 +57,17 @@ def test_every_training_of_an_experiment_sees_the_same_number_of_rays():
     fixed, staged = experiments.plain(base, "fixed"), experiments.ours(base)
     assert fixed.batch_rays == staged.batch_rays == 512
     assert not fixed.field.rank_affine and fixed.schedule.policy == "fixed"
-    assert staged.field.rank_affine and staged.schedule == config.quick().schedule
+    assert staged.field.rank_affine and staged.schedule == presets.quick().schedule
     assert experiments.ours(base, more_rays=1.5, prefix_share=0.1).batch_rays == 768
     assert experiments.ours(base, prefix_share=0.1).schedule.prefix_share == 0.1
 
 
 def test_a_run_of_other_length_does_everything_at_the_same_shares():
-    settings = config.with_steps(config.paper(), 3000)
+    settings = config.with_steps(presets.paper(), 3000)
     assert settings.grow_steps == (200, 300, 400, 550, 700) and settings.occupancy_steps == (200, 400)
-    config.require_valid(config.with_steps(config.paper(), 2))
+    config.require_valid(config.with_steps(presets.paper(), 2))
     with pytest.raises(ConfigError, match="steps is 0"):
-        config.with_steps(config.paper(), 0)
+        config.with_steps(presets.paper(), 0)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def state():
 
 
 def make(state):
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     return Field.from_state(state)
 
@@ -52,7 +52,7 @@ def test_slimming_is_a_view_that_leaves_the_full_field_as_it_was(cpu, state):
 
 
 def test_two_fields_of_one_seed_start_with_the_same_bits_and_of_two_seeds_do_not(cpu):
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     states = [Field(BOX, max_rank=3, grid=8, seed=seed).state() for seed in (1, 1, 2)]
     for kind in ("density_planes", "appearance_lines"):
@@ -149,7 +149,7 @@ def test_occupied_cells_are_those_of_the_twin(cpu, ranks):
 
 
 def test_the_tight_box_encloses_exactly_the_occupied_cells(cpu):
-    from tslim.occupancy import Occupancy
+    from tslim.field.occupancy import Occupancy
 
     cells = np.zeros((10, 9, 12), bool)
     assert Occupancy.from_cells(cells, BOX).tight_box() is None
@@ -163,7 +163,7 @@ def test_the_tight_box_encloses_exactly_the_occupied_cells(cpu):
 
 
 def test_what_was_empty_before_stays_empty_unless_asked_otherwise(cpu, state):
-    from tslim.occupancy import Occupancy
+    from tslim.field.occupancy import Occupancy
 
     field = make(state)
     half = np.ones((8, 5, 6), bool)
@@ -178,11 +178,11 @@ def test_what_was_empty_before_stays_empty_unless_asked_otherwise(cpu, state):
 
 
 def test_separate_ranks_have_the_density_of_one_rank_and_the_colours_of_another(cpu):
-    from tslim import buffers
-    from tslim.cameras import Cameras
     from tslim.config import FieldConfig
-    from tslim.field import Field
-    from tslim.renderer import render
+    from tslim.device import buffers
+    from tslim.field.field import Field
+    from tslim.rendering.renderer import render
+    from tslim.scene.cameras import Cameras
 
     rng = np.random.default_rng(3)
     field = Field(

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from tslim import hardware
+from tslim.device import hardware
 
 KERNEL_TESTS = (
     "rays",

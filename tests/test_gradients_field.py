@@ -72,7 +72,7 @@ def each_alone(field: DeviceField, samples) -> tuple[np.ndarray, ...]:
 
 def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     from kernels import appearance
-    from tslim import buffers
+    from tslim.device import buffers
 
     n = len(samples.t)
     products = device_field.arena(n * 3 * n_chunks)
@@ -141,7 +141,7 @@ def run_density_backward(field, samples, used, upstream, shares=(2, 0, 2, 1), n_
 )
 def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, shares):
     from kernels import appearance
-    from tslim import buffers
+    from tslim.device import buffers
 
     field = make(arenas)
     n, n_chunks = len(samples.t), 3

@@ -6,8 +6,8 @@ import torch
 
 from tests import device_field, reference
 from tests.device_field import assert_gradient, on_host
-from tslim import buffers
 from tslim.config import FieldConfig
+from tslim.device import buffers
 
 BACKGROUND = (0.3, 0.8, 0.5)
 RANKS = (5, 1, 13, 8, 3)
@@ -15,7 +15,7 @@ N_RAYS = 48
 
 
 def make_field(*, decoder: str = "mlp", activation: str = "softplus", affine: bool = True, occupancy: bool = True):
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     rng = np.random.default_rng(21)
     config = FieldConfig(decoder=decoder, density_activation=activation, density_shift=-0.5, distance_scale=3.0)
@@ -45,7 +45,7 @@ def run(
     field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, span: float = 0.0, rays=None, copies: int = 1
 ):
     """A pipeline after its forward pass."""
-    from tslim.pipeline import MarchConfig, Pipeline
+    from tslim.rendering.pipeline import MarchConfig, Pipeline
 
     origins, directions, ranks = rays or make_rays()
     config = MarchConfig(stop_transmittance=stop, weight_threshold=threshold, colour_span=span)
@@ -103,7 +103,7 @@ def device_gradients(field, gradients) -> dict[str, np.ndarray]:
 )
 @pytest.mark.parametrize("copies", [1, 3])
 def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, options, stop, threshold, span, copies):
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, state = make_field(**options)
     pipeline = run(field, stop=stop, threshold=threshold, span=span, rays=copied_rays(copies), copies=copies)
@@ -135,7 +135,7 @@ def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, opt
 @pytest.mark.parametrize("space", ["box", "contracted"])
 def test_copies_of_rays_are_what_they_would_be_alone(cpu, space):
     from tests.test_spaces import make_field as make_in
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, _ = make_in(space, max_rank=40)
     ranks = np.repeat(np.array([40, 2, 17], np.int32), N_RAYS // 3)
@@ -155,7 +155,7 @@ def test_copies_of_rays_are_what_they_would_be_alone(cpu, space):
 
 
 def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, _ = make_field()
     origins, directions, _ = make_rays()
@@ -175,7 +175,7 @@ def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):
 
 
 def test_the_gradient_of_a_batch_is_the_same_bits_every_time(cpu):
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     if not cpu.is_cpu:
         pytest.skip("atomics add in any order")
@@ -193,7 +193,7 @@ def test_the_gradient_of_a_batch_is_the_same_bits_every_time(cpu):
 
 def test_gradients_add_up_over_batches(cpu):
     # Factors and affine accumulate; a second backward pass of the same batch doubles them.
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, _ = make_field()
     pipeline = run(field)
@@ -210,7 +210,7 @@ def test_gradients_add_up_over_batches(cpu):
 
 
 def test_a_field_seen_by_no_ray_gives_background_and_zero_gradients(cpu):
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, _ = make_field()
     origins, directions, ranks = make_rays()
@@ -226,7 +226,7 @@ def test_a_field_seen_by_no_ray_gives_background_and_zero_gradients(cpu):
 
 @pytest.mark.parametrize("rank", [1, 5, 13])
 def test_a_slimmed_field_renders_bit_for_bit_as_the_full_one_does_at_that_rank(cpu, rank):
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     field, _ = make_field()
     origins, directions, _ = make_rays()

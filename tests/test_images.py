@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tslim import memory
 from tslim.data import images
+from tslim.device import memory
 from tslim.errors import OutOfMemoryError, SceneError
 
 

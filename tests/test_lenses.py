@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tslim import lenses
+from tslim.scene import lenses
 
 K = np.array([100.0, 110.0, 50.0, 40.0])
 PIXELS = np.stack(np.meshgrid(np.linspace(0, 100, 11), np.linspace(0, 80, 9)), -1)

@@ -73,8 +73,8 @@ def run_march(
 
 
 def test_occupancy_packs_cells_as_the_march_reads_them(cpu):
-    from tslim import buffers
-    from tslim.occupancy import Occupancy
+    from tslim.device import buffers
+    from tslim.field.occupancy import Occupancy
 
     for size in ((11, 19, 26), (8, 16, 8), (1, 1, 1)):
         cells = np.random.default_rng(sum(size)).random(size) < 0.02

@@ -7,8 +7,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tslim import media
 from tslim.errors import ConfigError, RunFolderError
+from tslim.rendering import media
 
 
 def gradient(h: int, w: int, blue: float = 0.5) -> np.ndarray:
@@ -147,6 +147,7 @@ def test_each_part_of_a_rendered_image_can_be_shown():
 def test_media_is_imported_without_imageio_or_matplotlib(root):
     import subprocess
 
-    code = "import sys, tslim.media; print(sorted({'imageio', 'matplotlib', 'PIL', 'taichi'} & set(sys.modules)))"
+    heavy = {"imageio", "matplotlib", "PIL", "taichi"}
+    code = f"import sys, tslim.rendering.media; print(sorted({heavy} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tslim import metrics
 from tslim.errors import ConfigError
+from tslim.measuring import metrics
 
 
 def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tslim import model_file
 from tslim.config import FieldConfig
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
-from tslim.model_file import FieldState
+from tslim.model import model_file
+from tslim.model.model_file import FieldState
 
 PRELUDE = 20
 

@@ -8,7 +8,7 @@ import pytest
 from tests import captures
 from tslim.data import geometry
 from tslim.data.orientation import LEAST_POINTS, along_axes, turned
-from tslim.scene import Scene, Views
+from tslim.scene.scene import Scene, Views
 
 
 def room(n: int = 2000) -> np.ndarray:

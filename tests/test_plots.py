@@ -8,8 +8,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tslim import plots
 from tslim.errors import ConfigError, RunFolderError
+from tslim.measuring import plots
 
 
 def rows(*points):
@@ -127,7 +127,7 @@ def test_nothing_to_plot_and_unknown_formats_are_said(tmp_path):
 
 def test_plotting_needs_no_window_system_and_leaves_no_global_figure(root, tmp_path):
     code = (
-        "import sys, tslim.plots as p; assert 'matplotlib' not in sys.modules\n"
+        "import sys, tslim.measuring.plots as p; assert 'matplotlib' not in sys.modules\n"
         f"p.training_curves({str(tmp_path / 'a.png')!r}, [dict(step=1, psnr=2.0, rank=1)])\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'tkinter' not in sys.modules"
     )

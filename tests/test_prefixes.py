@@ -2,7 +2,8 @@
 
 import pytest
 
-from tslim import config, experiments
+from apps import _experiments as experiments
+from tslim import presets
 
 
 @pytest.mark.slow
@@ -15,7 +16,7 @@ def test_half_the_ranks_of_the_default_beat_half_of_tensorf_and_all_of_them_matc
     psnr = {}
     for name, settings in (
         ("staged", experiments.ours(base)),
-        ("even", config.every_prefix(experiments.ours(base))),
+        ("even", presets.every_prefix(experiments.ours(base))),
         ("fixed", experiments.plain(base, "fixed")),
     ):
         trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)

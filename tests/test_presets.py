@@ -4,23 +4,23 @@ import dataclasses
 
 import pytest
 
-from tslim import config
-from tslim.schedules import make_schedule
+from tslim import config, presets
+from tslim.training.schedules import make_schedule
 
 SPACES = pytest.mark.parametrize("space", ["box", "ndc", "contracted"])
 
 
 @SPACES
-@pytest.mark.parametrize("name", config.PRESETS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_preset_is_valid(name, space):
-    settings = config.PRESETS[name](space)
+    settings = presets.PRESETS[name](space)
     config.require_valid(settings)
     assert config.from_dict(config.to_dict(settings)) == settings
 
 
 def test_published_settings_of_other_data_sets_are_presets():
-    llff, tanks = config.paper("ndc"), config.paper("contracted")
-    assert (llff, tanks) == (config.llff(), config.tanks())
+    llff, tanks = presets.paper("ndc"), presets.paper("contracted")
+    assert (llff, tanks) == (presets.llff(), presets.tanks())
     assert (llff.field.density_activation, llff.field.density_shift, llff.field.max_rank) == ("relu", 0.0, 24)
     assert (llff.schedule.upsilon, llff.schedule.eta, llff.grid_end) == (0.1, 100, 640)
     assert (llff.tv_density, llff.l1_rest, tanks.tv_density, tanks.schedule.upsilon) == (1.0, 0.0, 0.1, 0.2)
@@ -28,7 +28,7 @@ def test_published_settings_of_other_data_sets_are_presets():
 
 @SPACES
 def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
-    quick, even = config.quick(space), config.even(space)
+    quick, even = presets.quick(space), presets.even(space)
     config.require_valid(even)
     assert make_schedule(even.schedule, even.field.max_rank, even.steps).most_renders() == 6
     assert (even.steps, even.batch_rays, even.batch_decoded) == (quick.steps, quick.batch_rays, 6 * quick.batch_decoded)
@@ -41,7 +41,7 @@ def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
 
 @SPACES
 def test_fine_learns_as_quick_does_and_looks_closer(space):
-    quick, fine = config.quick(space), config.fine(space)
+    quick, fine = presets.quick(space), presets.fine(space)
     assert fine.schedule == quick.schedule
     for name in ("lr_factors", "lr_first_ranks", "l1_rest"):
         assert getattr(fine, name) == getattr(quick, name)
@@ -51,7 +51,7 @@ def test_fine_learns_as_quick_does_and_looks_closer(space):
         now, before = getattr(fine, name), getattr(quick, name)
         assert now < before if space == "box" else now == before
     decoder = ("decoder_width", "feature_encoding", "direction_encoding")
-    assert [getattr(fine.field, n) for n in decoder] == [getattr(config.paper().field, n) for n in decoder]
+    assert [getattr(fine.field, n) for n in decoder] == [getattr(presets.paper().field, n) for n in decoder]
     for at in ("grow_steps", "occupancy_steps"):  # at the same shares of the run
         shares = [(a / fine.steps, b / quick.steps) for a, b in zip(getattr(fine, at), getattr(quick, at), strict=True)]
         assert all(abs(a - b) < 1e-3 for a, b in shares)

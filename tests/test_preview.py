@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import tslim
-from tslim import buffers, events
+from tslim.device import buffers
 from tslim.preview import painter, preview
 from tslim.preview.budget import Progression
 from tslim.preview.preview import Preview
+from tslim.training import events
 
 
 class PretendedWindow:

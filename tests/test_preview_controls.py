@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tslim.cameras import Cameras
 from tslim.preview.camera import OrbitCamera
 from tslim.preview.controls import CHANNELS, Controls, panel_rows
+from tslim.scene.cameras import Cameras
 
 BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 COLUMN = 300

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from tslim.cameras import Cameras
-from tslim.lenses import RADIAL
 from tslim.preview.budget import SCALES, Budget, Progression
 from tslim.preview.camera import STEEPEST, OrbitCamera, every_kth_pixel
+from tslim.scene.cameras import Cameras
+from tslim.scene.lenses import RADIAL
 
 BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 

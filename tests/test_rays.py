@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tslim import buffers
+from tslim.device import buffers
 
 BACKGROUND = (0.2, 0.5, 1.0)
 
@@ -12,7 +12,7 @@ BACKGROUND = (0.2, 0.5, 1.0)
 def views(cpu):
     """Three small images of different sizes, with random colours and alpha."""
     from tslim import Cameras
-    from tslim.scene import Views
+    from tslim.scene.scene import Views
 
     rng = np.random.default_rng(51)
     sizes = [(13, 7), (5, 11), (8, 8)]
@@ -57,7 +57,7 @@ def which(rays: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def test_an_epoch_draws_every_pixel_once_with_its_own_ray_and_colour(views):
-    from tslim.sampler import PixelSampler
+    from tslim.training.sampler import PixelSampler
 
     known, colours = every_ray(views)
     sampler = PixelSampler(views, BACKGROUND, seed=3)
@@ -68,7 +68,7 @@ def test_an_epoch_draws_every_pixel_once_with_its_own_ray_and_colour(views):
 
 
 def test_the_order_is_shuffled_differs_between_epochs_and_seeds_and_repeats(views):
-    from tslim.sampler import PixelSampler
+    from tslim.training.sampler import PixelSampler
 
     known, _ = every_ray(views)
     n = len(known)
@@ -86,7 +86,7 @@ def test_the_order_is_shuffled_differs_between_epochs_and_seeds_and_repeats(view
 
 
 def test_batches_of_an_epoch_do_not_overlap(views):
-    from tslim.sampler import PixelSampler
+    from tslim.training.sampler import PixelSampler
 
     known, _ = every_ray(views)
     sampler = PixelSampler(views, BACKGROUND, seed=3)
@@ -95,7 +95,7 @@ def test_batches_of_an_epoch_do_not_overlap(views):
 
 
 def test_a_sampler_continues_from_its_state(views):
-    from tslim.sampler import PixelSampler
+    from tslim.training.sampler import PixelSampler
 
     sampler = PixelSampler(views, BACKGROUND, seed=3)
     for _ in range(5):
@@ -108,7 +108,7 @@ def test_a_sampler_continues_from_its_state(views):
 
 
 def test_only_pixels_in_use_are_drawn(views):
-    from tslim.sampler import PixelSampler
+    from tslim.training.sampler import PixelSampler
 
     known, _ = every_ray(views)
     n = len(known)
@@ -127,7 +127,7 @@ def test_only_pixels_in_use_are_drawn(views):
 
 def test_the_rays_of_an_image_come_row_by_row_and_hit_the_pixel_centres(views):
     from kernels import rays as kernels
-    from tslim.pipeline import camera_arrays
+    from tslim.rendering.pipeline import camera_arrays
 
     for i in range(len(views)):
         width, height = (int(s) for s in views.cameras.sizes[i])
@@ -144,8 +144,8 @@ def test_the_rays_of_an_image_come_row_by_row_and_hit_the_pixel_centres(views):
 def test_alpha_is_straight_and_composited_in_srgb_over_the_background(views):
     # Red 255, alpha 51 = 1/5: 1/5 red over 4/5 of (0.2, 0.5, 1.0).
     from tslim import Cameras
-    from tslim.sampler import PixelSampler
-    from tslim.scene import Views
+    from tslim.scene.scene import Views
+    from tslim.training.sampler import PixelSampler
 
     camera = Cameras.look_at(np.array([[3.0, 0, 0]]), (0, 0, 0), (0, 0, 1), 40, (2, 1))
     one = Views(camera, np.array([255 | 51 << 24] * 2, np.uint32), np.array([0, 2]), ("a",))
@@ -155,8 +155,8 @@ def test_alpha_is_straight_and_composited_in_srgb_over_the_background(views):
 
 def test_without_a_known_background_masked_pixels_are_left_out_and_the_others_keep_their_colour(views):
     from tslim.errors import SceneError
-    from tslim.sampler import PixelSampler
-    from tslim.scene import Views
+    from tslim.scene.scene import Views
+    from tslim.training.sampler import PixelSampler
 
     known, _ = every_ray(views)
     colours = np.concatenate([views.image(i, None).reshape(-1, 3) for i in range(len(views))])

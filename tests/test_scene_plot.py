@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from tslim import plots_scene
 from tslim.data import load_scene
+from tslim.scene import plots_scene
 
 
 def share(path, colour: str) -> float:
@@ -63,5 +63,5 @@ def test_info_draws_a_data_set_and_refuses_what_it_cannot_draw(root, tmp_path):
 
 
 def test_matplotlib_is_imported_only_to_draw(root):
-    program = "import sys, tslim.plots_scene, tslim.data; sys.exit('matplotlib' in sys.modules)"
+    program = "import sys, tslim.scene.plots_scene, tslim.data; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == 0

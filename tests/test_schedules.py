@@ -7,7 +7,7 @@ import pytest
 
 from tslim.config import ScheduleConfig
 from tslim.errors import ConfigError
-from tslim.schedules import POLICIES, make_schedule
+from tslim.training.schedules import POLICIES, make_schedule
 
 
 def ranks_after(schedule, losses: list[float | None]) -> list[int]:

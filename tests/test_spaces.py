@@ -9,9 +9,9 @@ import torch
 from tests import device_field, reference
 from tests.device_field import assert_gradient, on_host
 from tests.test_gradients_pipeline import device_gradients
-from tslim import buffers
 from tslim.config import FieldConfig
 from tslim.data import geometry
+from tslim.device import buffers
 from tslim.errors import ConfigError
 
 BACKGROUND = (0.3, 0.8, 0.5)
@@ -30,7 +30,7 @@ def make_field(
     max_rank: int = device_field.MAX_RANK,
 ):
     """A field of random numbers in which every part matters, and its state."""
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     rng = np.random.default_rng(31)
     config = FieldConfig(density_shift=-0.5, distance_scale=3.0)
@@ -68,7 +68,7 @@ def make_rays(space: str, n: int = N_RAYS) -> tuple[np.ndarray, np.ndarray]:
 
 def run(field, space: str, *, step_ratio=0.5, stop=0.0, threshold=1e-4, span=0.0, jitter=(3, 7)):
     """A pipeline after its forward pass."""
-    from tslim.pipeline import MarchConfig, Pipeline
+    from tslim.rendering.pipeline import MarchConfig, Pipeline
 
     origins, directions = make_rays(space)
     pipeline = Pipeline(field, N_RAYS, MarchConfig(step_ratio, threshold, stop, span))
@@ -112,7 +112,7 @@ def render_twin(twin, pipeline, space: str, origins: torch.Tensor, stop: float, 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-3, 1.7)])
 def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space, stop, threshold, span):
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, stop=stop, threshold=threshold, span=span)
@@ -146,7 +146,7 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
 @pytest.mark.parametrize("space", SPACES)
 def test_the_gradient_of_origins_is_that_of_central_differences(cpu, space):
     """Of the twin in double precision, with samples at fixed t: ours is held against the twin's above."""
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, threshold=0.0)
@@ -244,7 +244,7 @@ def test_ndc_rays_start_at_the_near_plane_run_straight_and_end_at_infinity(cpu):
 
 
 def test_depth_in_ndc_is_the_distance_in_the_world(cpu):
-    from tslim.ray_space import RaySpace
+    from tslim.rendering.ray_space import RaySpace
 
     field, _ = make_field("ndc")
     origins, directions = make_rays("ndc")
@@ -262,8 +262,8 @@ def test_depth_in_ndc_is_the_distance_in_the_world(cpu):
 
 @pytest.mark.parametrize("space", SPACES)
 def test_a_model_file_keeps_the_space_and_needs_nothing_else(cpu, space, tmp_path):
-    from tslim import model_file
-    from tslim.field import Field
+    from tslim.field.field import Field
+    from tslim.model import model_file
 
     field, _ = make_field(space)
     again = Field.from_state(model_file.read(field.save(tmp_path / "model.slim", precision="float32")))
@@ -275,7 +275,7 @@ def test_a_model_file_keeps_the_space_and_needs_nothing_else(cpu, space, tmp_pat
 
 
 def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     field = Field(CUBE, max_rank=1, grid=8, space="contracted", near=0.1, far=90)
     assert field.box.tolist() == [[-2.0] * 3, [2.0] * 3] and field.world_box.tolist() == CUBE.tolist()
@@ -290,7 +290,7 @@ def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("distortion", "occlusion"), [(0.7, 0.0), (0.0, 0.3), (0.2, 0.4)])
 def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distortion, occlusion):
-    from tslim.pipeline import Gradients, Penalties
+    from tslim.rendering.pipeline import Gradients, Penalties
 
     field, state = make_field(space)
     pipeline = run(field, space)
@@ -321,7 +321,7 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
 
 @pytest.mark.parametrize("space", SPACES)
 def test_density_near_a_camera_learns_the_more_slowly_and_elsewhere_as_ever(cpu, space):
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, _ = make_field(space)
     pipeline = run(field, space)

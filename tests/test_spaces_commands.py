@@ -8,9 +8,10 @@ import pytest
 
 from tests import captures
 from tests.test_commands import refused, tslim
-from tslim import config, load_scene, model_file
+from tslim import config, load_scene, presets
 from tslim.data.spaces import in_space
 from tslim.errors import SceneError
+from tslim.model import model_file
 
 FORMAT = {"ndc": "llff", "contracted": "colmap"}
 
@@ -73,20 +74,20 @@ def test_a_preset_suits_the_space_and_what_is_typed_goes_before_it(space, captur
     code, _, err = tslim("train", capture, "--arch", "cpu", "--preset", "demo", *words, "--out", run)
     assert (code, err) == (0, "")
     found = config.from_dict(json.loads((run / "config.json").read_text())["train"])
-    wanted = config.demo(space)
+    wanted = presets.demo(space)
     field = dataclasses.replace(wanted.field, max_rank=2)
     assert found == dataclasses.replace(wanted, steps=2, grid_start=8, grid_end=9, batch_rays=64, field=field)
-    assert wanted.field != config.demo("box").field
+    assert wanted.field != presets.demo("box").field
 
 
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bits_in_every_space(space, capture, cpu, tmp_path):
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
-    scene, settings = load_scene(capture), dataclasses.replace(config.tiny(space), steps=44, checkpoint_every=22)
+    scene, settings = load_scene(capture), dataclasses.replace(presets.tiny(space), steps=44, checkpoint_every=22)
     whole = Trainer(Trainer.new_field(scene, settings), scene, settings)
     for _ in whole.run():
         pass
-    from tslim.run_folder import RunFolder
+    from tslim.training.run_folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
     folder.create({"scene": {}, "train": config.to_dict(settings)})
@@ -131,13 +132,13 @@ def test_a_colmap_capture_of_one_side_can_be_put_in_ndc(tmp_path):
 
 @pytest.mark.slow
 def test_open_scenes_are_learned(space, capture, cpu):
-    from tslim.evaluate import rank_sweep
-    from tslim.trainer import Trainer
+    from tslim.measuring.evaluate import rank_sweep
+    from tslim.training.trainer import Trainer
 
     scene = load_scene(capture)
     settings = dataclasses.replace(
-        config.with_steps(config.quick(space), 500), grid_start=32, grid_end=64, batch_rays=1024,
-        field=dataclasses.replace(config.quick(space).field, max_rank=4),
+        config.with_steps(presets.quick(space), 500), grid_start=32, grid_end=64, batch_rays=1024,
+        field=dataclasses.replace(presets.quick(space).field, max_rank=4),
     )  # fmt: skip
     trainer = Trainer(Trainer.new_field(scene, settings), scene, settings)
     for _ in trainer.run():

@@ -8,13 +8,13 @@ import torch
 
 from benchmarks.twin import TorchTwin
 from tests import device_field
-from tslim import builtin_scene, config
+from tslim import builtin_scene, config, presets
 
 
 def settings() -> config.TrainConfig:
     """The paper's, on a small grid, without L1 and decay, neither of which the twin's steps have."""
     return dataclasses.replace(
-        config.paper(),
+        presets.paper(),
         field=config.FieldConfig(max_rank=5),
         schedule=config.ScheduleConfig(policy="fixed"),
         steps=40,
@@ -42,7 +42,7 @@ def jitter_of(trainer) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_a_training_follows_the_twin_of_the_public_code_step_by_step(cpu):
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
     scene, made = builtin_scene(size=48, train=8, test=0), settings()
     trainer = Trainer(Trainer.new_field(scene, made), scene, made)

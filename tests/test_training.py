@@ -32,7 +32,7 @@ def scene(cpu):
 @pytest.fixture
 def new_trainer(scene):
     """Makes trainers. A test does not keep two of them at a time: each needs arenas, and kernels compiled for them."""
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
     def make(settings: TrainConfig = SETTINGS):
         return Trainer(Trainer.new_field(scene, settings), scene, settings)
@@ -68,7 +68,7 @@ def assert_same(one: dict[str, bytes], other: dict[str, bytes]) -> None:
 @pytest.fixture(scope="module")
 def finished(scene):
     """A run to its end: its bits, and its events by type."""
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
     trainer = Trainer(Trainer.new_field(scene, SETTINGS), scene, SETTINGS)
     events = list(trainer.run())
@@ -137,7 +137,7 @@ def test_a_report_holds_psnr_by_rank_and_the_increases_since_the_last_one(finish
 
 
 def test_psnr_by_rank_is_that_of_the_rays_at_that_rank_and_the_loss_that_of_the_active_rank():
-    from tslim.progress import Window
+    from tslim.training.progress import Window
 
     window = Window(0.0, 0, max_rank=4)
     ranks, losses = np.array([1, 1, 4, 4, 4], np.int32), np.array([0.1, 0.3, 0.01, 0.02, 0.03], np.float32)
@@ -340,8 +340,8 @@ def test_a_batch_too_small_to_sort_out_pixels_with_is_refused(new_trainer):
 
 def test_pixels_are_dropped_exactly_where_their_rays_meet_nothing(new_trainer):
     from kernels import rays
-    from tslim import buffers
-    from tslim.occupancy import Occupancy
+    from tslim.device import buffers
+    from tslim.field.occupancy import Occupancy
 
     trainer = new_trainer()
     cells = np.zeros((10, 9, 12), bool)

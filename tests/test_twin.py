@@ -13,7 +13,7 @@ from tslim.config import FieldConfig
 
 def make(rank: int):
     """Our field, its state, a pipeline after its forward pass, and the twin with its batch of the same rays."""
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     rng = np.random.default_rng(31)
     state = device_field.random_state(rng, affine=False, config=FieldConfig(density_shift=-0.5, distance_scale=3.0))
@@ -51,7 +51,7 @@ def test_the_twin_renders_our_pixels_depths_and_opacities(cpu, rank):
 
 def test_the_twin_has_our_gradients(cpu):
     from kernels import composite
-    from tslim.pipeline import Gradients
+    from tslim.rendering.pipeline import Gradients
 
     field, pipeline, twin, batch = make(5)
     target = np.random.default_rng(32).random((N_RAYS, 3)).astype(np.float32)

@@ -16,7 +16,7 @@ def _add(n: ti.i32, a: vec16_1d, b: vec16_1d):
 
 
 def test_arenas_of_any_size_are_aligned_as_whole_vectors_must_be(cpu):
-    from tslim import buffers
+    from tslim.device import buffers
 
     arenas = [buffers.take_arena(n) for n in (0, 1, 3, 17, 1000, 70_001)]
     assert [len(arena) for arena in arenas] == [1, 1, 3, 17, 1000, 70_001]
@@ -25,7 +25,7 @@ def test_arenas_of_any_size_are_aligned_as_whole_vectors_must_be(cpu):
 
 
 def test_whole_vectors_compute_what_their_lanes_would(cpu):
-    from tslim import buffers
+    from tslim.device import buffers
 
     a, b = buffers.take_arena(5), buffers.take_arena(5)
     a[...] = np.arange(80).reshape(5, 16)

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from tslim import hardware, workers
+from tslim.device import hardware, workers
 
 LOOK = """
 import os
-from tslim import backend
+from tslim.device import backend
 threads = {threads}
 all_cores = os.sched_getaffinity(0)
 backend.init("cpu", threads=threads)

@@ -15,7 +15,7 @@ import numpy as np
 
 def missing() -> str | None:
     """What this machine lacks, or ``None``."""
-    from tslim import hardware
+    from tslim.device import hardware
 
     lacking = [tool for tool in ("Xvfb", "xdotool") if shutil.which(tool) is None]
     if hardware.vulkan_loader() is None:

@@ -15,12 +15,12 @@ for _name, _value in (("ENABLE_TAICHI_HEADER_PRINT", "0"), ("TI_SKIP_VERSION_CHE
 __version__ = "0.1.0"
 
 _HOMES = {
-    "tslim.backend": ("init", "Backend"),
-    "tslim.cameras": ("Cameras",),
+    "tslim.device.backend": ("init", "Backend"),
+    "tslim.scene.cameras": ("Cameras",),
     "tslim.config": ("FieldConfig", "ScheduleConfig", "TrainConfig"),
     "tslim.data": ("load_scene",),
     "tslim.data.builtin": ("builtin_scene",),
-    "tslim.differentiable": ("DifferentiableRenderer",),
+    "tslim.rendering.differentiable": ("DifferentiableRenderer",),
     "tslim.errors": (
         "TslimError",
         "BackendError",
@@ -30,8 +30,8 @@ _HOMES = {
         "RunFolderError",
         "SceneError",
     ),
-    "tslim.evaluate": ("rank_sweep", "SweepRow"),
-    "tslim.events": (
+    "tslim.measuring.evaluate": ("rank_sweep", "SweepRow"),
+    "tslim.training.events": (
         "Event",
         "Started",
         "Stepped",
@@ -43,13 +43,13 @@ _HOMES = {
         "Warned",
         "Finished",
     ),
-    "tslim.field": ("Field", "load"),
-    "tslim.media": ("render_video",),
-    "tslim.metrics": ("psnr", "ssim"),
+    "tslim.field.field": ("Field", "load"),
+    "tslim.rendering.media": ("render_video",),
+    "tslim.measuring.metrics": ("psnr", "ssim"),
     "tslim.preview.preview": ("Preview",),
-    "tslim.renderer": ("Renderer", "Image", "render"),
-    "tslim.scene": ("Scene", "Views"),
-    "tslim.trainer": ("Trainer",),
+    "tslim.rendering.renderer": ("Renderer", "Image", "render"),
+    "tslim.scene.scene": ("Scene", "Views"),
+    "tslim.training.trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -58,7 +58,7 @@ __all__ = ["__version__", "presets", *_HOME]
 
 def __getattr__(name: str):
     if name == "presets":
-        value = importlib.import_module("tslim.config")
+        value = importlib.import_module("tslim.presets")
     elif name in _HOME:
         require_own_kernels()
         value = getattr(importlib.import_module(_HOME[name]), name)

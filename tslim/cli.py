@@ -18,11 +18,12 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from tslim import __version__, config, console
+from tslim import __version__, presets
+from tslim.commands import console
 from tslim.commands.options import COMMANDS, Doctor, Eval, Info, Render, Slim, Train, View
 from tslim.errors import ConfigError, TslimError
 from tslim.ownership import require_own_kernels
-from tslim.run_folder import RunFolder
+from tslim.training.run_folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,7 +127,7 @@ def _command(argv: list[str]) -> int | None:
             # Options that are not given then have the run's own values.
             return train.train(parse(argv, settings=train.saved_settings(RunFolder(options.out))), screen)
         # Presets depend on the scene's space, which is known once it is loaded; what was typed goes before them.
-        preset = config.PRESETS[options.preset]
+        preset = presets.PRESETS[options.preset]
         return train.train(options, screen, lambda space: parse(argv, settings=preset(space)).settings)
     return _action(options)(options, screen)
 
@@ -166,7 +167,7 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
         raise ConfigError(f"unknown command {argv[0]}{hint} known: {', '.join(COMMANDS)}")
     if argv[0] in COMMANDS:
         _require_known(argv[0], argv[1:])
-    train = Train(**{"settings": config.PRESETS[_preset(argv)](), **defaults})
+    train = Train(**{"settings": presets.PRESETS[_preset(argv)](), **defaults})
     kinds = tuple(
         Annotated[kind, tyro.conf.subcommand(name, default=train) if kind is Train else tyro.conf.subcommand(name)]
         for name, kind in COMMANDS.items()
@@ -196,7 +197,7 @@ def _preset(argv: Sequence[str]) -> str:
     """The preset that the arguments name, read before the rest since it sets the other options' defaults."""
     for i, word in enumerate(argv):
         name = word.partition("=")[2] if word.startswith("--preset=") else "".join(argv[i + 1 : i + 2])
-        if word.split("=")[0] == "--preset" and name in config.PRESETS:
+        if word.split("=")[0] == "--preset" and name in presets.PRESETS:
             return name
     return "quick"
 

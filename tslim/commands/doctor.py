@@ -1,10 +1,10 @@
 """``doctor``: what works on this machine, and what to install."""
 
-from tslim import doctor as examination
+from tslim.commands.console import Console
 from tslim.commands.options import Doctor
-from tslim.console import Console
+from tslim.device import doctor as examination
 
 
 def doctor(given: Doctor, console: Console) -> None:
-    """Shows what ``tslim.doctor`` finds."""
+    """Shows what ``tslim.device.doctor`` finds."""
     console.line(examination.text(examination.report()))

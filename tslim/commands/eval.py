@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from tslim import evaluate as measure
-from tslim import media, plots
 from tslim.commands import shared
+from tslim.commands.console import Console
 from tslim.commands.options import Eval
-from tslim.console import Console
-from tslim.contributions import contributions
 from tslim.data import parse_colour
 from tslim.errors import ConfigError
-from tslim.run_folder import RunFolder
-from tslim.scene import Scene, Views
+from tslim.measuring import evaluate as measure
+from tslim.measuring import plots
+from tslim.measuring.contributions import contributions
+from tslim.rendering import media
+from tslim.scene.scene import Scene, Views
+from tslim.training.run_folder import RunFolder
 
 TRAINED_VIEWS = 10
 """After training at most so many test views are measured; ``eval`` measures all."""
@@ -26,7 +27,7 @@ def evaluate(given: Eval, console: Console) -> None:
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
     shared.start(given.arch, console)
-    from tslim.field import load
+    from tslim.field.field import load
 
     field = load(source)
     scene = shared.scene_of_model(field.metadata, folder, given.scene, given.options)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim import model_file
 from tslim.commands import shared
+from tslim.commands.console import Console
 from tslim.commands.options import Info
-from tslim.console import Console
 from tslim.errors import ConfigError
 from tslim.files import replacing
-from tslim.run_folder import RunFolder
-from tslim.scene import Scene
+from tslim.model import model_file
+from tslim.scene.scene import Scene
+from tslim.training.run_folder import RunFolder
 
 BUILT_IN = "built-in"
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
@@ -34,7 +34,7 @@ def info(given: Info, console: Console) -> None:
         scene = shared.open_scene(given.path, given.options)
         _scene_info(scene, console)
         if given.plot is not None:
-            from tslim.plots_scene import plot_scene
+            from tslim.scene.plots_scene import plot_scene
 
             with replacing(given.plot) as path:
                 plot_scene(scene, path)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from tslim import config
+from tslim import config, presets
 
 Arch = Literal["auto", "cpu", "cuda", "vulkan"]
 
@@ -64,7 +64,7 @@ class Train:
     preview: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """show the field in a window while it trains"""
     scene: _SceneFlags = field(default_factory=SceneOptions)
-    settings: Annotated[config.TrainConfig, arg(name="")] = field(default_factory=config.quick)
+    settings: Annotated[config.TrainConfig, arg(name="")] = field(default_factory=presets.quick)
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from tslim import paths
-from tslim.cameras import Cameras
 from tslim.commands import shared
+from tslim.commands.console import Console
 from tslim.commands.options import Render
-from tslim.console import Console
 from tslim.errors import ConfigError, SceneError
-from tslim.run_folder import RunFolder
+from tslim.scene import paths
+from tslim.scene.cameras import Cameras
+from tslim.training.run_folder import RunFolder
 
 DEFAULT_FRAMES = 120
 
 
 def render(given: Render, console: Console) -> None:
     """Films a model, or takes pictures of it."""
-    from tslim import media
     from tslim.data import parse_colour
+    from tslim.rendering import media
 
     source, folder = shared.find_model(given.model)
     film = given.out.suffix.lower() in media.FILM_SUFFIXES
@@ -28,7 +28,7 @@ def render(given: Render, console: Console) -> None:
         shared.require_writable(given.out)
     _check_render(given)
     shared.start(given.arch, console)
-    from tslim.field import load
+    from tslim.field.field import load
 
     field = load(source, rank=given.rank)
     cameras = _cameras_for(given, field.metadata, folder)

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tslim.commands.console import Console
 from tslim.commands.options import SceneOptions
-from tslim.console import Console
 from tslim.errors import ConfigError, RunFolderError
-from tslim.run_folder import RunFolder
-from tslim.scene import Scene
+from tslim.scene.scene import Scene
+from tslim.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from tslim.field_state import FieldState
-    from tslim.model_header import ModelHeader
+    from tslim.model.header import ModelHeader
+    from tslim.model.state import FieldState
 
 
 def start(arch: str, console: Console, seed: int = 0) -> None:
     """Starts the device and says which one it is."""
-    from tslim import backend
+    from tslim.device import backend
 
     console.fact("device", backend.init(arch, seed=seed))
 

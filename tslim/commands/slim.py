@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from tslim import config, evaluate, model_file
+from tslim import config
 from tslim.commands import shared
+from tslim.commands.console import Console
 from tslim.commands.options import Slim
-from tslim.console import Console
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
-from tslim.evaluate import SweepRow
-from tslim.field_state import FieldState, RankLayout
-from tslim.run_folder import RunFolder
-from tslim.scene import Scene
-from tslim.schedules import make_schedule
+from tslim.measuring import evaluate
+from tslim.measuring.evaluate import SweepRow
+from tslim.model import model_file
+from tslim.model.state import FieldState, RankLayout
+from tslim.scene.scene import Scene
+from tslim.training.run_folder import RunFolder
+from tslim.training.schedules import make_schedule
 
 SEARCH_VIEWS = 10
 """Separate ranks are chosen on so many training views: there are many pairs to try, and what was chosen on test views
@@ -136,7 +138,7 @@ def _rows_upwards(given: Slim, state: FieldState, folder: RunFolder | None, cons
 
 def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:  # noqa: F821
     shared.start(given.arch, console)
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     scene = shared.scene_of_model(state.metadata, folder, given.scene, given.options)
     shared.warn_about(scene, console)
@@ -147,7 +149,7 @@ def _best_pair(given: Slim, state: FieldState, folder: RunFolder | None, console
     """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
     pairs = promising_pairs(state, given.max_mb)
     _, scene = _open(given, state, folder, console)
-    from tslim.field import Field
+    from tslim.field.field import Field
 
     views = scene.train.spread(SEARCH_VIEWS)
     best: tuple[float, FieldState] | None = None

@@ -9,13 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslim import __version__, config, events, memory
+from tslim import __version__, config
 from tslim.commands import shared
+from tslim.commands.console import Console, memory_text
 from tslim.commands.options import Train
-from tslim.console import Console, memory_text
+from tslim.device import memory
 from tslim.errors import ConfigError, RunFolderError, TslimError
-from tslim.run_folder import RunFolder, free_folder
-from tslim.scene import Scene
+from tslim.scene.scene import Scene
+from tslim.training import events
+from tslim.training.run_folder import RunFolder, free_folder
 
 
 def train(given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
@@ -49,7 +51,7 @@ def _started(
     if given.out is not None:
         RunFolder(given.out).require_free()
     shared.start(given.arch, console, given.settings.seed)
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
     scene = shared.open_scene(given.path, given.scene)
     _say_scene(scene, console)
@@ -85,7 +87,7 @@ def _resumed(given: Train, console: Console) -> tuple["Trainer", RunFolder]:  # 
         option = different[0].replace("_", "-")
         raise ConfigError(f"--{option} cannot be changed on --resume: a run goes on with its own settings")
     shared.start(given.arch, console, saved.seed)
-    from tslim.trainer import Trainer
+    from tslim.training.trainer import Trainer
 
     scene = shared.scene_of_run(run, given.path, given.scene)
     _say_scene(scene, console)

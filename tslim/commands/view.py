@@ -3,8 +3,8 @@
 import contextlib
 
 from tslim.commands import shared
+from tslim.commands.console import Console
 from tslim.commands.options import SceneOptions, View
-from tslim.console import Console
 from tslim.errors import TslimError
 
 
@@ -12,7 +12,7 @@ def view(given: View, console: Console) -> None:
     """Shows a model in a window until it is closed."""
     source, folder = shared.find_model(given.model)
     shared.start(given.arch, console)
-    from tslim.field import load
+    from tslim.field.field import load
     from tslim.preview import preview
 
     field = load(source)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tslim.data import builtin, orientation, spaces
 from tslim.errors import SceneError
-from tslim.scene import Scene, checked
+from tslim.scene.scene import Scene, checked
 
 FORMATS: dict[str, str] = {
     "blender": "tslim.data.blender",

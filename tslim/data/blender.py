@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tslim.cameras import Cameras
 from tslim.data import LoadOptions, images, reading
 from tslim.errors import SceneError
-from tslim.scene import Scene, Views
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Scene, Views
 
 RECOGNISED_BY = "transforms_train.json"
 

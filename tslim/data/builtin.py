@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tslim import backend
-from tslim.cameras import Cameras
+from tslim.device import backend
 from tslim.errors import SceneError
-from tslim.scene import Scene, Views, checked
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Scene, Views, checked
 
 SIZE = 200
 """Pixels along each side of a photograph, unless asked otherwise."""

@@ -15,7 +15,7 @@ from tslim.data import LoadOptions, colmap_files, geometry, images, shots
 from tslim.data.colmap_files import Posed
 from tslim.data.shots import Shot
 from tslim.errors import SceneError
-from tslim.scene import Scene
+from tslim.scene.scene import Scene
 
 RECOGNISED_BY = "sparse/0/cameras.bin or .txt"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim import lenses
 from tslim.data import shots
 from tslim.errors import SceneError
+from tslim.scene import lenses
 
 MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
 """Lens models that are read, in the order of COLMAP's numbers 0 to 5."""

@@ -34,8 +34,8 @@ axes are those of what stands in it (``tslim.data.orientation``).
 
 import numpy as np
 
-from tslim import lenses, paths
-from tslim.cameras import Cameras
+from tslim.scene import lenses, paths
+from tslim.scene.cameras import Cameras
 
 NDC_MARGIN = 1.05
 """ndc boxes are this much larger than what the cameras see, for camera paths that leave their hull a little."""

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tslim import memory
-from tslim.cameras import Cameras
+from tslim.device import memory
 from tslim.errors import OutOfMemoryError, SceneError
-from tslim.scene import Views
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Views
 
 FILE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """What is decoded, by contents, not by name; names are Pillow's (its JPEG includes the MPO that some phones write)."""

@@ -14,7 +14,7 @@ import numpy as np
 from tslim.data import LoadOptions, geometry, images, reading, shots
 from tslim.data.shots import Shot
 from tslim.errors import SceneError
-from tslim.scene import Scene
+from tslim.scene.scene import Scene
 
 RECOGNISED_BY = "pose/, rgb/ and intrinsics.txt"
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from tslim.cameras import Cameras
 from tslim.data import geometry
-from tslim.scene import Scene
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Scene
 
 LEAST_POINTS = 500
 """Fewer points say too little."""

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim import lenses
-from tslim.cameras import Cameras
 from tslim.data import LoadOptions, images, reading
 from tslim.errors import SceneError
-from tslim.scene import Views
+from tslim.scene import lenses
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import Views
 
 MIN_SHOTS = 3
 """Fewer photographs than this, after skipping those that are missing, are not a scene."""

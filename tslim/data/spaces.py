@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tslim.cameras import Cameras
 from tslim.data import geometry
 from tslim.errors import SceneError
-from tslim.scene import SPACES, Scene
+from tslim.scene.cameras import Cameras
+from tslim.scene.scene import SPACES, Scene
 
 NEAR_QUANTILE = 0.002
 """Share of the sparse points that may lie in front of the near plane: some are always wrong."""

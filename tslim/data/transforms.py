@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from tslim import lenses
 from tslim.data import LoadOptions, geometry, images, ply, reading, shots
 from tslim.data.shots import Shot
 from tslim.errors import SceneError
-from tslim.scene import Scene
+from tslim.scene import lenses
+from tslim.scene.scene import Scene
 
 RECOGNISED_BY = "transforms.json"
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import threadpoolctl
 
-from tslim import backend
+from tslim.device import backend
 
 TILE = 1024
 """Samples per tile, at most: a few arrays of this many rows of 128 fit in a core's second-level cache."""

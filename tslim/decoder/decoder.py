@@ -4,18 +4,18 @@ The MLP is the dearest stage of a training step on a CPU: there it runs in BLAS 
 (``mlp_taichi.py``), so that nothing crosses to the host. Both give the same numbers up to rounding. Training on a CPU
 may round more, in bfloat16 (``mlp_bfloat16.py``).
 
-All arrays passed in and out are flat device arrays (``tslim.buffers``): features 27 a sample, colours 3 a sample,
+Arrays passed in and out are flat device arrays (``tslim.device.buffers``): features 27 a sample, colours 3 a sample,
 directions 3 a ray; they may be longer than the n samples in use.
 """
 
 import numpy as np
 
 from kernels import decode
-from tslim import backend, buffers
 from tslim.config import FieldConfig
 from tslim.decoder.mlp_bfloat16 import Bfloat16Mlp
 from tslim.decoder.mlp_blas import BlasMlp
 from tslim.decoder.mlp_taichi import TaichiMlp
+from tslim.device import backend, buffers
 from tslim.errors import ConfigError, ModelFileError
 
 N_FEATURES = decode.N_FEATURES

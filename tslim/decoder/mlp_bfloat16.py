@@ -9,9 +9,9 @@ import contextlib
 
 import numpy as np
 
-from tslim import backend, hardware
 from tslim.decoder.blas import LEAST, padded
 from tslim.decoder.mlp_tiles import Scratch, TiledMlp
+from tslim.device import backend, hardware
 from tslim.errors import ConfigError
 
 

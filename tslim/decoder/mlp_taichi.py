@@ -2,8 +2,8 @@
 
 from kernels import decode
 from kernels.decode import N_FEATURES
-from tslim import buffers
 from tslim.decoder.blas import padded
+from tslim.device import buffers
 
 TILE = 32768
 """Samples that are worked on together; bounds the memory for what is not kept from forward to backward."""

@@ -17,9 +17,9 @@ import functools
 import numpy as np
 
 from kernels.decode import N_FEATURES
-from tslim import backend
 from tslim.decoder import blas
 from tslim.decoder.blas import padded
+from tslim.device import backend
 
 ROOM = 1 << 28
 """Bytes of activations that are kept for the backward pass, at most: f32 takes about 2 kB a sample, bfloat16 half."""

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from tslim.cameras import Cameras, look_at_poses
-from tslim.paths import estimate_up
+from tslim.scene.cameras import Cameras, look_at_poses
+from tslim.scene.paths import estimate_up
 
 DEFAULT_FOV = 45.0
 """Vertical field of view in degrees, where nothing says otherwise."""

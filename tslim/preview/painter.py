@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tslim import metrics, model_file
-from tslim.cameras import Cameras
-from tslim.field import Field
-from tslim.field_state import RankLayout, lesser
-from tslim.paths import path_from_dict
+from tslim.field.field import Field
+from tslim.measuring import metrics
+from tslim.model import model_file
+from tslim.model.state import RankLayout, lesser
 from tslim.preview.camera import OrbitCamera, every_kth_pixel
 from tslim.preview.controls import Controls
 from tslim.preview.frame import (
@@ -23,8 +22,10 @@ from tslim.preview.frame import (
     rank_picture,
     ranks_needed,
 )
-from tslim.renderer import Image, Renderer
-from tslim.scene import Scene, Views
+from tslim.rendering.renderer import Image, Renderer
+from tslim.scene.cameras import Cameras
+from tslim.scene.paths import path_from_dict
+from tslim.scene.scene import Scene, Views
 
 CLOSE = 0.02
 """A pixel has the ranks that it needs when it is within this of the picture with all (mean over colours, 0 to 1)."""

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim import events, hardware
+from tslim.device import display, hardware
 from tslim.errors import BackendError, TslimError
-from tslim.preview import display
 from tslim.preview.budget import Budget, Progression
 from tslim.preview.controls import Controls, panel_rows
 from tslim.preview.frame import History, compose, to_uint8
 from tslim.preview.link import WindowLink
 from tslim.preview.painter import Interrupted, Painter, Painting
 from tslim.preview.status import free_path, shown_lines, training_lines, write_png
+from tslim.training import events
 
 SIZE = (1280, 800)
 TITLE = "tslim"

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from tslim.errors import RunFolderError
-from tslim.events import Progress
 from tslim.preview.budget import Budget
 from tslim.preview.controls import Controls
 from tslim.preview.painter import Painting
+from tslim.training.events import Progress
 
 
 def shown_lines(controls: Controls, painting: Painting | None, file_bytes: int) -> list[str]:

@@ -1,0 +1,336 @@
+"""Experiments: several trainings on one scene with equal rays, measured alike, as one table. What such apps share.
+
+Each training is a run folder of its own inside the experiment's folder. A run that is already there is not trained
+again if it has the same settings, and continued if it was interrupted; with other settings it is refused.
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from tslim import __version__, config, files, presets
+from tslim.commands import shared
+from tslim.commands.console import Console
+from tslim.commands.options import Arch, SceneOptions
+from tslim.config import ScheduleConfig, TrainConfig
+from tslim.errors import ConfigError, RunFolderError
+from tslim.measuring import evaluate, plots
+from tslim.measuring.evaluate import SweepRow
+from tslim.model import model_file
+from tslim.scene.scene import Scene, Views
+from tslim.training.run_folder import RunFolder
+
+RANKS = (1, 2, 4, 6, 8, 12, 16)
+"""Prefixes that are measured: the stages, and some between them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an experiment can be told."""
+
+    scene: Positional[Annotated[Path | None, arg(metavar="[PATH]", help_behavior_hint="")]] = None
+    """folder of posed photographs; if not given, the built-in scene"""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """small pictures and short training: a few minutes on two CPU cores"""
+    preset: Literal["quick", "fine", "demo", "paper", "llff", "tanks"] = "quick"
+    """settings of the full experiment; --quick has its own"""
+    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """optimiser steps of each training, its growth and refreshes moved in proportion; the preset's if not given"""
+    rays: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """rays of a step; 4096 if not given, with --quick 1024"""
+    views: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """measure on so many evenly spaced test views; on all if not given, with --quick on 10"""
+    seeds: int = 1
+    """train each line so many times, with seeds from 0 on; the table has the means"""
+    out: Annotated[Path | None, arg(metavar="PATH", aliases=("-o",), help_behavior_hint="")] = None
+    """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
+    arch: Arch = "auto"
+    """device; auto takes a GPU that works, else the CPU"""
+    photographs: Annotated[SceneOptions, arg(name="")] = field(default_factory=SceneOptions)
+
+
+def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
+    """What all trainings of an experiment have in common, by the scene's space. Every step takes as many rays.
+
+    Raises ``ConfigError`` for steps, rays or views that make no sense.
+    """
+    settings = presets.demo(space) if given.quick else presets.PRESETS[given.preset](space)
+    if given.quick:
+        # So short a run measures empty space while the field is still young: the preset's threshold would cut objects
+        # away, and so would a first look at what a tenth of the run has not brought to light yet.
+        settings = config.with_steps(settings, 600)
+        looks = tuple(step for step in settings.occupancy_steps if step >= settings.steps // 10)
+        settings = dataclasses.replace(
+            settings, grid_start=48, grid_end=96, occupancy_steps=looks, occupancy_threshold=1e-4
+        )  # fmt: skip
+    if given.steps is not None:
+        settings = config.with_steps(settings, given.steps)
+    rays = 1024 if given.quick else 4096
+    settings = dataclasses.replace(settings, batch_rays=rays if given.rays is None else given.rays, batch_decoded=0)
+    if given.views is not None and given.views < 1:
+        raise ConfigError(f"views is {given.views}: expected 1 or more")
+    if given.seeds < 1:
+        raise ConfigError(f"seeds is {given.seeds}: expected 1 or more")
+    config.require_valid(settings)
+    return settings
+
+
+def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
+    """TensoRF's field, without scales and shifts per rank, all of whose ranks learn at one rate, under a policy."""
+    return dataclasses.replace(
+        settings,
+        lr_first_ranks=0.0,
+        field=dataclasses.replace(settings.field, rank_affine=False),
+        schedule=ScheduleConfig(policy=policy, **schedule),
+    )
+
+
+def ours(settings: TrainConfig, *, more_rays: float = 1.0, **schedule: Any) -> TrainConfig:
+    """tslim's default: the schedule of the preset quick, scales and shifts per rank; ``more_rays`` times the rays."""
+    return dataclasses.replace(
+        settings,
+        batch_rays=round(settings.batch_rays * more_rays),
+        field=dataclasses.replace(settings.field, rank_affine=True),
+        schedule=dataclasses.replace(presets.quick().schedule, **schedule),
+    )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A line of the table: what was trained and what it measured."""
+
+    name: str
+    rows: Sequence[SweepRow]
+    settings: TrainConfig | None = None
+    """None where the rows come from several trainings"""
+    history: Sequence[Mapping[str, Any]] = ()
+    """the lines of its ``metrics.jsonl``"""
+
+    def psnr(self, rank: int) -> float | None:
+        """Mean PSNR of the prefix of that rank, dB; None if it was not measured."""
+        return next((row.psnr for row in self.rows if row.rank == rank), None)
+
+    def seconds(self) -> float:
+        """How long training took, with the first seed."""
+        return float(self.history[-1]["seconds"])
+
+    def reached(self) -> int:
+        """The active rank at the end of training."""
+        return int(self.history[-1]["rank"])
+
+
+class Experiment:
+    """Trainings of one scene in one folder.
+
+    Args:
+        name: of the experiment, as in the folder's.
+        given: the user's options.
+        console: where to say what is going on.
+
+    Raises as loading a scene and starting a device do.
+    """
+
+    def __init__(self, name: str, given: Options, console: Console | None = None) -> None:
+        self.name, self.given = name, given
+        self.console = console or Console()
+        shared.start(given.arch, self.console, base_settings(given).seed)
+        photographs = given.photographs
+        if given.quick and photographs.downscale is None:
+            photographs = dataclasses.replace(photographs, downscale=2 if given.scene is None else 4)
+        self.scene = shared.open_scene(given.scene, photographs)
+        self.settings = base_settings(given, self.scene.space)
+        self.record = shared.scene_record(given.scene, photographs)
+        shared.warn_about(self.scene, self.console)
+        named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")
+        self.folder = given.out or Path("runs") / named
+        self.views = self._views(self.scene)
+        self.console.fact("folder", self.folder)
+
+    def _views(self, scene: Scene) -> Views:
+        every = scene.test if len(scene.test) else scene.train
+        most = self.given.views or (10 if self.given.quick else len(every))
+        return every.spread(most)
+
+    def train(
+        self, name: str, settings: TrainConfig, ranks: Sequence[int] = RANKS, scene: Scene | None = None
+    ) -> Variant:
+        """Trains unless that was done before, and measures those of the ranks that the model came to have.
+
+        ``scene`` has other photographs to train on, or to measure on, than the experiment's. With several seeds the
+        rows are means, and the history is that of the first.
+
+        Raises ``RunFolderError`` where the run's folder holds something else.
+        """
+        record, views = self.record, self.views
+        if scene is not None:
+            record, views = {**record, "train_views": list(scene.train.names)}, self._views(scene)
+        scene = scene or self.scene
+        trained = []
+        for seed in range(self.given.seeds):
+            run = self._run(name, seed)
+            self.console.fact("run", run.path)
+            seeded = dataclasses.replace(settings, seed=settings.seed + seed)
+            if not (run.model.exists() and self._is_same(run, seeded, record)):
+                self._train(run, seeded, scene, record)
+            trained.append(self._measure(run, ranks, views))
+            for row in trained[-1]:
+                self.console.line(f"  {row}")
+        return Variant(name, _means(trained), settings, self._run(name, 0).history())
+
+    def _run(self, name: str, seed: int) -> RunFolder:
+        """The folder of one of a line's trainings."""
+        words = re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
+        return RunFolder(self.folder / (f"{words}-seed-{seed}" if seed else words))
+
+    def _is_same(self, run: RunFolder, settings: TrainConfig, record: Mapping[str, Any]) -> bool:
+        """True; raises ``RunFolderError`` if the run there is another one."""
+        found = run.settings()
+        wanted = json.loads(json.dumps({"scene": record, "train": config.to_dict(settings)}))
+        if {name: found[name] for name in wanted} != wanted:
+            raise RunFolderError(f"{run.path} holds a run with other settings or photographs: choose another --out")
+        return True
+
+    def _train(self, run: RunFolder, settings: TrainConfig, scene: Scene, record: Mapping[str, Any]) -> None:
+        from tslim.training.trainer import Trainer
+
+        if run.config.exists() and self._is_same(run, settings, record) and (run.path / "checkpoint.npz").exists():
+            trainer = Trainer.resume(run.path, scene)
+        else:
+            if run.config.exists():
+                run.discard()
+            run.create({"version": __version__, "scene": record, "train": config.to_dict(settings)})
+            trainer = Trainer(Trainer.new_field(scene, settings), scene, settings, run_dir=run.path)
+        with self.console.training(settings.steps) as view:
+            for event in trainer.run():
+                view.show(event)
+        trainer.field.save(run.model)
+
+    def _measure(self, run: RunFolder, ranks: Sequence[int], on: Views) -> list[SweepRow]:
+        wanted = [rank for rank in ranks if rank <= model_file.read_header(run.model).rank]
+        if run.evaluation.exists():
+            rows, views = evaluate.read_eval_json(run.evaluation)
+            if views == len(on) and {row.rank for row in rows} >= set(wanted):
+                return [row for row in rows if row.rank in wanted]
+        from tslim.field.field import load
+
+        field = load(run.model)
+        rows = list(evaluate.rank_sweep(field, on, wanted))
+        evaluate.write_eval_json(run.evaluation, rows, len(on))
+        return rows
+
+    def report(
+        self,
+        title: str,
+        variants: Sequence[Variant],
+        *,
+        reference: str | None = None,
+        extra: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> list[Path]:
+        """Shows the table; writes ``table.md``, ``results.json`` and two plots into the folder, and returns them.
+
+        Args:
+            title: what is compared.
+            variants: the lines.
+            reference: the name of the line that the others' differences are given to, in brackets.
+            extra: further columns: their headings, each with cells by line name.
+        """
+        heads, cells = table(variants, reference=reference, extra=extra)
+        self.console.table(heads, cells, title=title)
+        text = "\n".join([f"### {title}", "", self._said(), "", *_markdown(heads, cells), ""])
+        wrote = [files.write_bytes(self.folder / "table.md", text.encode())]
+        wrote.append(files.write_bytes(self.folder / "results.json", self._json(title, variants, extra)))
+        curves = {variant.name: variant.rows for variant in variants}
+        wrote.append(plots.size_quality(self.folder / "size-quality.png", curves, title=f"{self.scene.name}: {title}"))
+        histories = {variant.name: variant.history for variant in variants if variant.history}
+        if histories:
+            path = self.folder / "training.png"
+            wrote.append(plots.compare_training(path, histories, title=f"{self.scene.name}: {title}"))
+        self.console.wrote(wrote)
+        return wrote
+
+    def _said(self) -> str:
+        """The settings in words, with the command."""
+        s, (width, height) = self.settings, self.scene.train.cameras.sizes[0]
+        seeds = f"seed {s.seed}" if self.given.seeds == 1 else f"means of {self.given.seeds} seeds"
+        return (
+            f"Mean PSNR in dB over {len(self.views)} views of {self.scene.name} ({width}×{height}; "
+            f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {s.batch_rays} rays, grid "
+            f"{s.grid_start}³ to {s.grid_end}³, {s.field.decoder} decoder of width {s.field.decoder_width}, "
+            f"{seeds}. Command: `{self._command()}`"
+        )
+
+    def _command(self) -> str:
+        return shlex.join(["python", f"apps/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+    def _json(self, title: str, variants: Sequence[Variant], extra: Mapping[str, Mapping[str, str]] | None) -> bytes:
+        lines = []
+        for v in variants:
+            line: dict[str, Any] = {"name": v.name, "rows": [dataclasses.asdict(row) for row in v.rows]}
+            if v.settings is not None:
+                line["train"] = config.to_dict(v.settings)
+            line |= {head: by_name[v.name] for head, by_name in (extra or {}).items() if v.name in by_name}
+            lines.append(line)
+        found = {
+            "title": title,
+            "command": self._command(),
+            "version": __version__,
+            "scene": self.scene.name,
+            "views": len(self.views),
+            "train": config.to_dict(self.settings),
+            "variants": lines,
+        }
+        return (json.dumps(found, indent=2) + "\n").encode()
+
+
+def table(
+    variants: Sequence[Variant],
+    *,
+    reference: str | None = None,
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+) -> tuple[list[str], list[list[str]]]:
+    """Headings, and the cells of each variant: its name, then its PSNR at each rank that any of them was measured at.
+
+    See ``Experiment.report`` for the arguments. Raises ``ConfigError`` if no variant has the reference's name.
+    """
+    ranks = sorted({row.rank for variant in variants for row in variant.rows})
+    against = next((variant for variant in variants if variant.name == reference), None)
+    if reference is not None and against is None:
+        raise ConfigError(f"no line is called {reference!r}: there are {', '.join(v.name for v in variants)}")
+    extra = extra or {}
+    lines = []
+    for variant in variants:
+        line = [variant.name]
+        for rank in ranks:
+            psnr, other = variant.psnr(rank), against.psnr(rank) if against else None
+            cell = "–" if psnr is None else f"{psnr:.2f}"
+            if psnr is not None and other is not None and variant is not against:
+                cell += f" ({psnr - other:+.2f})"
+            line.append(cell)
+        lines.append(line + [by_name.get(variant.name, "–") for by_name in extra.values()])
+    return ["trained as", *map(str, ranks), *extra], lines
+
+
+def _means(trained: Sequence[Sequence[SweepRow]]) -> list[SweepRow]:
+    """The rows of several trainings as one, for the ranks that all of them have."""
+    if len(trained) == 1:
+        return list(trained[0])
+    by_rank = [{row.rank: row for row in rows} for rows in trained]
+    means = []
+    for rank in (row.rank for row in trained[0] if all(row.rank in rows for rows in by_rank)):
+        rows = [dataclasses.astuple(of[rank]) for of in by_rank]
+        means.append(SweepRow(*(type(values[0])(sum(values) / len(rows)) for values in zip(*rows, strict=True))))
+    return means
+
+
+def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    rows = [heads, ["---"] * len(heads), *cells]
+    return ["| " + " | ".join(row) + " |" for row in rows]

@@ -1,0 +1,1 @@
+"""The radiance field on the device: its factors, basis and empty space."""

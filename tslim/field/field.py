@@ -1,0 +1,519 @@
+"""The radiance field: tensor factors in device arenas, basis, decoder and occupancy."""
+
+import copy
+import dataclasses
+import math
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import arena, density
+from kernels import occupancy as occupancy_kernels
+from tslim.config import FieldConfig, Precision
+from tslim.decoder.decoder import Decoder
+from tslim.device import buffers, memory
+from tslim.errors import ConfigError
+from tslim.field.occupancy import Occupancy, blocks_of, n_words
+from tslim.model import model_file
+from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
+from tslim.scene.scene import SPACES
+
+CAPACITY_MARGIN = 1.2
+"""Room beyond a cubic grid's texels: a box of other proportions needs more of them for the same number of voxels."""
+CONTRACTED_BOX = np.array([[-2.0] * 3, [2.0] * 3], np.float32)
+"""Where everything lies in field coordinates once it is contracted."""
+MAX_OCCUPANCY_SIDE = 256
+"""Lattice vertices along the cube root of the occupancy grid, at most (as in TensoRF)."""
+
+
+def grid_for(box: np.ndarray, side: int) -> tuple[int, int, int]:
+    """Texels along x, y, z of nearly cubic voxels, about side³ in all."""
+    size = np.asarray(box[1], np.float64) - np.asarray(box[0], np.float64)
+    voxel = (size.prod() / side**3) ** (1 / 3)
+    return tuple(max(4, int(s / voxel + 1e-6)) for s in size)
+
+
+def _texels(grid: tuple[int, int, int]) -> tuple[int, int]:
+    """Texels of one component: planes, lines."""
+    x, y, z = grid
+    return x * y + x * z + y * z, x + y + z
+
+
+class Factors:
+    """Planes and lines of one kind (density or appearance) in arenas, with room for a grid that grows."""
+
+    def __init__(self, components: int, grid: tuple[int, int, int], capacity: tuple[int, int]) -> None:
+        self.components = components
+        """Components per mode that there is room for."""
+        self.chunks = -(-components // buffers.CHUNK)
+        self.grid = grid
+        self.capacity = tuple(max(a, b) for a, b in zip(capacity, _texels(grid), strict=True))
+        self.planes = buffers.take_arena(self.chunks * self.capacity[0])
+        self.lines = buffers.take_arena(self.chunks * self.capacity[1])
+        self.clear()
+
+    def twin(self) -> "Factors":
+        """Zeroed factors of the same layout: for gradients and moments."""
+        return Factors(self.components, self.grid, self.capacity)
+
+    def fit(self, grid: tuple[int, int, int]) -> None:
+        """Takes on another grid, with new memory if it has no room. The contents are then undefined."""
+        if any(need > have for need, have in zip(_texels(grid), self.capacity, strict=True)):
+            self.release()
+            self.capacity = tuple(max(a, b) for a, b in zip(_texels(grid), self.capacity, strict=True))
+            self.planes = buffers.take_arena(self.chunks * self.capacity[0])
+            self.lines = buffers.take_arena(self.chunks * self.capacity[1])
+        self.grid = grid
+
+    def texels(self) -> list[tuple[int, int]]:
+        """Texels of one component's plane and line, per mode."""
+        return [(math.prod(shape), length) for shape, length in self._shapes()]
+
+    def clear(self) -> None:
+        """Zeroes everything in use."""
+        planes, lines = _texels(self.grid)
+        arena.fill_arena(self.planes, self.chunks * planes, 0.0)
+        arena.fill_arena(self.lines, self.chunks * lines, 0.0)
+
+    def release(self) -> None:
+        """Gives the arenas back; the factors must not be used afterwards."""
+        buffers.give_arena(self.planes)
+        buffers.give_arena(self.lines)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arenas."""
+        return 4 * buffers.CHUNK * self.chunks * sum(self.capacity)
+
+    def _shapes(self) -> list[tuple[tuple[int, int], int]]:
+        g = self.grid
+        return [((g[v], g[u]), g[w]) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
+
+    def _tensors(self):
+        """Per mode: (arena, base, shape of one component) of the plane, then of the line."""
+        plane_base = line_base = 0
+        for shape, length in self._shapes():
+            yield (self.planes, plane_base, shape), (self.lines, line_base, (length,))
+            plane_base += self.chunks * math.prod(shape)
+            line_base += self.chunks * length
+
+    def put(self, planes: list[np.ndarray], lines: list[np.ndarray], first: int = 0) -> None:
+        """Writes components ``first``.. from arrays (K, G_v, G_u) and (K, G_w) per mode."""
+        for mode, tensors in enumerate(self._tensors()):
+            for (into, base, shape), values in zip(tensors, (planes[mode], lines[mode]), strict=True):
+                flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+                arena.put_components(into, base, math.prod(shape), first, len(values), flat)
+
+    def get(self, components: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Host copies of the first components: planes (K, G_v, G_u) and lines (K, G_w) per mode."""
+        found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for tensors in self._tensors():
+            for (source, base, shape), out in zip(tensors, found, strict=True):
+                values = np.empty(components * math.prod(shape), np.float32)
+                arena.get_components(source, base, math.prod(shape), 0, components, values)
+                out.append(values.reshape(components, *shape))
+        return found
+
+    def resample(
+        self, grid: tuple[int, int, int], scale: np.ndarray, shift: np.ndarray, scratch: "Factors | None" = None
+    ) -> None:
+        """Moves everything to another grid, whose texel i lies at ``scale i + shift`` on this one (per axis).
+
+        ``scratch`` are factors of the same layout whose contents are not needed any more; without, they are made.
+        """
+        planes, lines = _texels(self.grid)
+        old = scratch or self.twin()
+        arena.copy_arena(self.planes, old.planes, self.chunks * planes)
+        arena.copy_arena(self.lines, old.lines, self.chunks * lines)
+        old_grid = self.grid
+        self.fit(grid)
+        arena.resample(
+            old.planes, old.lines, list(old_grid), [float(s) for s in scale], [float(s) for s in shift],
+            self.planes, self.lines, list(grid), self.chunks,
+        )  # fmt: skip
+        if scratch is None:
+            old.release()
+
+    def prepare(self, scratch: "Factors") -> None:
+        """Loads the kernels of ``resample``, for which the first call would have to wait."""
+        arena.copy_arena(self.planes, scratch.planes, 0)
+        arena.copy_arena(self.lines, scratch.lines, 0)
+        nowhere = list(self.grid), [1.0] * 3, [0.0] * 3, self.planes, self.lines, list(self.grid), 0
+        arena.resample(scratch.planes, scratch.lines, *nowhere)
+
+
+class _Storage:
+    """What a field and its slimmed views share."""
+
+    def __init__(self, density: Factors, appearance: Factors) -> None:
+        self.density = density
+        self.appearance = appearance
+        weakref.finalize(self, _release, density, appearance)
+
+
+class Field:
+    """A radiance field over a box, with ``max_rank`` ranks of which the first ``rank`` are in use.
+
+    Its box, grid, voxels and densities are in field coordinates: the world's where ``space`` is "box", else those of
+    ``kernels.space``.
+
+    Args:
+        box: (2, 3) corners: minimum, maximum; as ``Scene.box``: of the field in the world ("box") or in NDC ("ndc"), or
+            of the cube in the world that is not contracted ("contracted": the field's own box is then [-2, 2]³).
+        config: what the field is made of.
+        max_rank: overrides ``config.max_rank``.
+        grid: side of the grid; the box gets about grid³ nearly cubic voxels.
+        max_grid: side up to which the grid can grow without new memory.
+        seed: of the initial values.
+        near, far: distances along a ray between which it is sampled, in world units; in "ndc" near is the distance of
+            the near plane from the world's origin, and far limits nothing.
+        space: "box", "ndc" or "contracted" (``tslim.data.geometry`` says what they are).
+        background: colour behind the field, or None for the caller's choice.
+
+    Raises:
+        ConfigError: an impossible box, space, rank or grid.
+    """
+
+    cube: np.ndarray | None = None
+    """(2, 3) world corners of the part of a contracted space that stays as it is; None in other spaces"""
+
+    def __init__(
+        self,
+        box: np.ndarray,
+        config: FieldConfig | None = None,
+        *,
+        max_rank: int | None = None,
+        grid: int = 128,
+        max_grid: int | None = None,
+        seed: int = 0,
+        near: float = 0.0,
+        far: float = 1e10,
+        space: str = "box",
+        background: tuple[float, float, float] | None = (1.0, 1.0, 1.0),
+    ) -> None:
+        config = config or FieldConfig()
+        if max_rank is not None:
+            config = dataclasses.replace(config, max_rank=max_rank)
+        if not 1 <= config.max_rank <= 256:
+            raise ConfigError(f"max_rank {config.max_rank}: a field has 1 to 256 ranks")
+        box = np.array(box, np.float32)
+        if box.shape != (2, 3) or not np.isfinite(box).all() or not (box[1] > box[0]).all():
+            raise ConfigError(f"box {box.tolist()}: expected two finite corners, (minimum, maximum), that differ")
+        if grid < 4:
+            raise ConfigError(f"grid {grid}: a grid has at least 4 texels a side")
+        if space not in SPACES:
+            raise ConfigError(f"space {space}: known are {', '.join(SPACES)}")
+        if space == "ndc" and not near > 0:
+            raise ConfigError(f"near {near}: ndc needs the distance of a near plane, above 0")
+        if space == "contracted":
+            sides = box[1] - box[0]
+            if not np.allclose(sides, sides[0], rtol=1e-3):
+                raise ConfigError(f"box {box.tolist()}: what a contracted space leaves as it is must be a cube")
+            self.cube, box = box, CONTRACTED_BOX.copy()
+        self._make(config, box, grid_for(box, grid), max(grid, max_grid or grid), np.random.default_rng(seed))
+        self.near, self.far, self.space, self.background = float(near), float(far), space, background
+        self._initialise(np.random.default_rng([seed, 1]))
+
+    def _make(
+        self, config: FieldConfig, box: np.ndarray, grid: tuple[int, int, int], max_grid: int, rng: np.random.Generator
+    ) -> None:
+        self.config = config
+        self.box = box
+        self.rank = self.max_rank = config.max_rank
+        self.metadata: dict[str, Any] = {}
+        self.kept: tuple[int, int] | None = None
+        """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
+        self.precision: Precision = "float16"
+        self._steps: np.ndarray | None = None
+        capacity = tuple(int(CAPACITY_MARGIN * t) for t in _texels((max_grid,) * 3))
+        self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
+        self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
+        self.affine = buffers.array(self.max_rank * AFFINE_WIDTH)
+        self.decoder = Decoder(config, rng)
+        self.occupancy: Occupancy | None = None
+        buffers.write(self.affine, _neutral_affine(self.max_rank))
+
+    def _initialise(self, rng: np.random.Generator) -> None:
+        """Factors 0.1 N(0, 1), basis uniform within ±1/sqrt(9 R) as torch's ``nn.Linear``."""
+        scale = self.config.init_scale
+        for factors in (self.density, self.appearance):
+            shapes = factors._shapes()
+            k = factors.components
+            factors.put(
+                [scale * rng.standard_normal((k, *plane), dtype=np.float32) for plane, _ in shapes],
+                [scale * rng.standard_normal((k, length), dtype=np.float32) for _, length in shapes],
+            )
+        bound = (9 * self.max_rank) ** -0.5
+        self._put_basis(rng.uniform(-bound, bound, (3, 3 * self.max_rank, N_FEATURES)))
+
+    # -- what it is made of ------------------------------------------------------------------------------------------
+
+    @property
+    def density(self) -> Factors:
+        """Planes and lines of density."""
+        return self._storage.density
+
+    @property
+    def appearance(self) -> Factors:
+        """Planes and lines of appearance."""
+        return self._storage.appearance
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Texels along x, y, z."""
+        return self.density.grid
+
+    @property
+    def texels_per_unit(self) -> np.ndarray:
+        """(3,) texel spacings per unit of the field; texels sit on the box's corners."""
+        return (np.asarray(self.grid, np.float32) - 1) / (self.box[1] - self.box[0])
+
+    @property
+    def voxel(self) -> float:
+        """Mean side of a voxel, in units of the field."""
+        return float(np.mean(1 / self.texels_per_unit))
+
+    @property
+    def world_box(self) -> np.ndarray:
+        """(2, 3) world corners of what matters: the box, the cube, or in ndc all up to four times the near plane."""
+        if self.space == "ndc":
+            depth = 4 * self.near
+            (x0, y0), (x1, y1) = self.box[:, :2] / 2 * depth
+            return np.array([[x0, y0, -depth], [x1, y1, -self.near]], np.float32)
+        return self.box if self.cube is None else self.cube
+
+    def geometry(self, factors: Factors) -> tuple:
+        """The kernel arguments box_min, texels_per_unit, grid, max_chunks."""
+        return self.box[0].tolist(), self.texels_per_unit.tolist(), list(self.grid), factors.chunks
+
+    @property
+    def use_softplus(self) -> int:
+        """Kernel flag: 1 for softplus, 0 for relu."""
+        return int(self.config.density_activation == "softplus")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of device memory held."""
+        return self.density.nbytes + self.appearance.nbytes + self.decoder.nbytes
+
+    @staticmethod
+    def predicted_bytes(config: FieldConfig, side: int) -> int:
+        """Device memory that the factors of a field of this grid side will take."""
+        texels = sum(int(CAPACITY_MARGIN * t) for t in _texels((side,) * 3))
+        chunks = -(-config.max_rank // buffers.CHUNK) + -(-3 * config.max_rank // buffers.CHUNK)
+        return 4 * buffers.CHUNK * chunks * texels
+
+    # -- choosing a size ---------------------------------------------------------------------------------------------
+
+    def slim(self, rank: int | None = None, *, max_mb: float | None = None) -> "Field":
+        """A view with fewer ranks: shares all memory, changes nothing, costs nothing.
+
+        Args:
+            rank: ranks to keep.
+            max_mb: or the size in MB (10^6 bytes) that the written file may have.
+
+        Raises:
+            ConfigError: a rank outside 1..rank, or no rank fits.
+        """
+        if (rank is None) == (max_mb is None):
+            raise ConfigError("slim needs either a rank or max_mb")
+        if rank is None:
+            rank = model_file.rank_that_fits(self.state(), max_mb)
+        if not 1 <= rank <= self.rank:
+            raise ConfigError(f"rank {rank}: this field has ranks 1 to {self.rank}")
+        view = copy.copy(self)
+        view.rank = rank
+        view.metadata = dict(self.metadata)
+        return view
+
+    # -- host copies -------------------------------------------------------------------------------------------------
+
+    def _basis_rows(self) -> np.ndarray:
+        """(3, 3 R) row of the device basis that belongs to each (mode, component)."""
+        k = np.arange(3 * self.max_rank)
+        return (k // 16 * 3 + np.arange(3)[:, None]) * 16 + k % 16
+
+    def _put_basis(self, basis: np.ndarray) -> None:
+        rows = np.zeros((self.appearance.chunks * 48, N_FEATURES), np.float32)
+        rows[self._basis_rows()[:, : basis.shape[1]]] = basis
+        buffers.write(self.basis, rows.ravel())
+
+    def state(self) -> FieldState:
+        """Host copy of the first ``rank`` ranks."""
+        density, appearance = self.density.get(self.rank), self.appearance.get(3 * self.rank)
+        basis = buffers.read(self.basis).reshape(-1, N_FEATURES)[self._basis_rows()[:, : 3 * self.rank]]
+        affine = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)[: self.rank]
+        return FieldState(
+            config=dataclasses.replace(self.config, max_rank=self.rank),
+            box=self.box.copy(),
+            grid=self.grid,
+            near=self.near,
+            far=self.far,
+            space=self.space,
+            cube=None if self.cube is None else self.cube.copy(),
+            background=self.background,
+            density_planes=density[0],
+            density_lines=density[1],
+            appearance_planes=appearance[0],
+            appearance_lines=appearance[1],
+            basis=basis,
+            affine=affine if self.config.rank_affine else None,
+            decoder=self.decoder.state(),
+            occupancy=self.occupancy.to_cells() if self.occupancy else None,
+            occupancy_box=self.occupancy.box if self.occupancy else None,
+            metadata=copy.deepcopy(self.metadata),
+            kept=lesser(self.kept, self.rank),
+            precision=self.precision,
+            steps=None if self._steps is None else self._steps[: self.rank],
+        )
+
+    @classmethod
+    def from_state(cls, state: FieldState, *, max_grid: int | None = None) -> "Field":
+        """A field with the given values. Raises ``OutOfMemoryError`` if there is no room for it."""
+        side = math.ceil(math.prod(state.grid) ** (1 / 3))
+        memory.require({"field": cls.predicted_bytes(state.config, max(side, max_grid or 0))}, "a lower rank")
+        field = cls.__new__(cls)
+        field._make(
+            state.config, np.array(state.box, np.float32), tuple(state.grid), max(side, max_grid or 0),
+            np.random.default_rng(0),
+        )  # fmt: skip
+        field.near, field.far, field.space, field.background = state.near, state.far, state.space, state.background
+        field.cube = None if state.cube is None else np.array(state.cube, np.float32)
+        field.density.put(state.density_planes, state.density_lines)
+        field.appearance.put(state.appearance_planes, state.appearance_lines)
+        field._put_basis(state.basis)
+        if state.affine is not None:
+            buffers.write(field.affine, np.asarray(state.affine, np.float32).ravel())
+        field.decoder.load_state(state.decoder)
+        if state.occupancy is not None:
+            box = field.box if state.occupancy_box is None else state.occupancy_box
+            field.occupancy = Occupancy.from_cells(state.occupancy, box)
+        field.metadata = copy.deepcopy(state.metadata)
+        field.kept = state.kept
+        field.precision, field._steps = state.precision, state.steps
+        return field
+
+    def save(self, path: str | Path, *, precision: Precision | None = None, rounding: float | None = None) -> Path:
+        """Writes the first ``rank`` ranks as a model file.
+
+        Args:
+            precision: "float16", "float32" or "compact"; that of the file that the field was loaded from if None.
+            rounding: how coarse a compact file is (see ``model_file.convert``, which also says what is raised).
+        """
+        return model_file.write(model_file.convert(self.state(), precision, rounding), path)
+
+    def forget_precision(self) -> None:
+        """Whatever file the field came from, it is about to change: files are in half precision from now on."""
+        self.precision, self._steps = "float16", None
+
+    # -- evaluating and reshaping ------------------------------------------------------------------------------------
+
+    def density_at(self, points: np.ndarray, rank: int | np.ndarray | None = None) -> np.ndarray:
+        """Density (n,) at points (n, 3) in field coordinates, at one rank or one for each point; 0 outside the box."""
+        points = np.ascontiguousarray(points, np.float32)
+        n = len(points)
+        ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
+        sigma = buffers.array(max(n, 1))
+        density.density_at(
+            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.planes, self.density.lines,
+            self.affine, *self.geometry(self.density), self.config.density_shift, self.use_softplus, sigma,
+        )  # fmt: skip
+        return buffers.read(sigma)[:n]
+
+    def refresh_occupancy(self, ranks: list[int], delta: float, threshold: float, *, within: bool = True) -> float:
+        """Measures empty space anew and returns the occupied share.
+
+        Args:
+            ranks: a cell counts as occupied if it is at any of these ranks, which rise.
+            delta: length of the step whose alpha 1 - exp(-sigma delta) is compared, in units of the field. As in the
+                public code there is no distance scale in it.
+            threshold: alpha above which a lattice vertex is live.
+            within: what was empty before stays empty.
+        """
+        side = min(round(math.prod(self.grid) ** (1 / 3)), MAX_OCCUPANCY_SIDE)
+        size = self.grid if side < MAX_OCCUPANCY_SIDE else grid_for(self.box, side)
+        alpha = self._lattice_alpha(size, ranks, delta, self.occupancy if within else None)
+        live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
+        occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
+        cells = tuple(s - 1 for s in size)
+        words = buffers.array(n_words(cells), np.uint32)
+        occupancy_kernels.occupied_cells(list(size), list(blocks_of(cells)), live, words)
+        self.occupancy = Occupancy(cells, self.box, words)
+        return self.occupancy.share()
+
+    def _lattice_alpha(self, size: tuple[int, ...], ranks: list[int], delta: float, before: Occupancy | None):
+        """Alpha of a step at the vertices of a lattice over the box; see ``occupancy.vertex_alpha``."""
+        alpha = buffers.array(max(math.prod(size), 1))
+        if before is None:
+            older = ([0, 0, 0], [0, 0, 0], [0.0] * 3, [1.0] * 3, buffers.array(1, np.uint32))
+        else:
+            older = (
+                list(before.cells), list(before.blocks), before.box[0].tolist(), before.per_unit.tolist(), before.words,
+            )  # fmt: skip
+        spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
+        occupancy_kernels.vertex_alpha(
+            list(size), self.box[0].tolist(), spacing.tolist(), len(ranks), buffers.upload(np.array(ranks, np.int32)),
+            self.density.planes, self.density.lines, self.affine, *self.geometry(self.density),
+            self.config.density_shift, self.use_softplus, delta, *older, alpha,
+        )  # fmt: skip
+        return alpha
+
+    def prepare(self, scratch: tuple[Factors, Factors]) -> None:
+        """Loads the kernels that the first measuring of empty space and the first growth would have to wait for.
+
+        ``scratch``: what ``grow`` and ``shrink`` will be given.
+        """
+        self._lattice_alpha((0, 0, 0), [1], 0.0, None)
+        for factors, other in zip((self.density, self.appearance), scratch, strict=True):
+            factors.prepare(other)
+
+    def grow(self, side: int, scratch: "tuple[Factors, Factors] | None" = None) -> None:
+        """Resamples the factors to a finer grid of about side³ voxels (``scratch``: see ``Factors.resample``)."""
+        grid = grid_for(self.box, side)
+        scale = (np.asarray(self.grid, np.float32) - 1) / (np.asarray(grid, np.float32) - 1)
+        self._resample(grid, scale, np.zeros(3), scratch)
+
+    def shrink(self, box: np.ndarray, scratch: "tuple[Factors, Factors] | None" = None) -> None:
+        """Crops the field to the texels that enclose ``box``; values at the remaining texels do not change."""
+        per_unit = self.texels_per_unit
+        first = np.floor((box[0] - self.box[0]) * per_unit + 1e-4).astype(int)
+        last = np.ceil((box[1] - self.box[0]) * per_unit - 1e-4).astype(int)
+        first = np.clip(first, 0, np.asarray(self.grid) - 4)
+        last = np.clip(last, first + 3, np.asarray(self.grid) - 1)
+        grid = tuple(int(n) for n in last - first + 1)
+        low = self.box[0]
+        self.box = np.stack([low + first / per_unit, low + last / per_unit]).astype(np.float32)
+        self._resample(grid, np.ones(3), first, scratch)
+
+    def inherit_affine(self, rank: int, last: int) -> None:
+        """Gives ranks ``rank + 1 .. last`` the scale and shift of ``rank``, so that they start from where it stands."""
+        rows = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)
+        rows[rank:last] = rows[rank - 1]
+        buffers.write(self.affine, rows.ravel())
+
+    def _resample(self, grid, scale: np.ndarray, shift: np.ndarray, scratch) -> None:
+        for i, factors in enumerate((self.density, self.appearance)):
+            factors.resample(grid, scale, shift, scratch[i] if scratch else None)
+
+
+def load(path: str | Path, *, rank: int | None = None) -> Field:
+    """A model file's first ``rank`` ranks, all by default, as a field on the device that ``tslim.init`` chose.
+
+    Raises as ``model_file.read``.
+    """
+    return Field.from_state(model_file.read(path, rank=rank))
+
+
+def _neutral_affine(max_rank: int) -> np.ndarray:
+    """Scales 1 and shifts 0 for every rank."""
+    row = np.zeros(AFFINE_WIDTH, np.float32)
+    row[0] = 1
+    row[2 : 2 + N_FEATURES] = 1
+    return np.tile(row, max_rank)
+
+
+def _release(density: Factors, appearance: Factors) -> None:
+    density.release()
+    appearance.release()

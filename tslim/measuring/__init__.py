@@ -1,0 +1,1 @@
+"""How good a field is: metrics, tables by rank, plots."""

@@ -1,0 +1,237 @@
+"""Measuring a field at several ranks against photographs: table, ``eval.json``, pictures."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tslim import files
+from tslim.errors import ConfigError, ModelFileError, SceneError
+from tslim.measuring import metrics
+from tslim.model import model_file
+from tslim.rendering import media
+
+if TYPE_CHECKING:
+    from tslim.field.field import Field
+    from tslim.rendering.renderer import Renderer
+    from tslim.scene.scene import Views
+
+EDGE = metrics.WINDOW // 2
+"""pixels at the border of a picture that are not the middle of a window of SSIM"""
+COLUMNS = 6
+"""pictures in a row of a comparison"""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """What a field is worth at one rank. ``str(row)`` is a line for people."""
+
+    rank: int
+    bytes: int
+    """of the model file slimmed to this rank, in half precision, as written"""
+    psnr: float
+    """mean over views, dB"""
+    ssim: float
+    """mean over views"""
+    ms_per_frame: float
+    """mean time to render a view, compilation excluded"""
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank:<3} {megabytes(self.bytes):>7}   {self.psnr:.2f} dB   SSIM {self.ssim:.3f}   "
+            f"{self.ms_per_frame:.0f} ms"
+        )
+
+
+def megabytes(n_bytes: int) -> str:
+    """A size for people: 0.66 MB, 4.1 MB, 36.4 MB (10^6 bytes)."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 995_000 else f"{n_bytes / 1e6:.2f} MB"
+
+
+def halves(rank: int) -> tuple[int, ...]:
+    """The ranks that are measured if nobody says which: 16 → 16, 8, 4, 2, 1."""
+    ranks = [rank]
+    while ranks[-1] > 1:
+        ranks.append(ranks[-1] // 2)
+    return tuple(ranks)
+
+
+def rank_sweep(
+    field: "Field",
+    views: "Views",
+    ranks: Iterable[int] | None = None,
+    *,
+    background: tuple[float, float, float] | None = None,
+    renderer: "Renderer | None" = None,
+    image_dir: str | Path | None = None,
+    on_view: Callable[[int, int], None] | None = None,
+) -> Iterator[SweepRow]:
+    """Renders all views at each rank and compares them with the photographs; yields a row a rank, highest first.
+
+    Args:
+        ranks: which; in any order, duplicates count once; the field's and its halves if None.
+        background: behind the field and behind transparent photographs; the field's own if None. Where that is not
+            known either, only pixels count that are at least half opaque, with their own colour.
+        renderer: one to reuse.
+        image_dir: a folder for all rendered views, those of rank 8 in ``rank-08``.
+        on_view: called with rank and number of each view that is done.
+
+    Raises (at the call, not at the first row):
+        ConfigError: a rank that the field does not have, or no ranks.
+        SceneError: no views.
+    """
+    chosen = checked_ranks(field, ranks)
+    if len(views) == 0:
+        raise SceneError("no test views to measure on: this scene has none")
+    background = background or field.background
+    if background is None and not any(views.valid(i)[EDGE:-EDGE, EDGE:-EDGE].any() for i in range(len(views))):
+        raise SceneError("the test views are masked, or transparent, everywhere: nothing to measure on")
+    renderer = renderer or new_renderer(field)
+    folder = None if image_dir is None else Path(image_dir)
+    return _sweep(field, views, chosen, background, renderer, folder, on_view or (lambda rank, index: None))
+
+
+def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int) -> Path:
+    """Writes ``{"views": n, "rows": [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}, ...]}``, highest rank first.
+
+    A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity.
+    """
+    ordered = sorted(rows, key=lambda row: -row.rank)
+    table = [
+        {
+            name: None if isinstance(v, float) and not math.isfinite(v) else v
+            for name, v in dataclasses.asdict(r).items()
+        }
+        for r in ordered
+    ]
+    return files.write_bytes(path, (json.dumps({"views": views, "rows": table}, indent=2) + "\n").encode())
+
+
+def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
+    """Rows and number of views of an ``eval.json``. Raises ``FileNotFoundError``, or ``ModelFileError`` if damaged."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = [SweepRow(**{k: math.inf if v is None else v for k, v in row.items()}) for row in data["rows"]]
+        return rows, int(data["views"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelFileError(f"{path} is not an evaluation: {error}") from error
+
+
+def comparison(
+    field: "Field",
+    views: "Views",
+    ranks: Iterable[int] | None = None,
+    *,
+    index: int | None = None,
+    background: tuple[float, float, float] | None = None,
+    renderer: "Renderer | None" = None,
+) -> np.ndarray:
+    """One view at several ranks, lowest first, beside its photograph: a captioned picture (h, w, 3) uint8.
+
+    Args:
+        ranks: as for ``rank_sweep``.
+        index: which view; a quarter of the way through if None.
+        background: as for ``rank_sweep``.
+
+    Raises as ``rank_sweep`` does. The PSNR of a caption is that of its picture.
+    """
+    chosen, pictures, quality, truth = view_at_ranks(field, views, ranks, index, background, renderer)
+    sizes = model_file.sizes(field.state())
+    captions = [
+        f"rank {rank}\n{megabytes(sizes[rank - 1])}, {psnr:.1f} dB" for rank, psnr in zip(chosen, quality, strict=True)
+    ]
+    count = len(pictures) + 1
+    rows = -(-count // COLUMNS)
+    return media.grid([*pictures, truth], [*captions, "photograph\n"], columns=-(-count // rows))
+
+
+def view_at_ranks(
+    field: "Field",
+    views: "Views",
+    ranks: Iterable[int] | None,
+    index: int | None,
+    background: tuple[float, float, float] | None,
+    renderer: "Renderer | None",
+) -> tuple[list[int], list[np.ndarray], list[float], np.ndarray]:
+    """One view at several ranks, lowest first: the ranks, a picture (h, w, 3) f32 and its PSNR of each, the photograph.
+
+    PSNR is NaN where no pixel counts. Arguments and errors are those of ``comparison``.
+    """
+    chosen = checked_ranks(field, ranks)[::-1]
+    if len(views) == 0:
+        raise SceneError("no test views to compare with: this scene has none")
+    background = background or field.background
+    index = len(views) // 4 if index is None else index
+    renderer = renderer or new_renderer(field)
+    truth, valid = views.image(index, background), valid_pixels(views, index, background)
+    pictures = [renderer.render(views.cameras, index, rank=rank, background=background).rgb for rank in chosen]
+    counts = valid is None or valid.any()
+    quality = [metrics.psnr(picture, truth, valid) if counts else math.nan for picture in pictures]
+    return chosen, pictures, quality, truth
+
+
+def valid_pixels(views: "Views", index: int, background: tuple[float, float, float] | None) -> np.ndarray | None:
+    """Which pixels of a photograph count, (h, w), where the colour behind it may not be known; None if all do."""
+    if background is not None:
+        return None
+    valid = views.valid(index)
+    return None if valid.all() else valid
+
+
+def checked_ranks(field: "Field", ranks: Iterable[int] | None) -> list[int]:
+    """Ranks to measure, highest first, each once; the field's and its halves if None.
+
+    Raises ``ConfigError`` for a rank that the field does not have, or no ranks.
+    """
+    chosen = sorted(set(halves(field.rank) if ranks is None else ranks), reverse=True)
+    for rank in chosen:
+        if not 1 <= rank <= field.rank:
+            raise ConfigError(f"rank {rank} asked for, the model has ranks 1 to {field.rank}")
+    if not chosen:
+        raise ConfigError(f"no ranks to measure: name some of 1 to {field.rank}")
+    return chosen
+
+
+def new_renderer(field: "Field") -> "Renderer":
+    """A renderer of the field; here so that tables can be read without a device."""
+    from tslim.rendering.renderer import Renderer
+
+    return Renderer(field)
+
+
+def _sweep(
+    field: "Field",
+    views: "Views",
+    ranks: Sequence[int],
+    background: tuple[float, float, float] | None,
+    renderer: "Renderer",
+    folder: Path | None,
+    on_view: Callable[[int, int], None],
+) -> Iterator[SweepRow]:
+    sizes = model_file.sizes(field.state())
+    # Kernels compile and arrays grow with the first picture: not what a frame costs.
+    renderer.render(views.cameras, 0, rank=ranks[0], background=background)
+    for rank in ranks:
+        psnr, ssim, seconds = [], [], 0.0
+        for index in range(len(views)):
+            image = renderer.render(views.cameras, index, rank=rank, background=background)
+            truth, valid = views.image(index, background), valid_pixels(views, index, background)
+            if valid is None or valid[EDGE:-EDGE, EDGE:-EDGE].any():
+                psnr.append(metrics.psnr(image.rgb, truth, valid))
+                ssim.append(metrics.ssim(image.rgb, truth, valid))
+            seconds += image.seconds
+            if folder is not None:
+                media.write_png(folder / f"rank-{rank:02}" / f"{index:03}.png", image.rgb)
+            on_view(rank, index)
+        yield SweepRow(
+            rank=rank,
+            bytes=sizes[rank - 1],
+            psnr=float(np.mean(psnr)),
+            ssim=float(np.mean(ssim)),
+            ms_per_frame=1000 * seconds / len(views),
+        )

@@ -1,0 +1,246 @@
+"""Plots: quality against size, and how a training went. matplotlib without a window, imported when first used."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tslim import files
+from tslim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tslim.measuring.evaluate import SweepRow
+
+COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770", "#17a2a8", "#222222")
+_GREY = "#5b6770"
+_LIGHT = "#e3e6ea"
+
+
+def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *, title: str = "") -> Path:
+    """PSNR against file size, one curve a name. The suffix chooses the format.
+
+    One curve has its ranks written at its points. Several, which may lie close together, have them along the top, at
+    the mean size of each; but at the points where a rank's size is not much the same in all of them.
+
+    Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
+    """
+    curves = {name: sorted(rows, key=lambda row: row.bytes) for name, rows in curves.items() if len(rows)}
+    if not curves:
+        raise ConfigError("no measurements to plot")
+    figure, axes = _figure(title)
+    for (name, rows), colour, marker in zip(curves.items(), _cycle(COLOURS), _cycle("osD^vP"), strict=False):
+        x, y = [row.bytes / 1e6 for row in rows], [row.psnr for row in rows]
+        axes.plot(x, y, marker=marker, markersize=5, color=colour, linewidth=1.8, label=name, zorder=3)
+    every = [row for rows in curves.values() for row in rows]
+    sizes = {rank: [row.bytes / 1e6 for row in every if row.rank == rank] for rank in sorted({r.rank for r in every})}
+    if max(map(max, sizes.values())) > 8 * min(map(min, sizes.values())):
+        axes.set_xscale("log")
+        _plain_log_ticks(axes)
+    axes.set_xlabel("file size (MB)")
+    axes.set_ylabel("mean PSNR (dB)")
+    axes.margins(x=0.08, y=0.12)
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    if all(max(found) <= 1.5 * min(found) for found in sizes.values()) and len(curves) > 1:
+        _name_ranks(axes, {rank: sum(found) / len(found) for rank, found in sizes.items()})
+    else:
+        for i, (rows, colour) in enumerate(zip(curves.values(), _cycle(COLOURS), strict=False)):
+            _name_points(axes, rows, colour, "rank " if i == 0 else "")
+    return _save(figure, path)
+
+
+def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str, word: str) -> None:
+    """Ranks at the points of a curve, with a word before the first."""
+    for i, row in enumerate(rows):
+        text, at, side = (f"{word}{row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
+        at_point = (row.bytes / 1e6, row.psnr)
+        axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=colour)
+
+
+def _name_ranks(axes: "Axes", sizes: Mapping[int, float]) -> None:
+    """Ranks along the top, each above its size."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    top = axes.secondary_xaxis("top")
+    top.xaxis.set_major_locator(FixedLocator(list(sizes.values())))
+    top.xaxis.set_major_formatter(FixedFormatter([f"rank {r}" if i == 0 else str(r) for i, r in enumerate(sizes)]))
+    top.xaxis.set_minor_locator(NullLocator())
+    top.spines["top"].set_visible(False)
+    top.tick_params(colors=_GREY, labelsize=8, length=0, pad=1)
+
+
+def few_views(
+    path: str | Path, lines: Mapping[str, Mapping[int, float]], counts: Sequence[int], *, title: str = ""
+) -> Path:
+    """PSNR against the number of photographs trained on, a line a method; those of one colour belong together.
+
+    Args:
+        lines: name to PSNR in dB by number of photographs; names that begin with the same word have one colour.
+        counts: the numbers of photographs to show.
+
+    Raises as ``size_quality``.
+    """
+    if not lines or not counts:
+        raise ConfigError("no measurements to plot")
+    figure, axes = _figure(title)
+    families = list(dict.fromkeys(name.split()[0].rstrip(",") for name in lines))
+    for number, (name, by_count) in enumerate(lines.items()):
+        family = families.index(name.split()[0].rstrip(","))
+        members = [n for n in lines if n.split()[0].rstrip(",") == families[family]]
+        style = ("-", "--", "-.", ":")[members.index(name) % 4]
+        colour, marker = COLOURS[family % len(COLOURS)], "osD^vP"[number % 6]
+        axes.plot(counts, [by_count[c] for c in counts], style, color=colour, marker=marker, markersize=4, label=name)
+    axes.set_xticks(list(counts))
+    axes.set_xlabel("photographs to train on")
+    axes.set_ylabel("mean PSNR (dB)")
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _save(figure, path)
+
+
+def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> Path:
+    """PSNR of the training rays and active rank over steps, from the lines of ``metrics.jsonl``.
+
+    Needs ``step``, ``psnr`` and ``rank`` in each line; lines without them are left out. Raises as ``size_quality``.
+    """
+    needed = ("step", "psnr", "rank")
+    lines = [line for line in history if all(isinstance(line.get(name), int | float) for name in needed)]
+    if not lines:
+        raise ConfigError("no progress to plot: the run has not reported any yet")
+    steps, psnr, rank = ([line[name] for line in lines] for name in needed)
+    figure, axes = _figure(title)
+    axes.plot(steps, psnr, color=COLOURS[0], alpha=0.3, linewidth=1)
+    axes.plot(steps, _smoothed(psnr), color=COLOURS[0], linewidth=1.8)
+    axes.set_xlabel("step")
+    axes.set_ylabel("PSNR of training rays (dB)", color=COLOURS[0])
+    ranks = axes.twinx()
+    axes.set_zorder(ranks.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    ranks.step(steps, rank, where="post", color=_GREY, linewidth=1.2)
+    ranks.fill_between(steps, rank, step="post", color=_LIGHT, alpha=0.6, linewidth=0)
+    ranks.set_ylabel("active rank", color=_GREY)
+    ranks.set_ylim(0, 1.25 * max(rank))
+    ranks.yaxis.get_major_locator().set_params(integer=True)
+    ranks.spines[["top", "left", "bottom"]].set_visible(False)
+    ranks.spines["right"].set_color(_GREY)
+    ranks.tick_params(colors=_GREY)
+    return _save(figure, path)
+
+
+def compare_training(
+    path: str | Path, histories: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str = ""
+) -> Path:
+    """PSNR of the training rays over steps, one curve a run, unsmoothed behind smoothed. Raises as ``size_quality``."""
+    curves = {name: [(r["step"], r["psnr"]) for r in rows if "psnr" in r] for name, rows in histories.items()}
+    if not any(curves.values()):
+        raise ConfigError("no progress to plot: the runs have not reported any yet")
+    figure, axes = _figure(title)
+    for (name, points), colour in zip(curves.items(), _cycle(COLOURS), strict=False):
+        steps, psnr = zip(*points, strict=True) if points else ((), ())
+        axes.plot(steps, psnr, color=colour, alpha=0.3, linewidth=1)
+        axes.plot(steps, _smoothed(psnr), color=colour, linewidth=1.8, label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("PSNR of training rays at the active rank (dB)")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return _save(figure, path)
+
+
+def rank_trace(path: str | Path, history: Sequence[Mapping[str, Any]], *, title: str = "") -> Path:
+    """How ranks arrived, and what each was worth meanwhile, from the lines of ``metrics.jsonl``.
+
+    Above: PSNR of the training rays that were rendered at each rank (``psnr_by_rank``), smoothed; every rank is named
+    where its curve ends. Below: the active rank, with a dot for each increase in ``grew``. Lines without ``step``,
+    ``rank`` and ``psnr_by_rank`` are left out. Raises as ``size_quality``.
+    """
+    lines = [row for row in history if isinstance(row.get("psnr_by_rank"), dict) and {"step", "rank"} <= set(row)]
+    if not lines:
+        raise ConfigError("no trace of ranks to plot: the run has not reported any yet")
+    figure, (above, below) = _figure(title, rows=2)
+    ranks = sorted({int(rank) for row in lines for rank in row["psnr_by_rank"]})
+    for rank, colour in zip(ranks, _shades(len(ranks)), strict=True):
+        seen = [(row["step"], row["psnr_by_rank"][str(rank)]) for row in lines if str(rank) in row["psnr_by_rank"]]
+        steps, psnr = zip(*seen, strict=True)
+        above.plot(steps, _smoothed(psnr), color=colour, linewidth=1.5, label=str(rank))
+    above.set_ylabel("PSNR of training rays (dB)")
+    above.legend(
+        title="rank", frameon=False, fontsize=8, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5),
+        ncols=1 if len(ranks) <= 8 else 2,
+    )  # fmt: skip
+    grown = [increase for row in lines for increase in row.get("grew", ())]
+    at = [increase["step"] for increase in grown]
+    first = lines[0]["rank"]
+    if lines[0].get("grew"):
+        first = max((int(r) for r in lines[0]["psnr_by_rank"] if int(r) < grown[0]["rank"]), default=1)
+    active = [first, *(increase["rank"] for increase in grown), lines[-1]["rank"]]
+    below.step([0, *at, lines[-1]["step"]], active, where="post", color=_GREY, linewidth=1.5)
+    below.plot(at, [increase["rank"] for increase in grown], "o", color=COLOURS[1], markersize=4)
+    below.set_ylim(0, 1.15 * max(row["rank"] for row in lines))
+    below.yaxis.get_major_locator().set_params(integer=True)
+    below.set_ylabel("active rank")
+    below.set_xlabel("step")
+    return _save(figure, path)
+
+
+def _figure(title: str, rows: int = 1) -> "tuple[Figure, Axes | Sequence[Axes]]":
+    """A figure of its own (no pyplot, hence no global state and no window) with quiet axes: one, or several rows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0 if rows == 1 else 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    every = figure.subplots(rows, squeeze=False, sharex=True, height_ratios=(2, 1)[:rows])[:, 0]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_GREY)
+        axes.tick_params(colors=_GREY)
+        axes.grid(True, color=_LIGHT, linewidth=0.8, zorder=0)
+    if title:
+        every[0].set_title(title, fontsize=11, loc="left")
+    return figure, every[0] if rows == 1 else every
+
+
+def _shades(n: int) -> "Sequence[Any]":
+    """n colours from light to dark."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.92 * (1 - i / max(n - 1, 1))) for i in range(n)]
+
+
+def _plain_log_ticks(axes: "Axes") -> None:
+    """Ticks at 1, 2, 5, 10, ... written as such."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _smoothed(values: Sequence[float]) -> np.ndarray:
+    """Mean over a window around each value, narrower towards the ends; what is not finite is left out."""
+    values = np.asarray(values, np.float64)
+    reach = max(len(values) // 30, 1)
+    out = np.full(len(values), np.nan)
+    for i in range(len(values)):
+        near = min(reach, i, len(values) - 1 - i)
+        window = values[i - near : i + near + 1]
+        if np.isfinite(window).any():
+            out[i] = window[np.isfinite(window)].mean()
+    return out
+
+
+def _cycle(items: Sequence[str]) -> Iterator[str]:
+    while True:
+        yield from items
+
+
+def _save(figure: "Figure", path: str | Path) -> Path:
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in ("png", "svg", "pdf"):
+        raise ConfigError(f"{path}: a plot ends in .png, .svg or .pdf")
+    data = io.BytesIO()
+    figure.savefig(data, format=suffix)
+    return files.write_bytes(path, data.getvalue())

@@ -1,0 +1,214 @@
+"""Presets: named settings of training. Each is a function of the space of the scene that it is for."""
+
+import dataclasses
+
+from tslim.config import FieldConfig, ScheduleConfig, Space, TrainConfig, with_steps
+
+
+def paper(space: Space = "box") -> TrainConfig:
+    """SlimmeRF's published setting for NeRF-synthetic: 30 000 steps, 128³ to 300³, TRaIn with υ = 0.4.
+
+    In other spaces the setting of the data set that it was published for: ``llff`` or ``tanks``.
+    """
+    return {"box": TrainConfig, "ndc": llff, "contracted": tanks}[space]()
+
+
+def llff(space: Space = "ndc") -> TrainConfig:
+    """SlimmeRF's setting for forward-facing scenes: 24 ranks, 640³ voxels, relu, total variation, υ = 0.1, η = 100.
+
+    The decoder has no positional encodings, as in TensoRF's setting for these scenes, and the field no L1 penalty. The
+    same whatever the space.
+    """
+    return TrainConfig(
+        field=FieldConfig(
+            max_rank=24, density_activation="relu", density_shift=0.0, feature_encoding=0, direction_encoding=0
+        ),
+        schedule=ScheduleConfig(upsilon=0.1, eta=100),
+        steps=25_000,
+        grid_end=640,
+        grow_steps=(2000, 3000, 4000, 5500),
+        occupancy_steps=(2500,),
+        l1_start=0.0,
+        l1_rest=0.0,
+        tv_density=1.0,
+        tv_appearance=1.0,
+    )
+
+
+def tanks(space: Space = "contracted") -> TrainConfig:
+    """SlimmeRF's setting for Tanks & Temples: as ``paper``, with υ = 0.2 and TensoRF's total variation instead of L1.
+
+    The same whatever the space: the published scenes are objects in a box, captures are contracted.
+    """
+    return TrainConfig(
+        schedule=ScheduleConfig(upsilon=0.2), l1_start=0.0, l1_rest=0.0, tv_density=0.1, tv_appearance=0.01
+    )
+
+
+def quick(space: Space = "box") -> TrainConfig:
+    """The default: a good model in minutes on two CPU cores, whatever the space."""
+    if space == "box":
+        return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=(0.05, 0.05))
+    if space == "contracted":
+        return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
+    # Photographs that all look one way show the same things in more detail: it takes longer to learn.
+    grow, occupancy = (150, 300, 600, 1000, 1500), (800, 1400, 2000, 3000)
+    return _open(space, with_steps(_fast(4800, 256, grow=grow, occupancy=occupancy, lr=(0.03, 0.03)), 9000))
+
+
+def demo(space: Space = "box") -> TrainConfig:
+    """A third of quick: what there is to see, of an object in about two minutes."""
+    if space == "box":
+        return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000), lr=(0.12, 0.08))
+    return _open(space, _fast(1600, 192, grow=(80, 140, 200, 320, 480), occupancy=(300, 500, 900)))
+
+
+def even(space: Space = "box") -> TrainConfig:
+    """quick with as much made of each pixel as there is: prefixes from rank 2 up are close to models of their own.
+
+    It takes about three times as long; quick with three times the steps is better from rank 4 up. Rank 1 is left out.
+    """
+    return every_prefix(quick(space))
+
+
+def fine(space: Space = "box") -> TrainConfig:
+    """quick with a third more steps and few of its savings: much sharper, for some four times the time and the bytes.
+
+    A finer grid, several colours a ray, the paper's decoder, half-voxel steps, and a look at a tenth of the weight from
+    which quick looks. In spaces other than a box rays are sampled as in quick: there they pass through fog for long, in
+    which every sample would have to be decoded.
+    """
+    coarse = quick(space)
+    settings = with_steps(coarse, coarse.steps * 4 // 3)
+    settings = dataclasses.replace(
+        settings,
+        field=dataclasses.replace(settings.field, decoder_width=128, feature_encoding=2),
+        lr_network=3e-3,
+        grid_end=300,
+        colour_span=3.0,
+    )
+    if space != "box":
+        return settings
+    return dataclasses.replace(
+        settings,
+        batch_decoded=2 * settings.batch_decoded,
+        step_ratio=0.5,
+        weight_threshold=1e-3,
+        stop_transmittance=1e-3,
+    )
+
+
+def every_prefix(settings: TrainConfig) -> TrainConfig:
+    """The same pixels in as many steps, with every ray rendered at full rank and at five prefixes from rank 2 up.
+
+    All ranks are there after 200 steps (or a third of a shorter run): every prefix goes on learning anyway. Errors at
+    prefixes count for a quarter, since all six renders teach the first ranks, and half as much again at rank 2, which
+    has least to be good with. Rank 1 would take from all others what it needs of their planes. Where so many renders
+    say where to go, factors may start larger, the last ranks learn faster than those of a model that is never rendered
+    at fewer, and so may what all ranks share and what each has of its own.
+    """
+    renders, growth = 6, min(1 / 3, 200 / settings.steps)
+    return dataclasses.replace(
+        settings,
+        field=dataclasses.replace(settings.field, rank_affine=True, init_scale=2 * settings.field.init_scale),
+        schedule=ScheduleConfig(
+            policy="staged",
+            stage_starts=tuple(round(growth * share, 4) for share in (0.0, 0.2, 0.36, 0.53, 0.7, 0.85, 1.0)),
+            anchors=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
+            prefixes_per_ray=renders - 1,
+            prefix_weight=0.25,
+            lowest_weight=1.5,
+        ),
+        batch_decoded=renders * settings.batch_decoded,
+        lr_factors=1.25 * settings.lr_factors,
+        lr_first_ranks=max(settings.lr_first_ranks, 1.5 * settings.lr_factors),
+        lr_network=1.5 * settings.lr_network,
+        lr_affine=4 * settings.lr_affine,
+    )
+
+
+def _fast(
+    steps: int,
+    grid_end: int,
+    grow: tuple[int, ...],
+    occupancy: tuple[int, ...],
+    lr: tuple[float, float] = (0.08, 0.03),
+) -> TrainConfig:
+    """Growth in stages with prefix rays; a narrow decoder, whole-voxel steps and fast learning for a short run.
+
+    ``lr``: of the factors of the first two ranks and of the last. A low rank sees few of the rays, and is the better
+    the further each of them takes it, unless there are many.
+    """
+    return TrainConfig(
+        field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
+        schedule=ScheduleConfig(policy="staged"),
+        steps=steps,
+        batch_rays=8192,
+        batch_decoded=32768,
+        lr_factors=lr[1],
+        lr_first_ranks=lr[0],
+        lr_network=5e-3,
+        lr_decay=0.1,
+        lazy_adam=True,
+        lr_reset_on_grow=False,
+        grid_start=64,
+        grid_end=grid_end,
+        grow_steps=grow,
+        occupancy_steps=occupancy,
+        occupancy_threshold=1e-2,
+        occupancy_first=1e-4,
+        step_ratio=1.0,
+        weight_threshold=1e-2,
+        stop_transmittance=1e-2,
+        colour_span=1e4,
+        l1_start=4e-5,
+        l1_rest=2e-5,
+        checkpoint_every=1000,
+    )
+
+
+def _open(space: Space, fast: TrainConfig) -> TrainConfig:
+    """For scenes that fill the picture, of which every part is seen by a few views only.
+
+    The field starts as thin fog rather than empty, since every ray has to be stopped by something, and neighbouring
+    texels are held together. Empty space is measured late, since what is far takes longest to appear, and against a
+    higher threshold, for the fog. What one camera alone sees, right in front of it, would take the blame for whatever
+    the field does not know yet, so density there learns more slowly. In NDC the distortion loss makes surfaces of fog,
+    which also makes a step quick. Where cameras stand all around, density in front of them costs a penalty as well,
+    without which no surface is found where photographs show little texture or differ in exposure.
+    """
+    tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
+    return dataclasses.replace(
+        fast,
+        field=dataclasses.replace(fast.field, density_shift=-5.0),
+        occupancy_threshold=2e-3,
+        occupancy_first=0.0,
+        distortion=0.01 if space == "ndc" else 0.0,
+        occlusion=0.01 if space == "contracted" else 0.0,
+        occlusion_reach=0.15,
+        near_fade=1.0,
+        tv_density=tv_density,
+        tv_appearance=tv_appearance,
+    )
+
+
+def tiny(space: Space = "box") -> TrainConfig:
+    """For tests: seconds. The same whatever the space."""
+    return TrainConfig(
+        field=FieldConfig(max_rank=4),
+        steps=60,
+        batch_rays=256,
+        grid_start=16,
+        grid_end=24,
+        grow_steps=(30, 40),
+        occupancy_steps=(20, 40),
+        report_every=10,
+        checkpoint_every=30,
+    )
+
+
+PRESETS = {
+    "quick": quick, "fine": fine, "even": even, "demo": demo,
+    "paper": paper, "llff": llff, "tanks": tanks, "tiny": tiny,
+}  # fmt: skip
+"""By name. Each takes the space of the scene that it is for."""

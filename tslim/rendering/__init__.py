@@ -1,0 +1,1 @@
+"""From rays to pixels, and back to gradients: the pipeline and what renders with it."""

@@ -1,0 +1,129 @@
+"""The renderer as one differentiable operation of Taichi's autodiff: its adjoint is the hand-written one.
+
+::
+
+    renderer = tslim.DifferentiableRenderer(field, origins, directions)
+    with ti.ad.Tape(loss):
+        renderer.render()       # fills renderer.rgb, .opacity, .depth
+        my_loss_kernel()        # any kernel of yours that reads them and adds to loss[None]
+    renderer.gradients()        # dL/d(everything that the field is made of)
+
+Your kernels are differentiated by Taichi, with respect to fields of your own as well; the renderer in between by its
+adjoint, registered with ``ti.ad.grad_replaced``.
+"""
+
+import math
+
+import numpy as np
+import taichi as ti
+
+from kernels import tape
+from tslim.device import backend, buffers
+from tslim.errors import ConfigError
+from tslim.field.field import Field
+from tslim.model.state import AFFINE_WIDTH, N_FEATURES
+from tslim.rendering.pipeline import Gradients, MarchConfig, Pipeline
+
+WHITE = (1.0, 1.0, 1.0)
+
+
+class DifferentiableRenderer:
+    """Renders a fixed set of rays, and carries gradients back to the field.
+
+    Not differentiated: directions, ranks, where along a ray samples lie, which of them are bright enough to be given a
+    colour, and the end of a ray where little light is left.
+
+    Args:
+        field: what to render.
+        origins: (n, 3) in world units.
+        directions: (n, 3), normalised here.
+        rank: one rank for all rays or (n,) one for each; the field's if None.
+        background: colour behind the field; the field's own, else white, if None.
+        config: sampling; by default as for training.
+
+    Raises:
+        ConfigError: shapes that do not fit, or ranks that the field does not have.
+        BackendError: the device computes wrong gradients.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        origins: np.ndarray,
+        directions: np.ndarray,
+        *,
+        rank: int | np.ndarray | None = None,
+        background: tuple[float, float, float] | None = None,
+        config: MarchConfig | None = None,
+    ) -> None:
+        backend.current().require_gradients()
+        origins, directions = (np.asarray(a, np.float32) for a in (origins, directions))
+        n = len(directions)
+        if n == 0 or directions.shape != (n, 3) or origins.shape != (n, 3):
+            raise ConfigError(f"origins {origins.shape} and directions {directions.shape}: expected (n, 3) both")
+        ranks = np.broadcast_to(np.asarray(field.rank if rank is None else rank, np.int32), n)
+        if not (1 <= ranks.min() and ranks.max() <= field.rank):
+            raise ConfigError(f"ranks {ranks.min()} to {ranks.max()}: this field has ranks 1 to {field.rank}")
+        field.forget_precision()
+        self.field = field
+        self.n_rays = n
+        self.background = background or field.background or WHITE
+        self.rgb = ti.Vector.field(3, ti.f32, n, needs_grad=True)
+        """sRGB of each ray, not clamped"""
+        self.opacity = ti.field(ti.f32, n, needs_grad=True)
+        self.depth = ti.field(ti.f32, n, needs_grad=True)
+        """sum of weight times distance along the ray: in world units, but in ndc in the units of that space"""
+        self._max_rank = int(ranks.max())
+        self._pipeline = Pipeline(field, n, config)
+        self._gradients = Gradients(field)
+        buffers.write(self._pipeline.ray_o, origins.ravel())
+        buffers.write(self._pipeline.ray_d, (directions / np.linalg.norm(directions, axis=1, keepdims=True)).ravel())
+        buffers.write(self._pipeline.ray_rank, np.ascontiguousarray(ranks))
+
+    @ti.ad.grad_replaced
+    def render(self) -> None:
+        """Fills ``rgb``, ``opacity`` and ``depth`` from the field as it is now. At most once within a tape."""
+        p = self._pipeline
+        p.forward(self.n_rays, max_rank=self._max_rank, background=self.background)
+        tape.publish(self.n_rays, p.pixel, p.ray_opacity, p.ray_depth, self.rgb, self.opacity, self.depth)
+
+    @ti.ad.grad_for(render)
+    def _render_adjoint(self) -> None:
+        p = self._pipeline
+        tape.collect_gradients(
+            self.n_rays, self.rgb, self.opacity, self.depth, p.grad_pixel, p.grad_opacity, p.grad_depth
+        )
+        self._gradients.density.clear()
+        self._gradients.appearance.clear()
+        buffers.write(self._gradients.affine, np.zeros(self.field.affine.shape[0], np.float32))
+        p.backward(self._gradients)
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Host copies of the gradients of the last tape, named and shaped as in ``FieldState``.
+
+        ``density_planes[0]`` (R, G_v, G_u) and so on for planes and lines of both kinds and the three modes; ``basis``
+        (3, 3R, 27); ``affine`` (R, 56) if the field learns one; ``decoder.w1`` and so on.
+        """
+        field, named = self.field, {}
+        for kind, per_rank in (("density", 1), ("appearance", 3)):
+            parts = getattr(self._gradients, kind).get(per_rank * field.rank)
+            for part, arrays in zip(("planes", "lines"), parts, strict=True):
+                named |= {f"{kind}_{part}[{mode}]": values for mode, values in enumerate(arrays)}
+        rows = field._basis_rows()[:, : 3 * field.rank]
+        named["basis"] = buffers.read(self._gradients.basis).reshape(-1, N_FEATURES)[rows]
+        if field.config.rank_affine:
+            named["affine"] = buffers.read(self._gradients.affine).reshape(-1, AFFINE_WIDTH)[: field.rank]
+        grads = buffers.read(field.decoder.grads)
+        for name, (offset, shape) in field.decoder.layout.items():
+            named[f"decoder.{name}"] = grads[offset : offset + math.prod(shape)].reshape(shape)
+        return named
+
+    def origin_gradient(self) -> np.ndarray:
+        """(n, 3) gradient of the rays' origins after the last tape, with samples at fixed distances along their rays
+        (in ndc: at fixed distances from the near plane in that space).
+
+        Their sum is the gradient of a shift of the camera.
+        """
+        grad = buffers.array(3 * self.n_rays)
+        self._pipeline.origin_gradient(grad)
+        return buffers.read(grad).reshape(-1, 3)

@@ -1,0 +1,75 @@
+"""Rays of the world as they are marched through the space that a field lies in (see ``kernels.space``)."""
+
+import numpy as np
+
+from kernels import space
+from tslim.device import buffers
+from tslim.field.field import Field
+
+LONGEST = 10.0
+"""Length in field coordinates that a ray of a contracted space can have: through slabs, the cube, and slabs again."""
+
+
+class RaySpace:
+    """World rays in the coordinates that they are marched in, and what comes back from there.
+
+    Args:
+        field: says which space, and where it lies.
+        ray_o, ray_d: device arrays (max_rays, 3) of world origins and unit directions.
+    """
+
+    def __init__(self, field: Field, ray_o, ray_d) -> None:
+        self.field = field
+        self.ray_o, self.ray_d = ray_o, ray_d
+        self.contracted = int(field.space == "contracted")
+        """Kernel flag."""
+        self.path_o, self.path_d = ray_o, ray_d
+        """Origins and directions as they are marched; in a plain box the rays themselves."""
+        if field.space != "box":
+            self.path_o, self.path_d = (buffers.array(ray_o.shape[0]) for _ in range(2))
+
+    @property
+    def arguments(self) -> tuple:
+        """The kernel arguments ray_o, ray_d, contracted."""
+        return self.path_o, self.path_d, self.contracted
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which t a ray is marched; in NDC it starts at the near plane and ends with the box."""
+        return (0.0, 1e10) if self.field.space == "ndc" else (self.field.near, self.field.far)
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Where rays begin and about how long they are, as samples are placed along them (``sample_along``)."""
+        if self.field.space == "box":
+            return self.field.near, float(np.linalg.norm(self.field.box[1] - self.field.box[0]))
+        return 0.0, 4.0 if self.contracted else 2.0
+
+    @property
+    def reach(self) -> float:
+        """How far t goes from a camera to the far side of what it looks at."""
+        return 2 * self._half if self.contracted else self.extent[1]
+
+    def update(self, n_rays: int) -> None:
+        """Takes over the first ``n_rays`` world rays."""
+        rays = (self.ray_o, self.ray_d, self.path_o, self.path_d)
+        if self.contracted:
+            space.cube_rays(n_rays, self.field.cube.mean(0).tolist(), self._half, *rays)
+        elif self.field.space == "ndc":
+            space.ndc_rays(n_rays, self.field.near, *rays)
+
+    def to_world_depth(self, n_rays: int, ray_opacity, ray_depth) -> None:
+        """Turns ray_depth = sum of weight times t, in place, into opacity times a distance from the ray's origin."""
+        if self.field.space == "ndc":
+            space.ndc_depth(n_rays, self.field.near, self.ray_o, self.ray_d, ray_opacity, ray_depth)
+
+    def to_world_gradient(self, n_rays: int, grad_o, grad_d) -> None:
+        """Turns grad_o, given with grad_d for rays as they are marched, in place into that of the world origins."""
+        if self.contracted:
+            space.cube_origin_gradient(n_rays, self._half, grad_o)
+        elif self.field.space == "ndc":
+            space.ndc_origin_gradient(n_rays, self.field.near, self.ray_o, self.ray_d, grad_o, grad_d)
+
+    @property
+    def _half(self) -> float:
+        return float(self.field.cube[1, 0] - self.field.cube[0, 0]) / 2

@@ -1,0 +1,98 @@
+"""Views of a field: pictures with depth and opacity, at any of its ranks."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernels import rays
+from tslim.device import buffers
+from tslim.errors import ConfigError
+from tslim.field.field import Field
+from tslim.rendering.pipeline import MarchConfig, Pipeline, camera_arrays
+from tslim.scene.cameras import Cameras
+
+CHUNK_RAYS = 16384
+"""Rays that are rendered together: enough to amortise launches, few enough to stay near the cache."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A rendered view."""
+
+    rgb: np.ndarray
+    """(h, w, 3) f32 sRGB, clamped to [0, 1]"""
+    depth: np.ndarray
+    """(h, w) f32: mean distance along the ray in world units, weighted by opacity; 0 where nothing was hit. In ndc the
+    mean is taken there, where the background is not infinitely far"""
+    opacity: np.ndarray
+    """(h, w) f32 in [0, 1]"""
+    seconds: float
+    """time that rendering took"""
+
+
+class Renderer:
+    """Renders views of a field. Keeps its arrays, so reuse one for many views.
+
+    Args:
+        field: what to render; its ``rank`` is the default rank.
+        chunk_rays: rays rendered together.
+        config: sampling; by default as the field was trained.
+    """
+
+    def __init__(self, field: Field, *, chunk_rays: int | None = None, config: MarchConfig | None = None) -> None:
+        self.field = field
+        trained = field.metadata.get("march")
+        self.pipeline = Pipeline(
+            field, chunk_rays or CHUNK_RAYS, config or (MarchConfig(**trained) if trained else None)
+        )
+
+    def render(
+        self,
+        cameras: Cameras,
+        index: int = 0,
+        *,
+        rank: int | None = None,
+        background: tuple[float, float, float] | None = None,
+    ) -> Image:
+        """Renders camera ``index`` at its own resolution.
+
+        Args:
+            rank: ranks to use, 1 to the field's; all if None.
+            background: colour behind the field; the field's own, else white, if None.
+
+        Raises:
+            ConfigError: a rank that the field does not have.
+        """
+        started = time.perf_counter()
+        field, pipeline = self.field, self.pipeline
+        rank = field.rank if rank is None else rank
+        if not 1 <= rank <= field.rank:
+            raise ConfigError(f"rank {rank}: this field has ranks 1 to {field.rank}")
+        background = background or field.background or (1.0, 1.0, 1.0)
+        width, height = (int(s) for s in cameras.sizes[index])
+        device = camera_arrays(cameras[[index]])
+        rgb = np.empty((width * height, 3), np.float32)
+        depth = np.empty(width * height, np.float32)
+        opacity = np.empty(width * height, np.float32)
+        buffers.write(pipeline.ray_rank, np.full(pipeline.max_rays, rank, np.int32))
+        for first in range(0, width * height, pipeline.max_rays):
+            n = min(pipeline.max_rays, width * height - first)
+            rays.image_rays(n, 0, first, width, *device, pipeline.ray_o, pipeline.ray_d)
+            pipeline.forward(n, max_rank=rank, background=background, keep=False)
+            pipeline.space.to_world_depth(n, pipeline.ray_opacity, pipeline.ray_depth)
+            part = slice(first, first + n)
+            rgb[part] = buffers.read(pipeline.pixel)[: 3 * n].reshape(n, 3)
+            opacity[part] = buffers.read(pipeline.ray_opacity)[:n]
+            depth[part] = buffers.read(pipeline.ray_depth)[:n]
+        depth /= np.maximum(opacity, 1e-6)
+        np.clip(rgb, 0, 1, out=rgb)
+        shape = (height, width)
+        return Image(
+            rgb.reshape(*shape, 3), depth.reshape(shape), opacity.reshape(shape), time.perf_counter() - started
+        )
+
+
+def render(field: Field, cameras: Cameras, index: int = 0, *, rank: int | None = None, background=None) -> Image:
+    """Renders one view of a field; see ``Renderer.render``."""
+    return Renderer(field).render(cameras, index, rank=rank, background=background)

@@ -1,0 +1,74 @@
+"""What has happened since the last progress report: sums over batches, and the report made of them."""
+
+import math
+
+import numpy as np
+
+from tslim.rendering.pipeline import Pipeline
+from tslim.training.events import Progress, RankGrew
+
+
+class Window:
+    """Sums between two progress reports.
+
+    Args:
+        seconds: training time so far.
+        step: steps done so far.
+        max_rank: of the field.
+    """
+
+    def __init__(self, seconds: float, step: int, max_rank: int) -> None:
+        self.began, self.first = seconds, step
+        self.rays = self.losses = self.samples = self.kept = 0
+        self.loss = 0.0
+        self.rank_loss = np.zeros(max_rank + 1)
+        """(max_rank + 1,) sum of the squared errors of the rays rendered at each rank"""
+        self.rank_rays = np.zeros(max_rank + 1, np.int64)
+
+    def add(self, pipeline: Pipeline) -> None:
+        """One batch's work."""
+        self.rays += pipeline.n_rays
+        self.samples += pipeline.n_samples
+        self.kept += pipeline.n_kept
+
+    def add_losses(self, rank: int, ranks: np.ndarray, losses: np.ndarray) -> float | None:
+        """One batch's squared errors (n,), and the rank that each ray had; on a GPU most batches are not looked at.
+
+        Returns the mean over the rays at the active rank, None if there are none.
+        """
+        n = len(self.rank_rays)
+        sums, counts = np.bincount(ranks, losses, n), np.bincount(ranks, minlength=n)
+        self.rank_loss += sums
+        self.rank_rays += counts
+        if not counts[rank]:
+            return None
+        loss = float(sums[rank] / counts[rank])
+        self.losses += 1
+        self.loss += loss
+        return loss
+
+    def report(self, step: int, steps: int, rank: int, seconds: float, grew: tuple[RankGrew, ...]) -> Progress:
+        """The sums as means, after ``step`` of ``steps`` steps and ``seconds`` of training."""
+        passed = max(seconds - self.began, 1e-9)
+        loss = self.loss / max(self.losses, 1)
+        rays = max(self.rays, 1)
+        seen = np.flatnonzero(self.rank_rays)
+        return Progress(
+            step=step,
+            steps=steps,
+            rank=rank,
+            loss=loss,
+            psnr=decibels(loss),
+            rays_per_second=self.rays / passed,
+            seconds=seconds,
+            seconds_left=(steps - step) * passed / max(step - self.first, 1),
+            samples_per_ray=self.samples / rays,
+            kept_per_ray=self.kept / rays,
+            psnr_by_rank={int(r): decibels(self.rank_loss[r] / self.rank_rays[r]) for r in seen},
+            grew=grew,
+        )
+
+
+def decibels(loss: float) -> float:
+    """PSNR of a mean squared error of colours in [0, 1]: -10 log10(loss), at most 120."""
+    return -10 * math.log10(max(loss, 1e-12))

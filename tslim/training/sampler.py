@@ -1,0 +1,112 @@
+"""Which pixels a step trains on: every pixel in use once an epoch, in an order that is never stored."""
+
+from typing import Any
+
+import numpy as np
+
+from kernels import rays
+from tslim.device import buffers
+from tslim.errors import SceneError
+from tslim.rendering.pipeline import Pipeline, camera_arrays
+from tslim.scene.scene import LEAST_ALPHA, Views
+
+_BLOCK = 32 * rays.BLOCK_WORDS
+
+
+class PixelSampler:
+    """Fills a pipeline's rays, and the colours they should have, from photographs.
+
+    Args:
+        views: the photographs; their pixels go to the device as packed bytes.
+        background: colour behind their alpha. None if it is not known: pixels that are more than half transparent
+            then show nothing of use and are left out, and the others have their own colour.
+        seed: of the order.
+
+    Raises:
+        SceneError: all pixels are transparent.
+    """
+
+    def __init__(self, views: Views, background: tuple[float, float, float] | None, seed: int) -> None:
+        self.n_pixels = int(views.offsets[-1])
+        self.background = background
+        self.seed = seed
+        self.epoch = 0
+        self.position = 0
+        self.n_images = len(views)
+        self.pixels = buffers.share(views.pixels)
+        self.offsets = buffers.upload(views.offsets.astype(np.int32))
+        self.sizes = buffers.upload(views.cameras.sizes.reshape(-1).astype(np.int32))
+        self.cameras = camera_arrays(views.cameras)
+        self.n_blocks = -(-self.n_pixels // _BLOCK)
+        words = np.full(self.n_blocks * rays.BLOCK_WORDS, 0xFFFFFFFF, np.uint32)
+        words[self.n_pixels // 32 :] = 0
+        if self.n_pixels % 32:
+            words[self.n_pixels // 32] = (1 << self.n_pixels % 32) - 1
+        self.used = buffers.upload(words)
+        if background is None and views.has_alpha():
+            rays.drop_transparent(self.n_pixels, self.pixels, LEAST_ALPHA, self.used)
+        self._count()
+        if self.n_used == 0:
+            raise SceneError("the training photographs are masked, or transparent, everywhere: nothing to learn from")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the photographs and the bitset."""
+        return 4 * self.n_pixels + self.n_pixels // 8
+
+    def _count(self) -> None:
+        counts = buffers.array(self.n_blocks, np.int32)
+        rays.block_counts(self.n_blocks, self.used, counts)
+        sums = np.concatenate([[0], np.cumsum(buffers.read(counts), dtype=np.int64)])
+        self.n_used = int(sums[-1])
+        self.sums = buffers.upload(sums.astype(np.int32))
+        every = np.minimum(np.arange(0, self.n_used + 2 * rays.HINT, rays.HINT), max(self.n_used - 1, 0))
+        self.hints = buffers.upload((np.searchsorted(sums, every, "right") - 1).astype(np.int32))
+        self.half_bits = max(1, (max(self.n_used - 1, 1).bit_length() + 1) // 2)
+
+    def fill(self, pipeline: Pipeline, n: int, target) -> None:
+        """Writes the next ``n`` rays into ``pipeline`` and their colours (n, 3) into ``target``."""
+        if self.position + n > self.n_used:
+            self.epoch += 1
+            self.position = 0
+        key = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
+        rays.training_rays(
+            n, self.position, self.n_used, self.half_bits, int(key), self.used, self.sums, self.hints, self.n_images,
+            self.offsets, self.pixels, self.sizes, *self.cameras,
+            list(self.background or (0.0, 0.0, 0.0)), int(self.background is None),
+            pipeline.ray_o, pipeline.ray_d, target,
+        )  # fmt: skip
+        self.position += n
+
+    def keep_hits(self, pipeline: Pipeline) -> float:
+        """Drops the pixels whose rays meet nothing occupied; returns the share of all pixels still in use.
+
+        If no ray meets anything, all pixels stay.
+        """
+        chunk = pipeline.max_rays // 32 * 32
+        words = buffers.array(self.n_blocks * rays.BLOCK_WORDS, np.uint32)
+        for first in range(0, self.n_pixels, chunk):
+            n = min(chunk, self.n_pixels - first)
+            rays.pixel_rays(
+                n, first, self.n_images, self.offsets, self.sizes, *self.cameras, pipeline.ray_o, pipeline.ray_d
+            )
+            pipeline.march(n, enough=1)
+            rays.flag_pixels(first, n, pipeline.ray_count, words)
+        before, self.used = self.used, words
+        self._count()
+        if self.n_used == 0:
+            self.used = before
+            self._count()
+        self.epoch += 1
+        self.position = 0
+        return self.n_used / self.n_pixels
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain data to continue from."""
+        return {"used": buffers.read(self.used)}, {"epoch": self.epoch, "position": self.position}
+
+    def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
+        """The inverse of ``state``."""
+        buffers.write(self.used, arrays["used"])
+        self._count()
+        self.epoch, self.position = plain["epoch"], plain["position"]

@@ -1,0 +1,401 @@
+"""Training as an iterator of events: the consumer decides what to show, when to pause, and when to stop."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels import composite, rays, regularize
+from tslim import config
+from tslim.decoder import mlp_tiles
+from tslim.device import backend, buffers, memory
+from tslim.errors import ConfigError, ModelFileError
+from tslim.field.field import Field
+from tslim.field.occupancy import Occupancy
+from tslim.model.state import N_FEATURES
+from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
+from tslim.rendering.ray_space import LONGEST
+from tslim.scene.scene import Scene
+from tslim.training import checkpoint
+from tslim.training.events import (
+    CheckpointSaved,
+    Event,
+    Finished,
+    GridGrew,
+    OccupancyRefreshed,
+    RankGrew,
+    Started,
+    Stepped,
+    Warned,
+)
+from tslim.training.optim import Optimizer
+from tslim.training.progress import Window
+from tslim.training.run_folder import RunFolder
+from tslim.training.sampler import PixelSampler
+from tslim.training.schedules import make_schedule
+
+MIN_RAYS = 256
+"""Rays that a step takes at least."""
+STARTED_OPACITY = 0.01
+"""Mean opacity of a batch's rays from which on a field counts as no longer empty."""
+
+
+class Trainer:
+    """Trains a field on a scene. ``run()`` yields events; stop iterating to pause, iterate again to go on.
+
+    Args:
+        field: what to train; ``Trainer.new_field`` makes one that fits the settings.
+        scene: photographs; only ``scene.train`` is ever looked at.
+        settings: how to train.
+        run_dir: a run folder for the log and the checkpoints; None keeps everything in memory.
+
+    Raises:
+        ConfigError: impossible settings.
+        BackendError: the device computes wrong gradients.
+        OutOfMemoryError: the run would need more memory than is free.
+    """
+
+    def __init__(
+        self, field: Field, scene: Scene, settings: config.TrainConfig, *, run_dir: str | Path | None = None
+    ) -> None:
+        config.require_valid(settings)
+        backend.current().require_gradients()
+        if field.max_rank != settings.field.max_rank:
+            settings = dataclasses.replace(settings, field=field.config)
+        field.forget_precision()
+        self.field = field
+        self.scene = scene
+        self.config = settings
+        self.folder = RunFolder(run_dir) if run_dir is not None else None
+        self.step = 0
+        """Optimiser steps done."""
+        self.seconds = 0.0
+        """Time spent training."""
+        self.schedule = make_schedule(settings.schedule, field.max_rank, settings.steps)
+        field.decoder.train_in(settings.decoder_precision)
+        self.march_config = MarchConfig(
+            settings.step_ratio, settings.weight_threshold, settings.stop_transmittance, settings.colour_span
+        )
+        self.memory = self.predicted_memory(settings, scene)
+        memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
+        self.sampler = PixelSampler(scene.train, scene.background, settings.seed)
+        renders = settings.batch_rays * self.schedule.most_renders()
+        self.pipeline = Pipeline(field, renders, self.march_config)
+        self.penalties = None
+        if settings.distortion or settings.occlusion:
+            self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_reach)
+        self.optimizer = Optimizer(field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors)
+        self.target = buffers.array(3 * renders)
+        self.ray_weight = buffers.upload(np.ones(renders, np.float32))
+        self.ray_loss = buffers.array(renders)
+        self.lr_steps = 0
+        """Steps since the learning rates last started afresh."""
+        self.batch = settings.batch_rays
+        """Rays of the next step."""
+        self.l1 = settings.l1_start
+        self.started = False
+        """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
+        outweighs that of the photographs, and the field would stay empty for ever."""
+        self.grew: list[RankGrew] = []
+        """Rank increases since the last progress report."""
+        field.rank = self.schedule.rank
+        field.prepare(self.optimizer.scratch())
+        field.metadata["march"] = dataclasses.asdict(self.march_config)
+
+    @property
+    def rank(self) -> int:
+        """The active rank."""
+        return self.schedule.rank
+
+    @staticmethod
+    def new_field(scene: Scene, settings: config.TrainConfig) -> Field:
+        """A field for the scene and settings, with room for the final grid."""
+        return Field(
+            scene.box, settings.field, grid=settings.grid_start, max_grid=settings.grid_end, seed=settings.seed,
+            near=scene.near, far=scene.far, space=scene.space, background=scene.background,
+        )  # fmt: skip
+
+    @staticmethod
+    def predicted_memory(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
+        """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
+        rank = settings.field.max_rank
+        schedule = make_schedule(settings.schedule, rank, settings.steps)
+        n_rays = settings.batch_rays * schedule.most_renders()
+        samples = n_rays * 1.1 * settings.grid_start / settings.step_ratio  # a ray through a box is about a side long
+        if scene.space == "contracted":
+            samples += n_rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
+        # At first everything may be fog, in which every sample has a colour; later some 40 of a ray, at full rank.
+        batches = [
+            (samples, n_rays if settings.colour_span else samples, schedule.rank),
+            (40 * n_rays, n_rays if settings.colour_span else 40 * n_rays, rank),
+        ]
+        per_group = 4 * (3 * N_FEATURES + 10)
+        batch = max(
+            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + min(2000 * groups, mlp_tiles.ROOM)
+            for kept, groups, r in batches
+        )
+        return {
+            "photographs": 4 * int(scene.train.offsets[-1] + scene.test.offsets[-1]),
+            "factors, gradients and moments": 4 * Field.predicted_bytes(settings.field, settings.grid_end),
+            "samples": int(16 * samples + 1.25 * batch),
+            "Taichi, numpy and kernels": 350_000_000,
+        }
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Event]:
+        """Trains until the planned number of steps is done. Every event's step counts finished steps."""
+        settings = self.config
+        yield Started(
+            self.step, settings.steps, self.memory, self.step > 0, self.field, self.scene,
+            self.folder.path if self.folder else None,
+        )  # fmt: skip
+        window = Window(self.seconds, self.step, self.field.max_rank)
+        while self.step < settings.steps:
+            began = time.perf_counter()
+            events = self._maintain(self._train_one(window))
+            self.seconds += time.perf_counter() - began
+            yield Stepped(self.step, self.rank)
+            yield from events
+            if self.step % settings.report_every == 0 or self.step == settings.steps:
+                progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
+                window = Window(self.seconds, self.step, self.field.max_rank)
+                self.grew.clear()
+                if self.folder:
+                    self.folder.log(progress)
+                yield progress
+            if self.folder and (self.step % settings.checkpoint_every == 0 or self.step == settings.steps):
+                yield CheckpointSaved(self.step, self.save_checkpoint())
+        self._describe()
+        yield Finished(self.step, self.seconds)
+
+    def _train_one(self, window: Window) -> str | None:
+        """One optimiser step; returns why the rank grew after it, if it did."""
+        settings, pipeline, step = self.config, self.pipeline, self.step
+        schedule, rank = self.schedule, self.schedule.rank
+        ranks = schedule.ray_ranks(step, self.batch, np.random.default_rng([settings.seed, 2, step]))
+        self.sampler.fill(pipeline, self.batch, self.target)
+        copies = len(ranks)
+        if copies > 1:
+            for of_rays in (pipeline.ray_o, pipeline.ray_d, self.target):
+                rays.repeat(3 * self.batch, copies, of_rays)
+        ranks, n = ranks.reshape(-1), ranks.size
+        unused = (0, pipeline.max_rays - n)
+        buffers.write(pipeline.ray_rank, np.pad(ranks, unused))
+        weights = schedule.weights(ranks)
+        if weights is not None:
+            buffers.write(self.ray_weight, np.pad(weights, unused))
+        pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
+        if not self.started:
+            self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
+        composite.squared_error(
+            n, pipeline.pixel, self.target, self.ray_weight, 1 / self.batch, self.ray_loss, pipeline.grad_pixel
+        )
+        gradients = self.optimizer.gradients
+        penalties = self.penalties
+        if penalties is not None:  # they count for as much as the errors of a ray's renders do together
+            penalties = penalties.times(copies if weights is None else float(weights.sum()) / self.batch)
+        pipeline.backward(gradients, penalties, settings.near_fade)
+        self._total_variation(gradients, rank)
+        fall = settings.lr_decay ** (self.lr_steps / settings.steps)
+        first, last = schedule.learning(step)
+        self.optimizer.step(
+            last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
+            lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
+            lazy=settings.lazy_adam,
+        )  # fmt: skip
+        if settings.batch_decoded:
+            fitting = settings.batch_decoded * self.batch // max(pipeline.n_kept, 1)
+            self.batch = min(max(fitting, self.batch // 2, MIN_RAYS), 2 * self.batch, settings.batch_rays)
+        self.lr_steps += 1
+        self.step += 1
+        loss = None
+        due = self.step % settings.report_every == 0 or self.step == settings.steps
+        if schedule.needs_loss or backend.current().is_cpu or due:
+            loss = window.add_losses(rank, ranks, buffers.read(self.ray_loss)[:n])
+        window.add(pipeline)
+        return schedule.update(step, loss)
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        """Colour behind the field in the next step.
+
+        Where none is known, another one each time: what is really there must hide it, or light parts of a scene would
+        be learned as holes in front of a light background.
+        """
+        if self.scene.background is not None:
+            return self.scene.background
+        r, g, b = np.random.default_rng([self.config.seed, 4, self.step]).uniform(size=3)
+        return float(r), float(g), float(b)
+
+    def _total_variation(self, gradients, rank: int) -> None:
+        field, settings = self.field, self.config
+        for weight, factors, into, k in (
+            (settings.tv_density, field.density, gradients.density, rank),
+            (settings.tv_appearance, field.appearance, gradients.appearance, 3 * rank),
+        ):
+            if weight:
+                regularize.tv_backward(factors.planes, into.planes, list(field.grid), factors.chunks, k, weight)
+
+    def _maintain(self, cause: str | None) -> list[Event]:
+        """What is due between steps: rank, occupancy, box, rays, grid."""
+        settings, events = self.config, []
+        if cause:
+            events.append(RankGrew(self.step, self.rank, cause))
+            self.grew += events
+            self.field.inherit_affine(self.field.rank, self.rank)
+        self.field.rank = self.rank
+        if self.step in settings.occupancy_steps:
+            events += self._refresh_occupancy()
+        if self.step in settings.grow_steps and settings.grid_end > settings.grid_start:
+            self.field.grow(self._side_after(self.step), self.optimizer.scratch())
+            self._restart_optimizer()
+            events.append(GridGrew(self.step, self.field.grid))
+        return events
+
+    def _side_after(self, step: int) -> int:
+        """Grid side once the growth at ``step`` is done: log-spaced in voxels from the first to the last."""
+        settings = self.config
+        done = (sorted(settings.grow_steps).index(step) + 1) / len(settings.grow_steps)
+        return round(settings.grid_start ** (1 - done) * settings.grid_end**done)
+
+    def _restart_optimizer(self) -> None:
+        self.optimizer.reset()
+        if self.config.lr_reset_on_grow:
+            self.lr_steps = 0
+
+    def _refresh_occupancy(self) -> list[Event]:
+        settings, field = self.config, self.field
+        turn = sorted(settings.occupancy_steps).index(self.step)
+        ranks = self.schedule.emptied(self.step)
+        before = field.occupancy
+        threshold = settings.occupancy_threshold
+        if settings.occupancy_first:
+            threshold = min(threshold, settings.occupancy_first * 10 ** (turn / 2))
+        share = field.refresh_occupancy(ranks, settings.step_ratio * field.voxel, threshold)
+        tight = field.occupancy.tight_box()
+        if tight is None:
+            field.occupancy = before
+            return [Warned(self.step, "nothing is occupied yet: the field is still empty, its grid stays as it was")]
+        events: list[Event] = []
+        box = None
+        if turn == 0:
+            self.l1 = settings.l1_rest
+            if field.space != "contracted":  # there all of the box is somewhere
+                field.shrink(tight, self.optimizer.scratch())
+                self._restart_optimizer()
+                box = (tuple(field.box[0].tolist()), tuple(field.box[1].tolist()))
+        events.append(OccupancyRefreshed(self.step, share, box))
+        if turn == 1 and self.scene.background is not None:  # without one, a ray that meets nothing is a mistake
+            self.sampler.keep_hits(self.pipeline)
+        return events
+
+    # -- to continue exactly -----------------------------------------------------------------------------------------
+
+    def _describe(self) -> None:
+        """Writes down in the field where it comes from."""
+        path = self.scene.default_path()
+        self.field.metadata |= {
+            "scene": self.scene.name,
+            "format": self.scene.format,
+            "steps": self.step,
+            "seconds": round(self.seconds, 1),
+            "train": config.to_dict(self.config),
+            "path": path.to_dict() if hasattr(path, "to_dict") else dataclasses.asdict(path),
+        }
+
+    def save_checkpoint(self, path: str | Path | None = None) -> Path:
+        """Writes everything needed to continue with the same bits; into the run folder unless told otherwise.
+
+        Raises:
+            ConfigError: there is neither a path nor a run folder.
+            RunFolderError: the file cannot be written.
+        """
+        if path is None and self.folder is None:
+            raise ConfigError("this trainer has no run folder: say where to save the checkpoint")
+        arrays, plain = self.state()
+        return checkpoint.save(path or self.folder.path / "checkpoint.npz", arrays, plain)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and plain data that ``load_state`` continues from exactly."""
+        self._describe()
+        field, optimizer = self.field, self.optimizer
+        arrays = optimizer.state() | {"box": field.box}
+        if field.occupancy is not None:
+            occupied = np.packbits(field.occupancy.to_cells(), bitorder="little")
+            arrays |= {"occupancy": occupied, "occupancy_box": field.occupancy.box}
+        sampler_arrays, sampler = self.sampler.state()
+        plain = {
+            "config": config.to_dict(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "lr_steps": self.lr_steps,
+            "adam_count": optimizer.count,
+            "l1": self.l1,
+            "started": self.started,
+            "batch": self.batch,
+            "grid": list(field.grid),
+            "occupancy_cells": list(field.occupancy.cells) if field.occupancy else None,
+            "schedule": self.schedule.state(),
+            "grew": [dataclasses.asdict(event) for event in self.grew],
+            "sampler": sampler,
+            "pixels": self.sampler.n_pixels,
+            "metadata": field.metadata,
+        }
+        return arrays | {f"sampler.{k}": v for k, v in sampler_arrays.items()}, plain
+
+    def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
+        """Continues from ``state()``. Raises ``ModelFileError`` if it belongs to other photographs."""
+        if plain["pixels"] != self.sampler.n_pixels:
+            raise ModelFileError(
+                f"the checkpoint was trained on {plain['pixels']} pixels, this scene has {self.sampler.n_pixels}"
+            )
+        field, optimizer = self.field, self.optimizer
+        grid = tuple(plain["grid"])
+        field.box = arrays["box"]
+        for factors in (field.density, field.appearance):
+            factors.fit(grid)
+            factors.clear()
+        optimizer.reset()
+        optimizer.load_state(arrays)
+        optimizer.count = plain["adam_count"]
+        if plain["occupancy_cells"]:
+            size = tuple(reversed(plain["occupancy_cells"]))
+            bits = np.unpackbits(arrays["occupancy"].view(np.uint8), count=math.prod(size), bitorder="little")
+            field.occupancy = Occupancy.from_cells(bits.reshape(size), arrays["occupancy_box"])
+        self.schedule.load_state(plain["schedule"])
+        sampler_arrays = {k.removeprefix("sampler."): v for k, v in arrays.items() if k.startswith("sampler.")}
+        self.sampler.load_state(sampler_arrays, plain["sampler"])
+        field.metadata = plain["metadata"]
+        field.rank = self.rank
+        self.step, self.seconds = plain["step"], plain["seconds"]
+        self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
+        self.batch = plain["batch"]
+        self.grew = [RankGrew(**event) for event in plain.get("grew", [])]
+
+    @classmethod
+    def resume(cls, run_dir: str | Path, scene: Scene) -> "Trainer":
+        """Continues the run in a folder from its last checkpoint, on the scene that it was trained on.
+
+        Raises:
+            RunFolderError: no run there.
+            FileNotFoundError: the run has no checkpoint yet.
+            ModelFileError: the checkpoint is damaged or of another version.
+        """
+        folder = RunFolder(run_dir)
+        folder.settings()
+        arrays, plain = checkpoint.load(folder.path / "checkpoint.npz")
+        try:
+            settings = config.from_dict(plain["config"])
+            trainer = cls(cls.new_field(scene, settings), scene, settings, run_dir=run_dir)
+            trainer.load_state(arrays, plain)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ModelFileError(
+                f"{folder.path / 'checkpoint.npz'} lacks {error}: not a checkpoint of a run"
+            ) from error
+        folder.rewind(trainer.step)
+        return trainer
