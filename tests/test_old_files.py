@@ -1,0 +1,54 @@
+"""Model files of every earlier version open, and hold what they held when they were written."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_model_file import arrays_of
+from tslim.field.field import Field
+from tslim.model import model_file
+
+FILES = sorted((Path(__file__).parent / "data" / "model_files").glob("*.slim"))
+
+
+def listed(value):
+    return json.loads(json.dumps(value))
+
+
+def test_every_version_before_this_one_is_there():
+    assert {p.name[:2] for p in FILES} >= {"v1", "v2", "v3"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_an_old_file_holds_what_it_held(path):
+    state = model_file.read(path)
+    expected = dict(np.load(path.with_suffix(".npz"), allow_pickle=False))
+    plain = json.loads(expected.pop("plain").tobytes())
+    found = arrays_of(state)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    config = plain.pop("config")
+    assert config.items() <= listed(dataclasses.asdict(state.config)).items()
+    for name, value in plain.items():
+        assert listed(getattr(state, name)) == value, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_an_old_file_is_the_smaller_model_where_it_is_cut(path, tmp_path):
+    whole, header = path.read_bytes(), model_file.read_header(path)
+    state = model_file.read(path)
+    for rank in range(1, header.rank + 1):
+        (tmp_path / "cut.slim").write_bytes(whole[: header.bytes_at(rank) + 1])
+        cut = arrays_of(model_file.read(tmp_path / "cut.slim"))
+        for name, values in arrays_of(state.slim(rank)).items():
+            np.testing.assert_array_equal(cut[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_an_old_file_becomes_a_field(cpu, path):
+    field = Field.from_state(model_file.read(path))
+    assert np.isfinite(field.density_at(np.zeros((1, 3)))).all()
