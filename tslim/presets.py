@@ -212,3 +212,8 @@ PRESETS = {
     "paper": paper, "llff": llff, "tanks": tanks, "tiny": tiny,
 }  # fmt: skip
 """By name. Each takes the space of the scene that it is for."""
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the presets alone."""
+    return sorted(PRESETS)

@@ -50,6 +50,14 @@ def write(into, values: np.ndarray) -> None:
         into.from_numpy(np.ascontiguousarray(np.broadcast_to(values, (*into.shape, *into.element_shape))))
 
 
+def write_first(into, values: np.ndarray) -> None:
+    """Overwrites the first numbers of a flat device array from the host; on a GPU the others become 0."""
+    if isinstance(into, np.ndarray):
+        into[: len(values)] = values
+    else:
+        into.from_numpy(np.pad(values, (0, into.shape[0] - len(values))))
+
+
 def read(buffer) -> np.ndarray:
     """A host copy of a device array or arena."""
     return buffer.copy() if isinstance(buffer, np.ndarray) else buffer.to_numpy()

@@ -305,6 +305,14 @@ class Field:
         chunks = -(-config.max_rank // buffers.CHUNK) + -(-3 * config.max_rank // buffers.CHUNK)
         return 4 * buffers.CHUNK * chunks * texels
 
+    def __repr__(self) -> str:
+        ranks = f"{self.rank} rank{'s' if self.rank > 1 else ''}"
+        if self.rank < self.max_rank:
+            ranks = f"{self.rank} of {self.max_rank} ranks"
+        grid = "×".join(map(str, self.grid))
+        scene = f" of {self.metadata['scene']}" if "scene" in self.metadata else ""
+        return f"<Field{scene}: {ranks}, grid {grid}, space {self.space}, decoder {self.config.decoder}>"
+
     # -- choosing a size ---------------------------------------------------------------------------------------------
 
     def slim(self, rank: int | None = None, *, max_mb: float | None = None) -> "Field":

@@ -23,6 +23,7 @@ from tslim.errors import ConfigError
 from tslim.field.field import Field
 from tslim.model.state import AFFINE_WIDTH, N_FEATURES
 from tslim.rendering.pipeline import Gradients, MarchConfig, Pipeline
+from tslim.rendering.ray_space import unit_rays
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -57,10 +58,10 @@ class DifferentiableRenderer:
         config: MarchConfig | None = None,
     ) -> None:
         backend.current().require_gradients()
-        origins, directions = (np.asarray(a, np.float32) for a in (origins, directions))
+        origins, directions = unit_rays(origins, directions)
         n = len(directions)
-        if n == 0 or directions.shape != (n, 3) or origins.shape != (n, 3):
-            raise ConfigError(f"origins {origins.shape} and directions {directions.shape}: expected (n, 3) both")
+        if n == 0:
+            raise ConfigError("no rays: expected one at least")
         ranks = np.broadcast_to(np.asarray(field.rank if rank is None else rank, np.int32), n)
         if not (1 <= ranks.min() and ranks.max() <= field.rank):
             raise ConfigError(f"ranks {ranks.min()} to {ranks.max()}: this field has ranks 1 to {field.rank}")
@@ -77,7 +78,7 @@ class DifferentiableRenderer:
         self._pipeline = Pipeline(field, n, config)
         self._gradients = Gradients(field)
         buffers.write(self._pipeline.ray_o, origins.ravel())
-        buffers.write(self._pipeline.ray_d, (directions / np.linalg.norm(directions, axis=1, keepdims=True)).ravel())
+        buffers.write(self._pipeline.ray_d, directions.ravel())
         buffers.write(self._pipeline.ray_rank, np.ascontiguousarray(ranks))
 
     @ti.ad.grad_replaced

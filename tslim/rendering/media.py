@@ -38,12 +38,16 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.broadcast_to(image[..., None] if image.ndim == 2 else image, (*image.shape[:2], 3))
 
 
-def write_png(path: str | Path, image: np.ndarray) -> Path:
-    """Writes a picture; raises ``RunFolderError`` where that cannot be."""
+def png_bytes(image: np.ndarray) -> bytes:
+    """A picture as the contents of a PNG file."""
     import imageio.v3 as iio
 
-    data = iio.imwrite("<bytes>", np.ascontiguousarray(to_uint8(image)), extension=".png")
-    return files.write_bytes(path, data)
+    return iio.imwrite("<bytes>", np.ascontiguousarray(to_uint8(image)), extension=".png")
+
+
+def write_png(path: str | Path, image: np.ndarray) -> Path:
+    """Writes a picture; raises ``RunFolderError`` where that cannot be."""
+    return files.write_bytes(path, png_bytes(image))
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: int = 30) -> Path:

@@ -4,10 +4,28 @@ import numpy as np
 
 from kernels import space
 from tslim.device import buffers
+from tslim.errors import ConfigError
 from tslim.field.field import Field
 
 LONGEST = 10.0
 """Length in field coordinates that a ray of a contracted space can have: through slabs, the cube, and slabs again."""
+
+
+def unit_rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Origins and unit directions, (n, 3) f32 each, from arrays (..., 3) of one shape.
+
+    Raises ``ConfigError`` for other shapes, numbers that are not finite, and directions without length.
+    """
+    origins, directions = (np.asarray(a, np.float32) for a in (origins, directions))
+    if directions.shape != origins.shape or directions.shape[-1:] != (3,):
+        raise ConfigError(f"origins {origins.shape} and directions {directions.shape}: expected (n, 3) both")
+    origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
+    length = np.linalg.norm(directions, axis=1, keepdims=True)
+    right = np.isfinite(origins).all(1) & np.isfinite(length[:, 0]) & (length[:, 0] > 0)
+    if not right.all():
+        i = int(np.argmin(right))
+        raise ConfigError(f"ray {i} from {origins[i].tolist()} along {directions[i].tolist()}: no ray")
+    return origins, directions / length
 
 
 class RaySpace:

@@ -1,6 +1,8 @@
 """Views of a field: pictures with depth and opacity, at any of its ranks."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,9 @@ from kernels import rays
 from tslim.device import buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
+from tslim.rendering import media
 from tslim.rendering.pipeline import MarchConfig, Pipeline, camera_arrays
+from tslim.rendering.ray_space import unit_rays
 from tslim.scene.cameras import Cameras
 
 CHUNK_RAYS = 16384
@@ -18,7 +22,7 @@ CHUNK_RAYS = 16384
 
 @dataclass(frozen=True)
 class Image:
-    """A rendered view."""
+    """A rendered view; of rays that make no picture, the same by ray, in the shape that they came in."""
 
     rgb: np.ndarray
     """(h, w, 3) f32 sRGB, clamped to [0, 1]"""
@@ -29,6 +33,14 @@ class Image:
     """(h, w) f32 in [0, 1]"""
     seconds: float
     """time that rendering took"""
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.opacity.shape[::-1]))
+        return f"<Image: {size}, opacity {self.opacity.mean():.2f} in the mean, {1000 * self.seconds:.0f} ms>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What notebooks show: the picture; None, so that they show the line above, where it is none."""
+        return media.png_bytes(self.rgb) if self.rgb.ndim == 3 and self.rgb.size else None
 
 
 class Renderer:
@@ -64,21 +76,68 @@ class Renderer:
         Raises:
             ConfigError: a rank that the field does not have.
         """
+        width, height = (int(s) for s in cameras.sizes[index])
+        device, pipeline = camera_arrays(cameras[[index]]), self.pipeline
+
+        def aim(first: int, n: int) -> None:
+            rays.image_rays(n, 0, first, width, *device, pipeline.ray_o, pipeline.ray_d)
+
+        return self._image((height, width), aim, rank, background)
+
+    def render_rays(
+        self,
+        origins: np.ndarray,
+        directions: np.ndarray,
+        *,
+        rank: int | None = None,
+        background: tuple[float, float, float] | None = None,
+    ) -> Image:
+        """Renders rays of your own.
+
+        Args:
+            origins: (..., 3) in world units, or one (3,) for all rays.
+            directions: (..., 3), normalised here.
+            rank, background: as for ``render``.
+
+        Returns:
+            Colour, depth and opacity of each ray, in the shape that the rays come in: (..., 3) and (...).
+
+        Raises:
+            ConfigError: shapes that do not fit, a direction without length, or a rank that the field does not have.
+        """
+        shape, pipeline = np.shape(directions)[:-1], self.pipeline
+        if np.shape(origins) == (3,):
+            origins = np.broadcast_to(origins, (*shape, 3))
+        origins, directions = unit_rays(origins, directions)
+
+        def aim(first: int, n: int) -> None:
+            buffers.write_first(pipeline.ray_o, origins[first : first + n].ravel())
+            buffers.write_first(pipeline.ray_d, directions[first : first + n].ravel())
+
+        return self._image(shape, aim, rank, background)
+
+    def _image(
+        self,
+        shape: tuple[int, ...],
+        aim: Callable[[int, int], None],
+        rank: int | None,
+        background: tuple[float, float, float] | None,
+    ) -> Image:
+        """As many rays as ``shape`` has; ``aim(first, n)`` makes the next n the pipeline's."""
         started = time.perf_counter()
         field, pipeline = self.field, self.pipeline
         rank = field.rank if rank is None else rank
         if not 1 <= rank <= field.rank:
             raise ConfigError(f"rank {rank}: this field has ranks 1 to {field.rank}")
         background = background or field.background or (1.0, 1.0, 1.0)
-        width, height = (int(s) for s in cameras.sizes[index])
-        device = camera_arrays(cameras[[index]])
-        rgb = np.empty((width * height, 3), np.float32)
-        depth = np.empty(width * height, np.float32)
-        opacity = np.empty(width * height, np.float32)
+        n_rays = math.prod(shape)
+        rgb = np.empty((n_rays, 3), np.float32)
+        depth = np.empty(n_rays, np.float32)
+        opacity = np.empty(n_rays, np.float32)
         buffers.write(pipeline.ray_rank, np.full(pipeline.max_rays, rank, np.int32))
-        for first in range(0, width * height, pipeline.max_rays):
-            n = min(pipeline.max_rays, width * height - first)
-            rays.image_rays(n, 0, first, width, *device, pipeline.ray_o, pipeline.ray_d)
+        for first in range(0, n_rays, pipeline.max_rays):
+            n = min(pipeline.max_rays, n_rays - first)
+            aim(first, n)
             pipeline.forward(n, max_rank=rank, background=background, keep=False)
             pipeline.space.to_world_depth(n, pipeline.ray_opacity, pipeline.ray_depth)
             part = slice(first, first + n)
@@ -87,7 +146,6 @@ class Renderer:
             depth[part] = buffers.read(pipeline.ray_depth)[:n]
         depth /= np.maximum(opacity, 1e-6)
         np.clip(rgb, 0, 1, out=rgb)
-        shape = (height, width)
         return Image(
             rgb.reshape(*shape, 3), depth.reshape(shape), opacity.reshape(shape), time.perf_counter() - started
         )

@@ -101,6 +101,17 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.poses)
 
+    def __repr__(self) -> str:
+        return f"<Cameras: {self.in_words()}>"
+
+    def in_words(self) -> str:
+        """How many, of what size and field of view: "100 of 800×800, 39°"."""
+        if not len(self):
+            return "none"
+        (low, high), (narrow, wide) = (self.sizes.min(0), self.sizes.max(0)), (self.fov.min(), self.fov.max())
+        size = f"{low[0]}×{low[1]}" + ("" if (low == high).all() else f" to {high[0]}×{high[1]}")
+        return f"{len(self)} of {size}, {narrow:.0f}°" + ("" if wide - narrow < 1 else f" to {wide:.0f}°")
+
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Cameras":
         """Always ``Cameras``: an integer gives one of length 1."""
         if isinstance(index, (int, np.integer)):

@@ -34,6 +34,9 @@ class Views:
     def __len__(self) -> int:
         return len(self.cameras)
 
+    def __repr__(self) -> str:
+        return f"<Views: {self.cameras.in_words()}>"
+
     def rgba(self, index: int) -> np.ndarray:
         """(h, w, 4) uint8, straight alpha."""
         index = range(len(self))[index]
@@ -114,6 +117,10 @@ class Scene:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "box", np.asarray(self.box, np.float32).reshape(2, 3))
+
+    def __repr__(self) -> str:
+        views = f"{self.train.cameras.in_words()} to train on, {len(self.test)} to test on"
+        return f"<Scene {self.name} ({self.format}): {views}; space {self.space}>"
 
     def orbit(
         self, frames: int = 120, *, size: tuple[int, int] | None = None, elevation: float | None = None
