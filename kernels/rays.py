@@ -10,6 +10,7 @@ Notation: o origin, d unit direction (world), (x, y) pixel coordinates with pixe
 import taichi as ti
 
 from kernels.launch import kernel
+from kernels.lenses import TABLE, lens_direction
 from kernels.tasks import indices_each
 
 vec2 = ti.types.vector(2, ti.f32)
@@ -22,8 +23,6 @@ BLOCK_WORDS = 8
 """Words of 32 pixels per block of the pixel bitset; one running sum is kept per block."""
 HINT = 256
 """Of so many pixels in use one's block is kept, to begin the search for the others with."""
-UNDISTORT_ITERATIONS = 12
-"""Fixed-point and Newton steps that invert a lens model; converged to f32 for lenses that photographs come with."""
 
 
 @ti.func
@@ -117,48 +116,15 @@ def select_pixel(ordinal: ti.i32, words: ti.template(), sums: ti.template(), hin
 
 
 @ti.func
-def undistort(lens: ti.i32, k: ti.template(), base: ti.i32, p: vec2) -> vec2:
-    """Ideal pinhole coordinates (x / z, y / z, y downwards) of a point that the lens shows at p.
-
-    lens 1: radial-tangential (OpenCV; k1 k2 p1 p2 k3), by fixed-point iteration; lens 2: equidistant fisheye
-    (OpenCV; k1..k4), by Newton's method on the angle.
-    """
-    q = p
-    if lens == 1:
-        for _ in range(UNDISTORT_ITERATIONS):
-            r2 = q.dot(q)
-            radial = 1.0 + r2 * (k[base] + r2 * (k[base + 1] + r2 * k[base + 4]))
-            dx = 2.0 * k[base + 2] * q[0] * q[1] + k[base + 3] * (r2 + 2.0 * q[0] * q[0])
-            dy = k[base + 2] * (r2 + 2.0 * q[1] * q[1]) + 2.0 * k[base + 3] * q[0] * q[1]
-            q = (p - vec2(dx, dy)) / radial
-    elif lens == 2:
-        distorted = p.norm()
-        if distorted > 1e-8:
-            theta = distorted
-            for _ in range(UNDISTORT_ITERATIONS):
-                s = theta * theta
-                value = theta * (1.0 + s * (k[base] + s * (k[base + 1] + s * (k[base + 2] + s * k[base + 3]))))
-                slope = 1.0 + s * (
-                    3.0 * k[base] + s * (5.0 * k[base + 1] + s * (7.0 * k[base + 2] + s * 9.0 * k[base + 3]))
-                )
-                theta -= (value - distorted) / slope
-            theta = ti.min(ti.max(theta, 0.0), 1.55)
-            q = p * (ti.tan(theta) / distorted)
-    return q
-
-
-@ti.func
 def camera_direction(
     camera: ti.i32, x: ti.f32, y: ti.f32, intrinsics: ti.template(), lens: ti.template(), distortion: ti.template()
 ) -> vec3:
-    """Direction through pixel coordinates (x, y), in camera axes (not normalised, z = -1)."""
+    """Direction through pixel coordinates (x, y), in camera axes (not normalised)."""
     p = vec2(
         (x - intrinsics[4 * camera + 2]) / intrinsics[4 * camera],
         (y - intrinsics[4 * camera + 3]) / intrinsics[4 * camera + 1],
     )
-    if lens[camera] != 0:
-        p = undistort(lens[camera], distortion, 8 * camera, p)
-    return vec3(p[0], -p[1], -1.0)
+    return lens_direction(lens[camera], p, distortion, TABLE * camera)
 
 
 @ti.func

@@ -80,14 +80,16 @@ def write_transforms(folder: Path, cameras: Cameras | None = None, names=None, *
     fx, fy, cx, cy = (float(v) for v in cameras.intrinsics[0])
     width, height = (int(v) for v in cameras.sizes[0])
     data = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height, "aabb_scale": 4}
-    keys = {
-        lenses.PINHOLE: (),
-        lenses.RADIAL: ("k1", "k2", "p1", "p2", "k3"),
-        lenses.FISHEYE: ("k1", "k2", "k3", "k4"),
+    model, keys = {
+        lenses.PINHOLE: (None, ""),
+        lenses.RADIAL: ("FULL_OPENCV", "k1 k2 p1 p2 k3 k4 k5 k6"),
+        lenses.POLYNOMIAL: (None, "k1 k2 k3 k4 p1 p2"),
+        lenses.FISHEYE: ("OPENCV_FISHEYE", "k1 k2 k3 k4 p1 p2"),
+        lenses.EQUIRECTANGULAR: ("EQUIRECTANGULAR", ""),
     }[int(cameras.lens[0])]
-    data |= {key: float(v) for key, v in zip(keys, cameras.distortion[0], strict=False)}
-    if cameras.lens[0] == lenses.FISHEYE:
-        data["camera_model"] = "OPENCV_FISHEYE"
+    data |= {key: float(v) for key, v in zip(keys.split(), cameras.distortion[0], strict=False)}
+    if model is not None:
+        data["camera_model"] = model
     data |= top
     data["frames"] = [
         {"file_path": name, "transform_matrix": [*cameras.poses[i].astype(float).tolist(), [0, 0, 0, 1]]}
@@ -107,7 +109,11 @@ COLMAP_MODELS = {
     "SIMPLE_RADIAL": (2, lambda k, d: (k[0], k[2], k[3], d[0])),
     "RADIAL": (3, lambda k, d: (k[0], k[2], k[3], d[0], d[1])),
     "OPENCV": (4, lambda k, d: (*k, d[0], d[1], d[2], d[3])),
-    "OPENCV_FISHEYE": (5, lambda k, d: (*k, d[0], d[1], d[2], d[3])),
+    "OPENCV_FISHEYE": (5, lambda k, d: (*k, *d[:4])),
+    "FULL_OPENCV": (6, lambda k, d: (*k, *d)),
+    "SIMPLE_RADIAL_FISHEYE": (8, lambda k, d: (k[0], k[2], k[3], d[0])),
+    "RADIAL_FISHEYE": (9, lambda k, d: (k[0], k[2], k[3], d[0], d[1])),
+    "THIN_PRISM_FISHEYE": (10, lambda k, d: (*k, d[0], d[1], d[4], d[5], d[2], d[3], d[6], d[7])),
 }
 
 

@@ -120,7 +120,15 @@ RADIAL = (lenses.RADIAL, (-0.15, 0.04, 0.004, -0.003))
 FISHEYE = (lenses.FISHEYE, (-0.03, 0.008, -0.002, 0.0004))
 
 
-@pytest.mark.parametrize("lens", [RADIAL, FISHEYE, (lenses.RADIAL, (-0.1, 0.03, 0.001, 0.002, -0.01))])
+@pytest.mark.parametrize(
+    "lens",
+    [
+        FISHEYE,
+        (lenses.POLYNOMIAL, (-0.15, 0.04, 0.01, -0.02, 0.004, -0.003)),
+        (lenses.RADIAL, (-0.1, 0.03, 0.001, 0.002, -0.01, 0.2, 0.05, 0.01)),
+        (lenses.FISHEYE, (-0.03, 0.008, -0.002, 0.0004, 0.003, -0.002)),
+    ],
+)
 def test_transforms_lens_models(lens, tmp_path):
     captures.write_transforms(tmp_path, captures.with_lens(captures.ring(), *lens))
     scene = load_scene(tmp_path)
@@ -132,7 +140,7 @@ def test_transforms_lens_models(lens, tmp_path):
 @pytest.mark.parametrize("model", captures.COLMAP_MODELS)
 def test_colmap_lens_models_binary_and_text(model, text, tmp_path):
     cameras = captures.ring()
-    if model.startswith("SIMPLE") or model == "RADIAL":
+    if model.startswith("SIMPLE") or model.startswith("RADIAL"):
         k = cameras.intrinsics.copy()
         k[:, 1] = k[:, 0]
         cameras = Cameras(cameras.poses, k, cameras.sizes, cameras.lens, cameras.distortion)
@@ -141,6 +149,10 @@ def test_colmap_lens_models_binary_and_text(model, text, tmp_path):
         "RADIAL": (lenses.RADIAL, (-0.1, 0.02)),
         "OPENCV": RADIAL,
         "OPENCV_FISHEYE": FISHEYE,
+        "FULL_OPENCV": (lenses.RADIAL, (-0.15, 0.04, 0.004, -0.003, 0.02, 0.1, 0.05, -0.02)),
+        "SIMPLE_RADIAL_FISHEYE": (lenses.FISHEYE, (0.04,)),
+        "RADIAL_FISHEYE": (lenses.FISHEYE, (0.04, -0.01)),
+        "THIN_PRISM_FISHEYE": (lenses.FISHEYE, (0.04, -0.01, 0.003, -0.001, 0.004, -0.003, 0.002, -0.001)),
     }.get(model, (lenses.PINHOLE, ()))
     captures.write_colmap(tmp_path, captures.with_lens(cameras, *lens), model=model, text=text)
     scene = load_scene(tmp_path)
@@ -148,6 +160,26 @@ def test_colmap_lens_models_binary_and_text(model, text, tmp_path):
     assert len(scene.points) == 200
     assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.03)
     assert_every_pixel_shows_what_its_ray_hits(scene.test, 0.03)
+
+
+def test_a_lens_whose_coefficients_are_all_zero_is_a_pinhole(tmp_path):
+    captures.write_colmap(tmp_path, model="FULL_OPENCV", text=True)
+    scene = load_scene(tmp_path)
+    assert (scene.train.cameras.lens == lenses.PINHOLE).all()
+    assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.03)
+
+
+@pytest.mark.parametrize("key", [{}, {"camera_model": None, "equirectangular": True}])
+def test_equirectangular_pictures_show_all_directions(key, tmp_path):
+    inside = captures.ring(size=(48, 24))
+    around = Cameras(inside.poses, [[24 / np.pi, 24 / np.pi, 24, 12]] * 10, inside.sizes, [3] * 10, inside.distortion)
+    data = captures.write_transforms(tmp_path, around)
+    for name in ("fl_x", "fl_y", "cx", "cy"):
+        del data[name]
+    captures.save_json(tmp_path, data | key)
+    scene = load_scene(tmp_path)
+    assert (scene.train.cameras.lens == lenses.EQUIRECTANGULAR).all()
+    assert_every_pixel_shows_what_its_ray_hits(scene.train)
 
 
 def test_transforms_frames_may_have_their_own_lens_and_size(tmp_path):

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
+from tslim.data import shots
+from tslim.errors import SceneError
 from tslim.scene import lenses
+from tslim.scene.cameras import Cameras
 
 K = np.array([100.0, 110.0, 50.0, 40.0])
 PIXELS = np.stack(np.meshgrid(np.linspace(0, 100, 11), np.linspace(0, 80, 9)), -1)
@@ -70,3 +75,101 @@ def test_a_point_behind_a_pinhole_has_no_pixel():
 )
 def test_a_lens_that_folds_the_picture_is_found(lens, coefficients):
     assert lenses.worst_inversion_error((100, 80), K, lens, eight(coefficients)) > 0.1
+
+
+MODELS = {
+    **LENSES,
+    "the issue's wide barrel": (lenses.RADIAL, [-0.28, 0.07]),
+    "full OpenCV": (lenses.RADIAL, [0.4, 0.2, 0.001, -0.002, 0.05, 0.6, 0.25, 0.03]),
+    "a pole near the corner": (lenses.RADIAL, [-0.16, 0.21, 0.001, -0.006, -0.087, -0.341, -0.019, -0.057]),
+    "four radial terms": (lenses.POLYNOMIAL, [-0.2, 0.06, -0.01, 0.002, 0.001, -0.002]),
+    "fisheye with tangential terms and thin prism": (
+        lenses.FISHEYE,
+        [0.03, -0.01, 0.003, 0, 0.002, -0.001, 0.003, 1e-3],
+    ),
+    "equirectangular": (lenses.EQUIRECTANGULAR, []),
+}
+"""Name → lens and coefficients; ``WIDTHS`` has the pictures' half widths, in focal lengths."""
+WIDTHS = {
+    "fisheye": 2.4,
+    "ideal fisheye": 2.6,
+    "fisheye with tangential terms and thin prism": 2.2,
+    "equirectangular": np.pi,
+}
+
+
+def camera_of(lens, coefficients, half_width=0.9, width=1920, height=1080):
+    """One camera whose centre is off the middle, turned somehow."""
+    focal = 0.5 * width / half_width
+    focals = (focal, height / np.pi) if lens == lenses.EQUIRECTANGULAR else (focal, 1.02 * focal)
+    pose = Cameras.look_at([[1.0, 2.0, 3.0]], (0.3, -0.2, 0.5), (0, 0, 1), 50, (4, 4)).poses
+    middle = (0.5 * width, 0.5 * height) if lens == lenses.EQUIRECTANGULAR else (0.49 * width, 0.52 * height)
+    return Cameras(pose, [[*focals, *middle]], [[width, height]], [lens], [eight(coefficients)])
+
+
+def pixels_off(camera, shrink=48) -> float:
+    """How far device rays are from host rays at most, in pixels of the picture: their angle over that to a neighbour.
+
+    A picture ``shrink`` times smaller is rendered, which shows the same rays, but fewer of them.
+    """
+    from kernels import rays as kernels
+    from tslim.rendering.pipeline import camera_arrays
+
+    small = camera.scaled(1 / shrink)
+    width, height = (int(s) for s in small.sizes[0])
+    made, origins = np.zeros(3 * width * height, np.float32), np.zeros(3 * width * height, np.float32)
+    kernels.image_rays(width * height, 0, 0, width, *camera_arrays(small), origins, made)
+    made = made.reshape(-1, 3).astype(np.float64)
+    assert np.abs(np.linalg.norm(made, axis=1) - 1).max() < 1e-6
+    pixels = small.pixel_centers()
+    _, wanted = small.rays(0, pixels)
+    pitch = [np.linalg.norm(small.rays(0, pixels + step)[1] - wanted, axis=1) for step in ((0.02, 0), (0, 0.02))]
+    return float((np.linalg.norm(made - wanted, axis=1) / np.minimum(*pitch)).max()) * 0.02 * shrink
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_device_sees_what_the_host_sees_to_a_hundredth_of_a_pixel(name, cpu):
+    lens, coefficients = MODELS[name]
+    camera = camera_of(lens, coefficients, WIDTHS.get(name, 0.9))
+    assert lenses.worst_inversion_error((1920, 1080), camera.intrinsics[0], lens, camera.distortion[0]) < 1e-6
+    assert pixels_off(camera) < 0.01
+
+
+def test_host_and_device_name_lenses_alike(cpu):
+    from kernels import lenses as device
+
+    for name in (
+        "PINHOLE",
+        "RADIAL",
+        "FISHEYE",
+        "EQUIRECTANGULAR",
+        "POLYNOMIAL",
+        "TABLE",
+        "RADIUS_STEPS",
+        "PLANE_STEPS",
+    ):
+        assert getattr(device, name) == getattr(lenses, name)
+
+
+small = st.floats(-0.01, 0.01)
+RANDOM_LENSES = st.one_of(
+    st.tuples(
+        st.just(lenses.RADIAL),
+        st.tuples(*[st.floats(-0.5, 0.5)] * 2, small, small, *[st.floats(-0.3, 0.3)] * 4),
+    ),
+    st.tuples(st.just(lenses.POLYNOMIAL), st.tuples(*[st.floats(-0.4, 0.4)] * 4, *[small] * 4)),
+    st.tuples(st.just(lenses.FISHEYE), st.tuples(*[st.floats(-0.1, 0.1)] * 4, *[small] * 4)),
+    st.tuples(st.just(lenses.FISHEYE), st.tuples(*[st.floats(-0.1, 0.1)] * 4)),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(RANDOM_LENSES, st.floats(0.2, 2.8))
+def test_every_lens_that_is_accepted_is_rendered_as_the_host_has_it(cpu, lens, half_width):
+    camera = camera_of(*lens, half_width)
+    values = tuple(camera.intrinsics[0].tolist()), lens[0], tuple(camera.distortion[0].tolist())
+    try:
+        shots.check_camera("random", (1920, 1080), *values)
+    except SceneError:
+        assume(False)
+    assert pixels_off(camera) < 0.01

@@ -12,6 +12,7 @@ from tslim.commands.options import Info
 from tslim.errors import ConfigError
 from tslim.files import replacing
 from tslim.model import model_file
+from tslim.scene import lenses
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 
@@ -112,5 +113,4 @@ def _scene_info(scene: Scene, console: Console) -> None:
 
 
 def _lenses(scene: Scene) -> str:
-    names = ("pinhole", "radial-tangential", "fisheye")
-    return ", ".join(names[kind] for kind in sorted(set(scene.train.cameras.lens.tolist())))
+    return ", ".join(lenses.NAMES[kind] for kind in sorted(set(scene.train.cameras.lens.tolist())))

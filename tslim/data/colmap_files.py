@@ -16,10 +16,21 @@ from tslim.data import shots
 from tslim.errors import SceneError
 from tslim.scene import lenses
 
-MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE")
-"""Lens models that are read, in the order of COLMAP's numbers 0 to 5."""
-_N_PARAMETERS = (3, 4, 4, 5, 8, 8)
-_OTHER_MODELS = {6: "FULL_OPENCV", 7: "FOV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE", 10: "THIN_PRISM_FISHEYE"}
+_ONE_FOCAL, _TWO_FOCALS = "f cx cy", "fx fy cx cy"
+MODELS = {
+    "SIMPLE_PINHOLE": (0, lenses.PINHOLE, _ONE_FOCAL, ""),
+    "PINHOLE": (1, lenses.PINHOLE, _TWO_FOCALS, ""),
+    "SIMPLE_RADIAL": (2, lenses.RADIAL, _ONE_FOCAL, "k1"),
+    "RADIAL": (3, lenses.RADIAL, _ONE_FOCAL, "k1 k2"),
+    "OPENCV": (4, lenses.RADIAL, _TWO_FOCALS, "k1 k2 p1 p2"),
+    "OPENCV_FISHEYE": (5, lenses.FISHEYE, _TWO_FOCALS, "k1 k2 k3 k4"),
+    "FULL_OPENCV": (6, lenses.RADIAL, _TWO_FOCALS, "k1 k2 p1 p2 k3 k4 k5 k6"),
+    "SIMPLE_RADIAL_FISHEYE": (8, lenses.FISHEYE, _ONE_FOCAL, "k1"),
+    "RADIAL_FISHEYE": (9, lenses.FISHEYE, _ONE_FOCAL, "k1 k2"),
+    "THIN_PRISM_FISHEYE": (10, lenses.FISHEYE, _TWO_FOCALS, "k1 k2 p1 p2 k3 k4 s1 s2"),
+}
+"""Lens models that are read: COLMAP's number, the kind of lens, and the parameters in COLMAP's order."""
+_NAMES = {number: name for name, (number, *_) in MODELS.items()} | {7: "FOV", 11: "RAD_TAN_THIN_PRISM_FISHEYE"}
 
 
 @dataclass(frozen=True)
@@ -93,32 +104,27 @@ _POINT = struct.Struct("<Q3d3BdQ")
 def _lens(path: Path, camera: int, model: str | int, width: int, height: int, values: tuple[float, ...]) -> Lens:
     """A camera entry in tslim's terms; ``model`` by name or number."""
     where = f"{path}: camera {camera}"
-    if isinstance(model, int):
-        name = MODELS[model] if 0 <= model < len(MODELS) else _OTHER_MODELS.get(model, f"number {model}")
-    else:
-        name = model
+    name = _NAMES.get(model, f"number {model}") if isinstance(model, int) else model
     if name not in MODELS:
         raise SceneError(
             f"{where} has the lens model {name[:40]}; accepted: {', '.join(MODELS)} "
             "(COLMAP's image_undistorter makes PINHOLE images)"
         )
-    wanted = _N_PARAMETERS[MODELS.index(name)]
+    _, lens, focals, coefficients = MODELS[name]
+    wanted = _n_parameters(name)
     if len(values) != wanted:
         raise SceneError(f"{where}: {name} has {wanted} parameters, found {len(values)}")
     if not all(math.isfinite(v) for v in values):
         raise SceneError(f"{where}: parameters must be finite, found {list(values)}")
-    if name in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"):
-        fx = fy = values[0]
-        cx, cy, rest = values[1], values[2], values[3:]
-    else:
-        fx, fy, cx, cy, rest = *values[:4], values[4:]
-    if name in ("SIMPLE_PINHOLE", "PINHOLE"):
-        lens = lenses.PINHOLE
-    else:
-        lens = lenses.FISHEYE if name == "OPENCV_FISHEYE" else lenses.RADIAL
-    distortion = tuple(rest) + (0.0,) * (8 - len(rest))
+    fx, fy, cx, cy = (values[0], *values[:3]) if focals == _ONE_FOCAL else values[:4]
+    given = dict(zip(coefficients.split(), values[len(focals.split()) :], strict=True))
+    lens, distortion = lenses.of_coefficients(lens, given)
     shots.check_camera(where, (width, height), (fx, fy, cx, cy), lens, distortion)
     return Lens((width, height), (fx, fy, cx, cy), lens, distortion)
+
+
+def _n_parameters(name: str) -> int:
+    return sum(len(part.split()) for part in MODELS[name][2:])
 
 
 def read_cameras(path: Path) -> dict[int, Lens]:
@@ -135,10 +141,9 @@ def read_cameras(path: Path) -> dict[int, Lens]:
     reader = _Reader(path)
     for _ in range(reader.count(_CAMERA.size + 24, "cameras")):
         camera, model, width, height = reader.take(_CAMERA)
-        if 0 <= model < len(MODELS):
-            values = reader.take(struct.Struct(f"<{_N_PARAMETERS[model]}d"))
-        else:
-            values = ()  # refused by name in _lens: what follows can't be read without knowing the model
+        name = _NAMES.get(model)
+        # An unknown model is refused by name in _lens: what follows can't be read without knowing it.
+        values = reader.take(struct.Struct(f"<{_n_parameters(name)}d")) if name in MODELS else ()
         found[camera] = _lens(path, camera, model, width, height, values)
     return found
 

@@ -34,7 +34,7 @@ axes are those of what stands in it (``tslim.data.orientation``).
 
 import numpy as np
 
-from tslim.scene import lenses, paths
+from tslim.scene import paths
 from tslim.scene.cameras import Cameras
 
 NDC_MARGIN = 1.05
@@ -183,11 +183,6 @@ def visible_distances(cameras: Cameras, points: np.ndarray | None, most: int = 2
             inside = (depth > 0) & np.all((pixels >= 0) & (pixels < cameras.sizes[i]), 1)
         found.append(np.linalg.norm(points[inside] - cameras.origins[i], axis=1))
     return np.concatenate(found)
-
-
-def usable_lens(size: np.ndarray, intrinsics: np.ndarray, lens: int, distortion: np.ndarray) -> bool:
-    """Whether every pixel of a picture has a ray of its own (a polynomial lens may fold near the border)."""
-    return lenses.worst_inversion_error(size, intrinsics, lens, distortion) < 0.1
 
 
 def _square(poses: np.ndarray) -> np.ndarray:

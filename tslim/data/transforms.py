@@ -28,8 +28,17 @@ from tslim.scene.scene import Scene
 
 RECOGNISED_BY = "transforms.json"
 
-RADIAL_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
-FISHEYE_MODELS = ("OPENCV_FISHEYE", "FISHEYE")
+MODELS = {
+    **dict.fromkeys(
+        ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE"), lenses.POLYNOMIAL
+    ),
+    "FULL_OPENCV": lenses.RADIAL,
+    **dict.fromkeys(("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"), lenses.FISHEYE),
+    "EQUIRECTANGULAR": lenses.EQUIRECTANGULAR,
+}
+"""``camera_model`` to lens. k4 is nerfstudio's and Metashape's r⁸ except in FULL_OPENCV, where k4 k5 k6 are OpenCV's
+denominator."""
+COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
 NGP_SCALE, NGP_OFFSET = 0.33, 0.5
 """instant-ngp maps a position p to p·scale + offset, into its unit cube [0, 1]³; the json may say otherwise."""
@@ -133,7 +142,12 @@ def _lens(data: dict[str, Any], frame: dict[str, Any], file: Path, where: str):
         return key in frame or key in data
 
     size = (value("w"), value("h")) if given("w") and given("h") else images.read_header(file).size
+    lens, distortion = _distortion(data, frame, value, where)
     own_angle = "camera_angle_x" in frame and "fl_x" not in frame
+    if lens == lenses.EQUIRECTANGULAR:  # the picture is all around: nothing of its angles is left to say
+        intrinsics = (size[0] / (2 * math.pi), size[1] / math.pi, size[0] / 2, size[1] / 2)
+        shots.check_camera(where, size, intrinsics, lens, distortion)
+        return (int(size[0]), int(size[1])), intrinsics, lens, distortion
     if given("fl_x") and not own_angle:
         fx = value("fl_x")
         fy = value("fl_y", fx)
@@ -143,29 +157,25 @@ def _lens(data: dict[str, Any], frame: dict[str, Any], file: Path, where: str):
     else:
         raise SceneError(f"{where}: no focal length; expected fl_x (pixels) or camera_angle_x (radians)")
     intrinsics = (fx, fy, value("cx", size[0] / 2), value("cy", size[1] / 2))
-    lens, distortion = _distortion(data, frame, value, where)
     shots.check_camera(where, size, intrinsics, lens, distortion)
     return (int(size[0]), int(size[1])), intrinsics, lens, distortion
 
 
 def _distortion(data: dict[str, Any], frame: dict[str, Any], value, where: str) -> tuple[int, tuple[float, ...]]:
-    k1, k2, k3, k4, p1, p2 = (value(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    given = {key: value(key, 0.0) for key in COEFFICIENTS}
     model = frame.get("camera_model", data.get("camera_model"))
     if model is None:
-        model = "OPENCV_FISHEYE" if frame.get("is_fisheye", data.get("is_fisheye")) else "OPENCV"
-    if model in FISHEYE_MODELS:
-        if p1 or p2:
-            raise SceneError(f"{where}: a fisheye lens with p1 or p2; its coefficients are k1, k2, k3, k4")
-        return lenses.FISHEYE, (k1, k2, k3, k4, 0.0, 0.0, 0.0, 0.0)
-    if model not in RADIAL_MODELS:
+        flags = ("is_fisheye", "OPENCV_FISHEYE"), ("equirectangular", "EQUIRECTANGULAR")
+        model = next((name for key, name in flags if frame.get(key, data.get(key))), "OPENCV")
+    if not isinstance(model, str) or model not in MODELS:
+        raise SceneError(f"{where}: unknown camera_model {str(model)[:40]}; accepted: {', '.join(MODELS)}")
+    try:
+        return lenses.of_coefficients(MODELS[model], given)
+    except ValueError as error:
         raise SceneError(
-            f"{where}: unknown camera_model {str(model)[:40]}; accepted: {', '.join(RADIAL_MODELS + FISHEYE_MODELS)}"
-        )
-    if k4:
-        raise SceneError(f"{where}: k4 with camera_model {model}; its coefficients are k1, k2, k3, p1, p2")
-    if any((k1, k2, k3, p1, p2)):
-        return lenses.RADIAL, (k1, k2, p1, p2, k3, 0.0, 0.0, 0.0)
-    return lenses.PINHOLE, shots.PINHOLE
+            f"{where}: the lens coefficients {error} with camera_model {model}, which has none of these; "
+            "FULL_OPENCV has k1 to k6, p1, p2, the other models k1 to k4, p1, p2"
+        ) from None
 
 
 def _focal(pixels: float, angle: float, where: str) -> float:

@@ -16,6 +16,7 @@ from tslim.device import backend, buffers
 from tslim.field.field import Factors, Field
 from tslim.model.state import N_FEATURES
 from tslim.rendering.ray_space import LONGEST, RaySpace
+from tslim.scene import lenses
 from tslim.scene.cameras import Cameras
 
 PRODUCT_BLOCK = 64
@@ -386,10 +387,10 @@ class Pipeline:
 
 
 def camera_arrays(cameras: Cameras) -> tuple:
-    """Device arrays poses, intrinsics, lens, distortion, as the ray kernels take them."""
+    """Device arrays poses, intrinsics, lens and its table (``lenses.device_table``), as the ray kernels take them."""
     return (
         buffers.upload(cameras.poses.reshape(-1)),
         buffers.upload(cameras.intrinsics.reshape(-1)),
         buffers.upload(cameras.lens.astype(np.int32)),
-        buffers.upload(cameras.distortion.reshape(-1)),
+        buffers.upload(lenses.device_table(cameras.lens, cameras.distortion).reshape(-1)),
     )

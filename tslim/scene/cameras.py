@@ -12,7 +12,6 @@ import numpy as np
 
 from tslim.errors import SceneError
 from tslim.scene import lenses
-from tslim.scene.lenses import FISHEYE, PINHOLE
 
 ROTATION_TOLERANCE = 5e-3
 """Largest entry of |R Rᵀ − I| that still counts as a rotation; files with four decimals stay well below."""
@@ -29,7 +28,7 @@ class Cameras:
     sizes: np.ndarray
     """(n, 2) int32: width, height in pixels."""
     lens: np.ndarray
-    """(n,) int32: ``PINHOLE``, ``RADIAL`` or ``FISHEYE`` of ``tslim.scene.lenses``."""
+    """(n,) int32: ``PINHOLE``, ``RADIAL``, ``FISHEYE``, ``EQUIRECTANGULAR`` or ``POLYNOMIAL`` of ``lenses``."""
     distortion: np.ndarray
     """(n, 8) float32 coefficients in the order of the lens, then zeros."""
 
@@ -193,7 +192,7 @@ class Cameras:
             (~np.isfinite(self.intrinsics).all(1), "has NaN or infinity in its intrinsics"),
             (~(self.intrinsics[:, :2] > 0).all(1), "has a focal length that is not positive"),
             (~(self.sizes > 0).all(1), "has an image of zero size"),
-            ((self.lens < PINHOLE) | (self.lens > FISHEYE), "has an unknown lens model"),
+            ((self.lens < 0) | (self.lens >= len(lenses.NAMES)), "has an unknown lens model"),
             (~np.isfinite(self.distortion).all(1), "has NaN or infinity in its distortion"),
         )
         for bad, what in checks:

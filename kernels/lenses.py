@@ -1,0 +1,133 @@
+"""The ray that a lens gives a pixel: ``tslim.scene.lenses`` on the device, equation by equation and step by step.
+
+Notation: q' = ((u − cx) / fx, (v − cy) / fy) is the point of the picture, y downwards, q what the lens bent there,
+s = |q|², and with the 12 numbers a1..a4, b1..b3, p1, p2, s1, s2, reach that describe a lens (``TABLE`` a camera)::
+
+    F(s) = (1 + a1 s + a2 s² + a3 s³ + a4 s⁴) / (1 + b1 s + b2 s² + b3 s³)
+    x' = x F + 2 p1 x y + p2 (s + 2x²) + s1 s
+    y' = y F + p1 (s + 2y²) + 2 p2 x y + s2 s
+
+q is a point of the plane z = 1 for perspective lenses, and θ (cos φ, sin φ) for a fisheye, θ the angle from the axis.
+``reach`` is the |q| up to which r F(r²) grows, so that the root is alone in [0, reach].
+"""
+
+import taichi as ti
+
+vec2 = ti.types.vector(2, ti.f32)
+vec3 = ti.types.vector(3, ti.f32)
+vec4 = ti.types.vector(4, ti.f32)
+
+PINHOLE, RADIAL, FISHEYE, EQUIRECTANGULAR, POLYNOMIAL = range(5)
+"""Kinds of lenses, the same in ``tslim.scene.lenses``; a RADIAL and a POLYNOMIAL one differ in their files only."""
+TABLE = 12
+"""Numbers a camera."""
+RADIUS_STEPS, PLANE_STEPS = 20, 10
+"""Of Newton's method for |q|, and then for q where p or s bend it; a lens is accepted if so many are enough."""
+
+
+@ti.func
+def sin_cos(angle: ti.f32) -> vec2:
+    """(sin, cos) of an angle in [-2π, 2π] to 1e-7 everywhere: Vulkan promises 5e-4 only, half a pixel at f = 1000.
+
+    Polynomials of Cephes (S. Moshier) for the part within ±π/4 of a multiple of π/2.
+    """
+    quarter = ti.floor(angle * 0.6366197723675814 + 0.5)
+    t = (angle - quarter * 1.5703125) - quarter * 4.838267948966e-4
+    s = t * t
+    sine = t + t * s * (-1.6666654611e-1 + s * (8.3321608736e-3 - s * 1.9515295891e-4))
+    cosine = 1.0 - 0.5 * s + s * s * (4.166664568298827e-2 + s * (-1.388731625493765e-3 + s * 2.443315711809948e-5))
+    turn = ti.cast(quarter, ti.i32) & 3
+    result = vec2(sine, cosine)
+    if turn == 1:
+        result = vec2(cosine, -sine)
+    elif turn == 2:
+        result = vec2(-sine, -cosine)
+    elif turn == 3:
+        result = vec2(-cosine, sine)
+    return result
+
+
+@ti.func
+def factor_and_slope(s: ti.f32, a: vec4, b: vec3) -> vec2:
+    """F(s) and dF/ds."""
+    top = 1.0 + s * (a[0] + s * (a[1] + s * (a[2] + s * a[3])))
+    top_slope = a[0] + s * (2.0 * a[1] + s * (3.0 * a[2] + s * 4.0 * a[3]))
+    bottom = 1.0 + s * (b[0] + s * (b[1] + s * b[2]))
+    bottom_slope = b[0] + s * (2.0 * b[1] + s * 3.0 * b[2])
+    value = top / bottom
+    return vec2(value, (top_slope - value * bottom_slope) / bottom)
+
+
+@ti.func
+def unbent_radius(wanted: ti.f32, reach: ti.f32, a: vec4, b: vec3) -> ti.f32:
+    """The root r in [0, reach] of r F(r²) = wanted: Newton's method, halving the bracket where a step would leave
+    it."""
+    low, high = 0.0, reach
+    radius = ti.min(wanted, reach)
+    for _ in range(RADIUS_STEPS):
+        f = factor_and_slope(radius * radius, a, b)
+        miss = radius * f[0] - wanted
+        if miss > 0.0:
+            high = radius
+        else:
+            low = radius
+        radius -= miss / ti.max(f[0] + 2.0 * radius * radius * f[1], 1e-6)
+        if radius < low or radius > high:
+            radius = 0.5 * (low + high)
+    return radius
+
+
+@ti.func
+def newton_in_the_plane(start: vec2, target: vec2, a: vec4, b: vec3, p: vec4) -> vec2:
+    """q with q' = target, from a start without p1, p2, s1, s2 (given as ``p``)."""
+    q = start
+    for _ in range(PLANE_STEPS):
+        x, y = q[0], q[1]
+        s = x * x + y * y
+        f = factor_and_slope(s, a, b)
+        dx = x * f[0] + 2.0 * p[0] * x * y + p[1] * (s + 2.0 * x * x) + p[2] * s - target[0]
+        dy = y * f[0] + p[0] * (s + 2.0 * y * y) + 2.0 * p[1] * x * y + p[3] * s - target[1]
+        mixed = 2.0 * f[1] * x * y + 2.0 * p[0] * x + 2.0 * p[1] * y
+        xx = f[0] + 2.0 * f[1] * x * x + 2.0 * p[0] * y + 6.0 * p[1] * x + 2.0 * p[2] * x
+        yy = f[0] + 2.0 * f[1] * y * y + 6.0 * p[0] * y + 2.0 * p[1] * x + 2.0 * p[3] * y
+        xy = mixed + 2.0 * p[2] * y
+        yx = mixed + 2.0 * p[3] * x
+        det = ti.max(xx * yy - xy * yx, 1e-6)
+        step = vec2(yy * dx - xy * dy, xx * dy - yx * dx) / det
+        q -= ti.math.clamp(step, -0.5, 0.5)
+    return q
+
+
+@ti.func
+def unbent(target: vec2, table: ti.template(), base: ti.i32) -> vec2:
+    """q of the point q' = target, for the lens at ``table[base]``."""
+    a = vec4(table[base], table[base + 1], table[base + 2], table[base + 3])
+    b = vec3(table[base + 4], table[base + 5], table[base + 6])
+    p = vec4(table[base + 7], table[base + 8], table[base + 9], table[base + 10])
+    wanted = target.norm()
+    q = target
+    if wanted > 1e-12:
+        q = target * (unbent_radius(wanted, table[base + 11], a, b) / wanted)
+    if p.norm_sqr() > 0.0:
+        q = newton_in_the_plane(q, target, a, b, p)
+    return q
+
+
+@ti.func
+def lens_direction(lens: ti.i32, target: vec2, table: ti.template(), base: ti.i32) -> vec3:
+    """Direction, in camera axes (OpenGL; not normalised), of the ray that a lens shows at the point q' = target."""
+    direction = vec3(target[0], -target[1], -1.0)
+    if lens == EQUIRECTANGULAR:
+        lon, lat = sin_cos(target[0]), sin_cos(target[1])
+        direction = vec3(lat[1] * lon[0], -lat[0], -lat[1] * lon[1])
+    elif lens != PINHOLE:
+        q = unbent(target, table, base)
+        direction = vec3(q[0], -q[1], -1.0)
+        if lens == FISHEYE:
+            theta = q.norm()
+            turn = sin_cos(theta)
+            scale = 1.0
+            if theta > 1e-6:
+                scale = turn[0] / theta
+            direction = vec3(scale * q[0], -scale * q[1], -turn[1])
+    return direction
