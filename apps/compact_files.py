@@ -13,7 +13,8 @@ import tslim
 from tslim import cli, files
 from tslim.field.field import Field
 from tslim.measuring import evaluate, plots
-from tslim.model import compact, model_file
+from tslim.model import model_file
+from tslim.model.rounding import ROUNDINGS, rounded
 from tslim.model.state import FieldState
 from tslim.scene.scene import Views
 
@@ -21,7 +22,7 @@ from tslim.scene.scene import Views
 def measured(name: str, state: FieldState, views: Views) -> list[evaluate.SweepRow]:
     """The model's rows, one printed line for each."""
     rows = []
-    for row in tslim.rank_sweep(Field.from_state(state), views):
+    for row in tslim.rank_sweep(Field.from_state(state), views, sizes=model_file.sizes(state)):
         print(f"{name:14}{row}", flush=True)
         rows.append(row)
     return rows
@@ -36,9 +37,9 @@ def main(model: str, photographs: str | None = None, views: str | None = None) -
     scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
     on = scene.test.spread(int(views or len(scene.test)))
     curves = {"half precision": measured("half precision", model_file.convert(state, "float16"), on)}
-    for rounding in compact.ROUNDINGS:
+    for rounding in ROUNDINGS:
         began = time.perf_counter()
-        small = compact.rounded(state, rounding)
+        small = rounded(state, rounding)
         model_file.sizes(small)
         took = time.perf_counter() - began
         print(f"rounded by {rounding} and coded in {took:.1f} s")
@@ -48,7 +49,7 @@ def main(model: str, photographs: str | None = None, views: str | None = None) -
     for name, rows in curves.items():
         lines.append(f"| {name} | " + " | ".join(f"{row.psnr:.2f} ({row.bytes / 1e6:.2f} MB)" for row in rows) + " |")
     print(files.write_bytes("compact-files.md", ("\n".join(lines) + "\n").encode()))
-    names = ["half precision", *(f"rounded by {rounding}" for rounding in compact.ROUNDINGS[::2])]
+    names = ["half precision", *(f"rounded by {rounding}" for rounding in ROUNDINGS[::2])]
     print(plots.size_quality("compact-files.png", {name: curves[name] for name in names}, title=scene.name))
 
 

@@ -11,6 +11,7 @@ import torch
 from tests.reference import LINE_AXIS, PLANE_AXES, ReferenceField
 from tslim.config import FieldConfig
 from tslim.model.state import FieldState
+from tslim.scene.domain import Domain
 
 CHUNK = 16
 MAX_RANK = 13
@@ -47,12 +48,8 @@ def random_state(
             decoder[f"b{i}"] = rng.normal(0, 0.1, b).astype(np.float32)
     return FieldState(
         config=config,
-        box=BOX.copy(),
+        domain=Domain(BOX.copy(), near=0.1, far=8.0),
         grid=grid,
-        near=0.1,
-        far=8.0,
-        space="box",
-        background=(1.0, 1.0, 1.0),
         density_planes=density[0],
         density_lines=density[1],
         appearance_planes=appearance[0],

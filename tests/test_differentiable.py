@@ -1,5 +1,7 @@
 """The renderer inside ``ti.ad.Tape``: gradients of a loss kernel of ours flow through it to every parameter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -93,7 +95,7 @@ def test_a_shift_of_the_camera_is_differentiated_as_central_differences_say(cpu)
 
     field, _ = make_field(occupancy=False)
     centre, size = field.box.mean(axis=0), (field.box[1] - field.box[0]).min()
-    field.near, field.far = 0.05 * size, 0.25 * size
+    field.domain = replace(field.domain, near=0.05 * size, far=0.25 * size)
     rng = np.random.default_rng(5)
     origins = centre + 0.1 * size * rng.uniform(-1, 1, (N_RAYS, 3))
     directions = rng.normal(size=(N_RAYS, 3))

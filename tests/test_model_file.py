@@ -15,6 +15,8 @@ from tslim.config import FieldConfig
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.model import model_file
 from tslim.model.model_file import FieldState
+from tslim.model.stored import as_stored
+from tslim.scene.domain import Domain
 
 PRELUDE = 20
 
@@ -29,12 +31,8 @@ def make_state(rank=3, grid=(5, 4, 6), *, affine=True, occupancy=(7, 6, 5), seed
     (nx, ny, nz), three = grid, 3 * rank
     return FieldState(
         config=FieldConfig(max_rank=rank, decoder="sh", density_shift=-8.0, rank_affine=affine),
-        box=np.array([[-1.5, -1, -0.5], [1.5, 1, 2]], np.float32),
+        domain=Domain(np.array([[-1.5, -1, -0.5], [1.5, 1, 2]], np.float32), 2.0, 6.0, background=(1.0, 0.5, 0.25)),
         grid=grid,
-        near=2.0,
-        far=6.0,
-        space="box",
-        background=(1.0, 0.5, 0.25),
         density_planes=[values(rank, ny, nx), values(rank, nz, nx), values(rank, nz, ny)],
         density_lines=[values(rank, nz), values(rank, ny), values(rank, nx)],
         appearance_planes=[values(three, ny, nx), values(three, nz, nx), values(three, nz, ny)],
@@ -64,6 +62,7 @@ def arrays_of(state: FieldState) -> dict[str, np.ndarray]:
 
 
 def assert_same(a: FieldState, b: FieldState) -> None:
+    a, b = as_stored(a), as_stored(b)
     x, y = arrays_of(a), arrays_of(b)
     assert list(x) == list(y)
     for name in x:
@@ -274,8 +273,8 @@ def test_what_could_not_be_read_again_is_not_written_and_the_old_file_stays(tmp_
         "basis has shape": lambda s: setattr(s, "basis", s.basis[:, :2]),
         "density of mode 0 has shape": lambda s: setattr(s, "grid", (6, 4, 6)),
         "affine has shape": lambda s: setattr(s, "affine", s.affine[:, :50]),
-        "no volume": lambda s: setattr(s, "box", s.box[::-1]),
-        "near": lambda s: setattr(s, "far", 0.5),
+        "no volume": lambda s: setattr(s, "domain", s.domain.with_box(s.box[::-1])),
+        "near": lambda s: setattr(s, "domain", dataclasses.replace(s.domain, far=0.5)),
         "not plain data": lambda s: setattr(s, "metadata", {"f": object()}),
         "metadata takes": lambda s: setattr(s, "metadata", {"f": "x" * 5_000_000}),
         "occupancy has shape": lambda s: setattr(s, "occupancy", s.occupancy[0]),

@@ -8,6 +8,7 @@ import pytest
 
 import tslim
 from tslim.device import buffers
+from tslim.model import model_file
 from tslim.preview import painter, preview
 from tslim.preview.budget import Progression
 from tslim.preview.preview import Preview
@@ -78,11 +79,15 @@ def test_the_first_picture_is_a_held_out_view_with_its_psnr_and_the_size_as_a_fi
 
 
 def test_the_size_of_a_field_from_a_compact_file_is_that_of_its_cut_file(field, scene, tmp_path):
-    compact = tslim.load(field.save(tmp_path / "a.slim", precision="compact"))
-    shown = make(PretendedWindow(), compact, scene, tmp_path)
-    for rank in (1, 2, compact.rank):
-        size = compact.slim(rank).save(tmp_path / "b.slim").stat().st_size
-        assert shown._painter.file_bytes(rank) == size
+    path = field.save(tmp_path / "a.slim", precision="compact")
+    shown = Preview(PretendedWindow(), share=1.0)
+    shown.look_at(tslim.load(path), scene, folder=tmp_path, model=path)
+    for rank in (1, 2, field.rank):
+        cut = model_file.write(model_file.read(path, rank=rank), tmp_path / "b.slim").read_bytes()
+        assert shown._painter.file_bytes(rank) == len(cut)
+    shown._controls.rank = 2
+    shown._act("save")
+    assert (tmp_path / "rank2.slim").read_bytes() == path.read_bytes()[: shown._painter.file_bytes(2)]
 
 
 def test_at_full_size_the_psnr_is_that_of_the_evaluation(field, scene, tmp_path):

@@ -13,6 +13,7 @@ from tslim.config import FieldConfig
 from tslim.data import geometry
 from tslim.device import buffers
 from tslim.errors import ConfigError
+from tslim.scene.domain import Domain
 
 BACKGROUND = (0.3, 0.8, 0.5)
 N_RAYS = 40
@@ -35,12 +36,10 @@ def make_field(
     rng = np.random.default_rng(31)
     config = FieldConfig(density_shift=-0.5, distance_scale=3.0)
     state = device_field.random_state(rng, max_rank=max_rank, affine=True, config=config, grid=grid)
-    state.space = space
     if space == "ndc":
-        state.box, state.near = np.array([[-1.3, -1.1, -1.0], [1.2, 1.0, 1.0]], np.float32), NEAR_PLANE
+        state.domain = Domain.of(np.array([[-1.3, -1.1, -1.0], [1.2, 1.0, 1.0]]), near=NEAR_PLANE, space="ndc")
     if space == "contracted":
-        state.box, state.cube = np.array([[-2.0] * 3, [2.0] * 3], np.float32), CUBE.copy()
-        state.near, state.far = 0.3, 150.0
+        state.domain = Domain.of(CUBE, near=0.3, far=150.0, space="contracted")
     if occupancy:
         state.occupancy, state.occupancy_box = rng.random((9, 10, 8)) < 0.7, state.box.copy()
     return Field.from_state(state), state

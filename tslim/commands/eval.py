@@ -1,5 +1,6 @@
 """``eval``, and what ``train`` ends with: a table of sizes and qualities, pictures, plots and a film."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tslim.commands import shared
@@ -10,6 +11,7 @@ from tslim.errors import ConfigError
 from tslim.measuring import evaluate as measure
 from tslim.measuring import plots
 from tslim.measuring.contributions import contributions
+from tslim.model import model_file
 from tslim.rendering import media
 from tslim.scene.scene import Scene, Views
 from tslim.training.run_folder import RunFolder
@@ -30,13 +32,15 @@ def evaluate(given: Eval, console: Console) -> None:
     from tslim.field.field import load
 
     field = load(source)
+    header = model_file.read_header(source)
+    sizes = [header.bytes_at(rank) for rank in range(1, header.rank + 1)]
     scene = shared.scene_of_model(field.metadata, folder, given.scene, given.options)
     shared.warn_about(scene, console)
     if given.options.background is not None:
-        field.background = parse_colour(given.options.background)
+        field.domain = replace(field.domain, background=parse_colour(given.options.background))
     result = RunFolder(out)
     pictures = result.images if given.save_images else None
-    console.wrote(_measure(field, scene, result, console, ranks=given.ranks, pictures=pictures))
+    console.wrote(_measure(field, scene, result, console, ranks=given.ranks, pictures=pictures, sizes=sizes))
 
 
 def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:  # noqa: F821
@@ -62,6 +66,7 @@ def _measure(
     ranks: tuple[int, ...] | None = None,
     most_views: int | None = None,
     pictures: Path | None = None,
+    sizes: list[int] | None = None,
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote."""
     views, what = _views_to_measure(scene, most_views)
@@ -77,11 +82,12 @@ def _measure(
                 renderer=renderer,
                 image_dir=pictures,
                 on_view=lambda rank, index: count(),
+                sizes=sizes,
             )
         )
     console.sweep_table(rows, title=f"mean of {what}")
     wrote = [measure.write_eval_json(result.evaluation, rows, len(views))]
-    shown = measure.comparison(field, views, ranks, background=background, renderer=renderer)
+    shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
     wrote.append(media.write_png(result.images / "comparison.png", shown))
     if len(rows) > 1:
         shown = contributions(field, views, ranks, background=background, renderer=renderer)

@@ -33,7 +33,7 @@ def render(given: Render, console: Console) -> None:
     field = load(source, rank=given.rank)
     cameras = _cameras_for(given, field.metadata, folder)
     if given.options.background is not None:
-        field.background = parse_colour(given.options.background)
+        field.domain = replace(field.domain, background=parse_colour(given.options.background))
     frames = media.render_frames(field, cameras, what=given.what)
     tracked = console.track(frames, "rendering", len(cameras))
     if film:

@@ -10,7 +10,9 @@ from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.measuring import evaluate
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file
-from tslim.model.state import FieldState, RankLayout
+from tslim.model.sizes import megabytes, size_of_pair
+from tslim.model.state import FieldState
+from tslim.model.stored import StoredState
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 from tslim.training.schedules import make_schedule
@@ -92,7 +94,7 @@ def _check(given: Slim) -> None:
 
 
 def _good_enough(
-    given: Slim, state: FieldState, whole: FieldState, source: Path, folder: RunFolder | None, console: Console
+    given: Slim, state: StoredState, whole: StoredState, source: Path, folder: RunFolder | None, console: Console
 ) -> int:
     """The lowest rank with the PSNR asked for: by what ``eval`` measured of the state, or on the photographs of
     ``--scene``, as it is to be written (``whole``).
@@ -131,9 +133,9 @@ def _rows_upwards(given: Slim, state: FieldState, folder: RunFolder | None, cons
     """Measures rank after rank from the lowest, as they are asked for."""
     field, scene = _open(given, state, folder, console)
     views = scene.test
-    renderer = evaluate.new_renderer(field)
+    renderer, sizes = evaluate.new_renderer(field), model_file.sizes(state)
     for rank in range(1, state.rank + 1):
-        yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer)
+        yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer, sizes=sizes)
 
 
 def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:  # noqa: F821
@@ -145,18 +147,18 @@ def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Con
     return Field.from_state(state), scene
 
 
-def _best_pair(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> FieldState:
+def _best_pair(given: Slim, state: StoredState, folder: RunFolder | None, console: Console) -> StoredState:
     """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
     pairs = promising_pairs(state, given.max_mb)
     _, scene = _open(given, state, folder, console)
     from tslim.field.field import Field
 
     views = scene.train.spread(SEARCH_VIEWS)
-    best: tuple[float, FieldState] | None = None
+    best: tuple[float, StoredState] | None = None
     for density, appearance in pairs:
         small = state.separate(density, appearance)
-        row = next(evaluate.rank_sweep(Field.from_state(small), views, (small.rank,)))
-        console.line(f"{ranks_text(small):<40} {evaluate.megabytes(row.bytes):>8}   {row.psnr:.2f} dB")
+        row = next(evaluate.rank_sweep(Field.from_state(small), views, (small.rank,), sizes=model_file.sizes(small)))
+        console.line(f"{ranks_text(small):<40} {megabytes(row.bytes):>8}   {row.psnr:.2f} dB")
         if best is None or row.psnr > best[0]:
             best = (row.psnr, small)
     return best[1]
@@ -177,14 +179,3 @@ def promising_pairs(state: FieldState, max_mb: float) -> list[tuple[int, int]]:
             fitting.append((density, max(ranks)))
     largest = [pair for i, pair in enumerate(fitting) if i + 1 == len(fitting) or fitting[i + 1][1] < pair[1]]
     return sorted({*largest, state.slim(prefix).kept or (prefix, prefix)})
-
-
-def size_of_pair(state: FieldState, density: int, appearance: int) -> int:
-    """Bytes of the file of ``state.separate(density, appearance)``, to within a few bytes too many."""
-    low, high = sorted((density, appearance))
-    layout = RankLayout(
-        tuple(state.grid), state.affine is not None, state.precision,
-        ("density" if density > appearance else "appearance", low),
-    )  # fmt: skip
-    blocks = [model_file.CHECKSUM.size + layout.bytes_of(rank) for rank in range(high)]
-    return model_file.sizes(state.slim(1))[0] + sum(blocks[1:]) + 64 * (low < high)

@@ -21,5 +21,5 @@ def view(given: View, console: Console) -> None:
         # Photographs to compare with are welcome but not needed.
         with contextlib.suppress(TslimError):
             scene = shared.scene_of_model(field.metadata, folder, None, SceneOptions())
-    for line in preview.view(field, scene=scene, folder=folder.path if folder else source.parent):
+    for line in preview.view(field, scene=scene, folder=folder.path if folder else source.parent, model=source):
         console.line(line)

@@ -7,7 +7,8 @@ import numpy as np
 from tslim.data import geometry
 from tslim.errors import SceneError
 from tslim.scene.cameras import Cameras
-from tslim.scene.scene import SPACES, Scene
+from tslim.scene.domain import SPACES
+from tslim.scene.scene import Scene
 
 NEAR_QUANTILE = 0.002
 """Share of the sparse points that may lie in front of the near plane: some are always wrong."""

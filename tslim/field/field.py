@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from kernels import arena, density
+from kernels import density
 from kernels import occupancy as occupancy_kernels
 from tslim.config import FieldConfig, Precision
 from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, memory
 from tslim.errors import ConfigError
+from tslim.field.factors import CAPACITY_MARGIN, Factors, texels_of
 from tslim.field.occupancy import Occupancy, blocks_of, n_words
 from tslim.model import model_file
-from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser
-from tslim.scene.scene import SPACES
+from tslim.model.state import AFFINE_WIDTH, N_FEATURES, FieldState, lesser
+from tslim.scene.domain import Colour, Domain, InDomain
 
-CAPACITY_MARGIN = 1.2
-"""Room beyond a cubic grid's texels: a box of other proportions needs more of them for the same number of voxels."""
-CONTRACTED_BOX = np.array([[-2.0] * 3, [2.0] * 3], np.float32)
-"""Where everything lies in field coordinates once it is contracted."""
 MAX_OCCUPANCY_SIDE = 256
 """Lattice vertices along the cube root of the occupancy grid, at most (as in TensoRF)."""
 
@@ -35,115 +32,6 @@ def grid_for(box: np.ndarray, side: int) -> tuple[int, int, int]:
     return tuple(max(4, int(s / voxel + 1e-6)) for s in size)
 
 
-def _texels(grid: tuple[int, int, int]) -> tuple[int, int]:
-    """Texels of one component: planes, lines."""
-    x, y, z = grid
-    return x * y + x * z + y * z, x + y + z
-
-
-class Factors:
-    """Planes and lines of one kind (density or appearance) in arenas, with room for a grid that grows."""
-
-    def __init__(self, components: int, grid: tuple[int, int, int], capacity: tuple[int, int]) -> None:
-        self.components = components
-        """Components per mode that there is room for."""
-        self.chunks = -(-components // buffers.CHUNK)
-        self.grid = grid
-        self.capacity = tuple(max(a, b) for a, b in zip(capacity, _texels(grid), strict=True))
-        self.planes = buffers.take_arena(self.chunks * self.capacity[0])
-        self.lines = buffers.take_arena(self.chunks * self.capacity[1])
-        self.clear()
-
-    def twin(self) -> "Factors":
-        """Zeroed factors of the same layout: for gradients and moments."""
-        return Factors(self.components, self.grid, self.capacity)
-
-    def fit(self, grid: tuple[int, int, int]) -> None:
-        """Takes on another grid, with new memory if it has no room. The contents are then undefined."""
-        if any(need > have for need, have in zip(_texels(grid), self.capacity, strict=True)):
-            self.release()
-            self.capacity = tuple(max(a, b) for a, b in zip(_texels(grid), self.capacity, strict=True))
-            self.planes = buffers.take_arena(self.chunks * self.capacity[0])
-            self.lines = buffers.take_arena(self.chunks * self.capacity[1])
-        self.grid = grid
-
-    def texels(self) -> list[tuple[int, int]]:
-        """Texels of one component's plane and line, per mode."""
-        return [(math.prod(shape), length) for shape, length in self._shapes()]
-
-    def clear(self) -> None:
-        """Zeroes everything in use."""
-        planes, lines = _texels(self.grid)
-        arena.fill_arena(self.planes, self.chunks * planes, 0.0)
-        arena.fill_arena(self.lines, self.chunks * lines, 0.0)
-
-    def release(self) -> None:
-        """Gives the arenas back; the factors must not be used afterwards."""
-        buffers.give_arena(self.planes)
-        buffers.give_arena(self.lines)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both arenas."""
-        return 4 * buffers.CHUNK * self.chunks * sum(self.capacity)
-
-    def _shapes(self) -> list[tuple[tuple[int, int], int]]:
-        g = self.grid
-        return [((g[v], g[u]), g[w]) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
-
-    def _tensors(self):
-        """Per mode: (arena, base, shape of one component) of the plane, then of the line."""
-        plane_base = line_base = 0
-        for shape, length in self._shapes():
-            yield (self.planes, plane_base, shape), (self.lines, line_base, (length,))
-            plane_base += self.chunks * math.prod(shape)
-            line_base += self.chunks * length
-
-    def put(self, planes: list[np.ndarray], lines: list[np.ndarray], first: int = 0) -> None:
-        """Writes components ``first``.. from arrays (K, G_v, G_u) and (K, G_w) per mode."""
-        for mode, tensors in enumerate(self._tensors()):
-            for (into, base, shape), values in zip(tensors, (planes[mode], lines[mode]), strict=True):
-                flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-                arena.put_components(into, base, math.prod(shape), first, len(values), flat)
-
-    def get(self, components: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Host copies of the first components: planes (K, G_v, G_u) and lines (K, G_w) per mode."""
-        found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for tensors in self._tensors():
-            for (source, base, shape), out in zip(tensors, found, strict=True):
-                values = np.empty(components * math.prod(shape), np.float32)
-                arena.get_components(source, base, math.prod(shape), 0, components, values)
-                out.append(values.reshape(components, *shape))
-        return found
-
-    def resample(
-        self, grid: tuple[int, int, int], scale: np.ndarray, shift: np.ndarray, scratch: "Factors | None" = None
-    ) -> None:
-        """Moves everything to another grid, whose texel i lies at ``scale i + shift`` on this one (per axis).
-
-        ``scratch`` are factors of the same layout whose contents are not needed any more; without, they are made.
-        """
-        planes, lines = _texels(self.grid)
-        old = scratch or self.twin()
-        arena.copy_arena(self.planes, old.planes, self.chunks * planes)
-        arena.copy_arena(self.lines, old.lines, self.chunks * lines)
-        old_grid = self.grid
-        self.fit(grid)
-        arena.resample(
-            old.planes, old.lines, list(old_grid), [float(s) for s in scale], [float(s) for s in shift],
-            self.planes, self.lines, list(grid), self.chunks,
-        )  # fmt: skip
-        if scratch is None:
-            old.release()
-
-    def prepare(self, scratch: "Factors") -> None:
-        """Loads the kernels of ``resample``, for which the first call would have to wait."""
-        arena.copy_arena(self.planes, scratch.planes, 0)
-        arena.copy_arena(self.lines, scratch.lines, 0)
-        nowhere = list(self.grid), [1.0] * 3, [0.0] * 3, self.planes, self.lines, list(self.grid), 0
-        arena.resample(scratch.planes, scratch.lines, *nowhere)
-
-
 class _Storage:
     """What a field and its slimmed views share."""
 
@@ -153,7 +41,7 @@ class _Storage:
         weakref.finalize(self, _release, density, appearance)
 
 
-class Field:
+class Field(InDomain):
     """A radiance field over a box, with ``max_rank`` ranks of which the first ``rank`` are in use.
 
     Its box, grid, voxels and densities are in field coordinates: the world's where ``space`` is "box", else those of
@@ -176,9 +64,6 @@ class Field:
         ConfigError: an impossible box, space, rank or grid.
     """
 
-    cube: np.ndarray | None = None
-    """(2, 3) world corners of the part of a contracted space that stays as it is; None in other spaces"""
-
     def __init__(
         self,
         box: np.ndarray,
@@ -191,43 +76,30 @@ class Field:
         near: float = 0.0,
         far: float = 1e10,
         space: str = "box",
-        background: tuple[float, float, float] | None = (1.0, 1.0, 1.0),
+        background: Colour | None = (1.0, 1.0, 1.0),
     ) -> None:
         config = config or FieldConfig()
         if max_rank is not None:
             config = dataclasses.replace(config, max_rank=max_rank)
         if not 1 <= config.max_rank <= 256:
             raise ConfigError(f"max_rank {config.max_rank}: a field has 1 to 256 ranks")
-        box = np.array(box, np.float32)
-        if box.shape != (2, 3) or not np.isfinite(box).all() or not (box[1] > box[0]).all():
-            raise ConfigError(f"box {box.tolist()}: expected two finite corners, (minimum, maximum), that differ")
         if grid < 4:
             raise ConfigError(f"grid {grid}: a grid has at least 4 texels a side")
-        if space not in SPACES:
-            raise ConfigError(f"space {space}: known are {', '.join(SPACES)}")
-        if space == "ndc" and not near > 0:
-            raise ConfigError(f"near {near}: ndc needs the distance of a near plane, above 0")
-        if space == "contracted":
-            sides = box[1] - box[0]
-            if not np.allclose(sides, sides[0], rtol=1e-3):
-                raise ConfigError(f"box {box.tolist()}: what a contracted space leaves as it is must be a cube")
-            self.cube, box = box, CONTRACTED_BOX.copy()
-        self._make(config, box, grid_for(box, grid), max(grid, max_grid or grid), np.random.default_rng(seed))
-        self.near, self.far, self.space, self.background = float(near), float(far), space, background
+        domain = Domain.of(box, near=near, far=far, space=space, background=background)
+        shape = grid_for(domain.box, grid)
+        self._make(config, domain, shape, max(grid, max_grid or grid), np.random.default_rng(seed))
         self._initialise(np.random.default_rng([seed, 1]))
 
     def _make(
-        self, config: FieldConfig, box: np.ndarray, grid: tuple[int, int, int], max_grid: int, rng: np.random.Generator
+        self, config: FieldConfig, domain: Domain, grid: tuple[int, int, int], max_grid: int, rng: np.random.Generator
     ) -> None:
         self.config = config
-        self.box = box
+        self.domain = domain
         self.rank = self.max_rank = config.max_rank
         self.metadata: dict[str, Any] = {}
         self.kept: tuple[int, int] | None = None
         """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
-        self.precision: Precision = "float16"
-        self._steps: np.ndarray | None = None
-        capacity = tuple(int(CAPACITY_MARGIN * t) for t in _texels((max_grid,) * 3))
+        capacity = tuple(int(CAPACITY_MARGIN * t) for t in texels_of((max_grid,) * 3))
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
         self.affine = buffers.array(self.max_rank * AFFINE_WIDTH)
@@ -275,15 +147,6 @@ class Field:
         """Mean side of a voxel, in units of the field."""
         return float(np.mean(1 / self.texels_per_unit))
 
-    @property
-    def world_box(self) -> np.ndarray:
-        """(2, 3) world corners of what matters: the box, the cube, or in ndc all up to four times the near plane."""
-        if self.space == "ndc":
-            depth = 4 * self.near
-            (x0, y0), (x1, y1) = self.box[:, :2] / 2 * depth
-            return np.array([[x0, y0, -depth], [x1, y1, -self.near]], np.float32)
-        return self.box if self.cube is None else self.cube
-
     def geometry(self, factors: Factors) -> tuple:
         """The kernel arguments box_min, texels_per_unit, grid, max_chunks."""
         return self.box[0].tolist(), self.texels_per_unit.tolist(), list(self.grid), factors.chunks
@@ -301,7 +164,7 @@ class Field:
     @staticmethod
     def predicted_bytes(config: FieldConfig, side: int) -> int:
         """Device memory that the factors of a field of this grid side will take."""
-        texels = sum(int(CAPACITY_MARGIN * t) for t in _texels((side,) * 3))
+        texels = sum(int(CAPACITY_MARGIN * t) for t in texels_of((side,) * 3))
         chunks = -(-config.max_rank // buffers.CHUNK) + -(-3 * config.max_rank // buffers.CHUNK)
         return 4 * buffers.CHUNK * chunks * texels
 
@@ -355,13 +218,8 @@ class Field:
         affine = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)[: self.rank]
         return FieldState(
             config=dataclasses.replace(self.config, max_rank=self.rank),
-            box=self.box.copy(),
+            domain=self.domain,
             grid=self.grid,
-            near=self.near,
-            far=self.far,
-            space=self.space,
-            cube=None if self.cube is None else self.cube.copy(),
-            background=self.background,
             density_planes=density[0],
             density_lines=density[1],
             appearance_planes=appearance[0],
@@ -373,8 +231,6 @@ class Field:
             occupancy_box=self.occupancy.box if self.occupancy else None,
             metadata=copy.deepcopy(self.metadata),
             kept=lesser(self.kept, self.rank),
-            precision=self.precision,
-            steps=None if self._steps is None else self._steps[: self.rank],
         )
 
     @classmethod
@@ -384,11 +240,8 @@ class Field:
         memory.require({"field": cls.predicted_bytes(state.config, max(side, max_grid or 0))}, "a lower rank")
         field = cls.__new__(cls)
         field._make(
-            state.config, np.array(state.box, np.float32), tuple(state.grid), max(side, max_grid or 0),
-            np.random.default_rng(0),
+            state.config, state.domain, tuple(state.grid), max(side, max_grid or 0), np.random.default_rng(0)
         )  # fmt: skip
-        field.near, field.far, field.space, field.background = state.near, state.far, state.space, state.background
-        field.cube = None if state.cube is None else np.array(state.cube, np.float32)
         field.density.put(state.density_planes, state.density_lines)
         field.appearance.put(state.appearance_planes, state.appearance_lines)
         field._put_basis(state.basis)
@@ -400,21 +253,16 @@ class Field:
             field.occupancy = Occupancy.from_cells(state.occupancy, box)
         field.metadata = copy.deepcopy(state.metadata)
         field.kept = state.kept
-        field.precision, field._steps = state.precision, state.steps
         return field
 
-    def save(self, path: str | Path, *, precision: Precision | None = None, rounding: float | None = None) -> Path:
+    def save(self, path: str | Path, *, precision: Precision = "float16", rounding: float | None = None) -> Path:
         """Writes the first ``rank`` ranks as a model file.
 
         Args:
-            precision: "float16", "float32" or "compact"; that of the file that the field was loaded from if None.
+            precision: "float16", "float32" or "compact".
             rounding: how coarse a compact file is (see ``model_file.convert``, which also says what is raised).
         """
         return model_file.write(model_file.convert(self.state(), precision, rounding), path)
-
-    def forget_precision(self) -> None:
-        """Whatever file the field came from, it is about to change: files are in half precision from now on."""
-        self.precision, self._steps = "float16", None
 
     # -- evaluating and reshaping ------------------------------------------------------------------------------------
 
@@ -492,7 +340,7 @@ class Field:
         last = np.clip(last, first + 3, np.asarray(self.grid) - 1)
         grid = tuple(int(n) for n in last - first + 1)
         low = self.box[0]
-        self.box = np.stack([low + first / per_unit, low + last / per_unit]).astype(np.float32)
+        self.domain = self.domain.with_box(np.stack([low + first / per_unit, low + last / per_unit]))
         self._resample(grid, np.ones(3), first, scratch)
 
     def inherit_affine(self, rank: int, last: int) -> None:

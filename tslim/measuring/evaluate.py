@@ -13,7 +13,8 @@ import numpy as np
 from tslim import files
 from tslim.errors import ConfigError, ModelFileError, SceneError
 from tslim.measuring import metrics
-from tslim.model import model_file
+from tslim.model.sizes import megabytes
+from tslim.model.sizes import sizes as sizes_of
 from tslim.rendering import media
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class SweepRow:
 
     rank: int
     bytes: int
-    """of the model file slimmed to this rank, in half precision, as written"""
+    """of the model file slimmed to this rank, as written"""
     psnr: float
     """mean over views, dB"""
     ssim: float
@@ -46,11 +47,6 @@ class SweepRow:
             f"rank {self.rank:<3} {megabytes(self.bytes):>7}   {self.psnr:.2f} dB   SSIM {self.ssim:.3f}   "
             f"{self.ms_per_frame:.0f} ms"
         )
-
-
-def megabytes(n_bytes: int) -> str:
-    """A size for people: 0.66 MB, 4.1 MB, 36.4 MB (10^6 bytes)."""
-    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 995_000 else f"{n_bytes / 1e6:.2f} MB"
 
 
 def halves(rank: int) -> tuple[int, ...]:
@@ -70,6 +66,7 @@ def rank_sweep(
     renderer: "Renderer | None" = None,
     image_dir: str | Path | None = None,
     on_view: Callable[[int, int], None] | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> Iterator[SweepRow]:
     """Renders all views at each rank and compares them with the photographs; yields a row a rank, highest first.
 
@@ -80,6 +77,7 @@ def rank_sweep(
         renderer: one to reuse.
         image_dir: a folder for all rendered views, those of rank 8 in ``rank-08``.
         on_view: called with rank and number of each view that is done.
+        sizes: bytes of the file with 1, 2, ... ranks; what it would be in half precision if None.
 
     Raises (at the call, not at the first row):
         ConfigError: a rank that the field does not have, or no ranks.
@@ -93,7 +91,8 @@ def rank_sweep(
         raise SceneError("the test views are masked, or transparent, everywhere: nothing to measure on")
     renderer = renderer or new_renderer(field)
     folder = None if image_dir is None else Path(image_dir)
-    return _sweep(field, views, chosen, background, renderer, folder, on_view or (lambda rank, index: None))
+    on_view = on_view or (lambda rank, index: None)
+    return _sweep(field, views, chosen, background, renderer, folder, on_view, sizes or sizes_of(field.state()))
 
 
 def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int) -> Path:
@@ -130,18 +129,19 @@ def comparison(
     index: int | None = None,
     background: tuple[float, float, float] | None = None,
     renderer: "Renderer | None" = None,
+    sizes: Sequence[int] | None = None,
 ) -> np.ndarray:
     """One view at several ranks, lowest first, beside its photograph: a captioned picture (h, w, 3) uint8.
 
     Args:
         ranks: as for ``rank_sweep``.
         index: which view; a quarter of the way through if None.
-        background: as for ``rank_sweep``.
+        background, sizes: as for ``rank_sweep``.
 
     Raises as ``rank_sweep`` does. The PSNR of a caption is that of its picture.
     """
     chosen, pictures, quality, truth = view_at_ranks(field, views, ranks, index, background, renderer)
-    sizes = model_file.sizes(field.state())
+    sizes = sizes or sizes_of(field.state())
     captions = [
         f"rank {rank}\n{megabytes(sizes[rank - 1])}, {psnr:.1f} dB" for rank, psnr in zip(chosen, quality, strict=True)
     ]
@@ -212,8 +212,8 @@ def _sweep(
     renderer: "Renderer",
     folder: Path | None,
     on_view: Callable[[int, int], None],
+    sizes: Sequence[int],
 ) -> Iterator[SweepRow]:
-    sizes = model_file.sizes(field.state())
     # Kernels compile and arrays grow with the first picture: not what a frame costs.
     renderer.render(views.cameras, 0, rank=ranks[0], background=background)
     for rank in ranks:

@@ -19,8 +19,9 @@ import numpy as np
 from tslim.config import FieldConfig
 from tslim.errors import ModelFileError
 from tslim.model.compact import layout_kind
-from tslim.model.state import FieldState, RankLayout
-from tslim.scene.scene import SPACES
+from tslim.model.layout import RankLayout, to_bytes
+from tslim.model.state import FieldState
+from tslim.scene.domain import SPACES, Domain, InDomain
 
 MAGIC = b"\x93TSLIM\r\n"
 VERSION, SEPARATE_VERSION, COMPACT_VERSION = 1, 2, 3
@@ -34,20 +35,14 @@ _MAX_HEADER = 4_000_000
 _MAX_SIDE = 65_536
 
 
-@dataclass(frozen=True)
-class ModelHeader:
+@dataclass(frozen=True, eq=False)
+class ModelHeader(InDomain):
     """What a model file says about itself without its ranks being read."""
 
     config: FieldConfig
     """``max_rank`` is the number of whole ranks present"""
-    box: np.ndarray
+    domain: Domain
     grid: tuple[int, int, int]
-    near: float
-    far: float
-    space: str
-    cube: np.ndarray | None
-    """of a contracted space"""
-    background: tuple[float, float, float] | None
     precision: str
     decoder: dict[str, tuple[int, ...]]
     """shapes by name"""
@@ -96,7 +91,25 @@ class ModelHeader:
         return self.ends[rank - 1]
 
 
-def encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed: bytes, shared: bytes) -> bytes:
+def encode_head(state: FieldState, layout: RankLayout) -> bytes:
+    """Everything before the ranks: prelude, header, decoder and occupancy.
+
+    Raises ``ModelFileError`` for what ``decode_header`` would not accept.
+    """
+    coding, packed = "bits", b""
+    if state.occupancy is not None:
+        if state.occupancy.ndim != 3 or not 0 < state.occupancy.size <= MAX_CELLS:
+            raise ModelFileError(f"occupancy has shape {state.occupancy.shape}; at most {MAX_CELLS} cells are accepted")
+        packed = np.packbits(state.occupancy.astype(bool).ravel()).tobytes()
+        deflated = zlib.compress(packed, 9)
+        if len(deflated) < len(packed):
+            coding, packed = "deflate", deflated
+    decoder = [to_bytes(a, layout.dtype, f"decoder array {name}") for name, a in state.decoder.items()]
+    shared = b"".join(decoder) + packed
+    return _encode_header(state, layout, coding=coding, packed=packed, shared=shared) + shared
+
+
+def _encode_header(state: FieldState, layout: RankLayout, *, coding: str, packed: bytes, shared: bytes) -> bytes:
     """Prelude and header of a state whose occupancy is coded as ``packed``, the last bytes of ``shared``.
 
     The same bytes whatever the number of ranks. Raises ``ModelFileError`` for what ``read_header`` would not accept.
@@ -228,16 +241,12 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int, en
         cube = _box(d["cube"])
     if space == "ndc" and near == 0:
         raise ValueError("space ndc with a near plane at 0")
+    background = None if d["background"] is None else tuple(_finite(d["background"], (3,)).tolist())
     rank_ends = ends(layout, fixed)
     return ModelHeader(
         config=_parse_config(d["config"], len(rank_ends)),
-        box=_box(d["box"]),
+        domain=Domain(_box(d["box"]), near, far, space, background, cube),
         grid=grid,
-        near=near,
-        far=far,
-        space=space,
-        cube=cube,
-        background=None if d["background"] is None else tuple(_finite(d["background"], (3,)).tolist()),
         precision=d["dtype"],
         decoder=decoder,
         occupancy=cells,

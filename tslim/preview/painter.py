@@ -1,7 +1,6 @@
 """Renders what the preview shows: the chosen channel of the field, beside the photograph and the error."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,8 +8,8 @@ import numpy as np
 
 from tslim.field.field import Field
 from tslim.measuring import metrics
-from tslim.model import model_file
-from tslim.model.state import RankLayout, lesser
+from tslim.model.header import ModelHeader
+from tslim.model.sizes import Forecast
 from tslim.preview.camera import OrbitCamera, every_kth_pixel
 from tslim.preview.controls import Controls
 from tslim.preview.frame import (
@@ -49,14 +48,14 @@ class Painting:
 
 
 class Painter:
-    """Paints one field; ``scene`` gives photographs to compare with, or is None."""
+    """Paints one field; ``scene`` gives photographs to compare with, ``model`` is the file that it is from, or None."""
 
-    def __init__(self, field: Field, scene: Scene | None) -> None:
-        self.field, self.scene = field, scene
+    def __init__(self, field: Field, scene: Scene | None, model: ModelHeader | None = None) -> None:
+        self.field, self.scene, self.model = field, scene, model
         self.background = (scene.background if scene else None) or field.background or (1.0, 1.0, 1.0)
         self._renderer = Renderer(field)
         self._photographed: tuple[str, int] | None = None
-        self._sizes: tuple | None = None
+        self._forecast: tuple[tuple, Forecast] | None = None
 
     @property
     def views(self) -> dict[str, Views]:
@@ -165,24 +164,14 @@ class Painter:
             self._picture = picture, np.ones(picture.shape[:2], bool) if known else views.valid(controls.view)
         return self._picture
 
-    @functools.cached_property
-    def _compact_bytes(self) -> list[int]:
-        """Of each number of ranks of a field from a compact file, which does not change."""
-        return model_file.sizes(self.field.state())
-
     def file_bytes(self, rank: int) -> int:
-        """Size of the file that ``rank`` ranks would make, to within a few bytes; measured anew when the grid grows."""
-        if self.field.precision == "compact":
-            return self._compact_bytes[rank - 1]
-        occupancy = self.field.occupancy
-        key = (self.field.grid, id(occupancy))
-        if self._sizes is None or self._sizes[0] != key:
-            state = self.field.slim(1).state()
-            block = RankLayout.of(state).bytes_of(0) + model_file.CHECKSUM.size
-            self._sizes = (key, model_file.size_of(state) - block, block)
-        kept = lesser(self.field.kept, rank) or (rank, rank)
-        # Of the numbers of a rank, one of four is density's.
-        return self._sizes[1] + (kept[0] + 3 * kept[1]) * self._sizes[2] // 4
+        """Size of the file that ``rank`` ranks make, to within a few bytes; measured anew when the grid grows."""
+        if self.model is not None:
+            return self.model.bytes_at(rank)
+        key = (self.field.grid, id(self.field.occupancy))
+        if self._forecast is None or self._forecast[0] != key:
+            self._forecast = key, Forecast(self.field.slim(1).state(), self.field.kept)
+        return self._forecast[1].bytes_of(rank)
 
 
 def _ladder(rank: int) -> list[int]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from tslim.device import display, hardware
 from tslim.errors import BackendError, TslimError
+from tslim.model import model_file
 from tslim.preview.budget import Budget, Progression
 from tslim.preview.controls import Controls, panel_rows
 from tslim.preview.frame import History, compose, to_uint8
@@ -61,6 +62,7 @@ class Preview:
         self._progression = Progression()
         self._history = History()
         self._painter: Painter | None = None
+        self._model: Path | None = None
         self._controls: Controls | None = None
         self._step = self._steps = 0
         self._finished = False
@@ -133,13 +135,15 @@ class Preview:
         if self._link is not None:
             self._link.close()
 
-    def look_at(self, field, scene=None, *, folder: Path | None = None, trains: bool = False) -> None:
+    def look_at(
+        self, field, scene=None, *, folder: Path | None = None, trains: bool = False, model: Path | None = None
+    ) -> None:
         """What to show: a field, and the scene to compare it with if there is one. ``show`` does this at ``Started``.
 
-        ``folder`` is where pictures and saved models go.
+        ``folder`` is where pictures and saved models go; ``model`` the file that the field was read from, if any.
         """
-        self._folder = folder or self._folder
-        self._painter = Painter(field, scene)
+        self._folder, self._model = folder or self._folder, model
+        self._painter = Painter(field, scene, model_file.read_header(model) if model else None)
         views = {name: len(v) for name, v in self._painter.views.items()}
         self._controls = Controls(
             self._painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains,
@@ -303,7 +307,7 @@ class Preview:
         try:
             if action == "save":
                 path = free_path(folder, f"{stem}.slim")
-                self._painter.field.slim(controls.rank).save(path)
+                self._save(path)
             else:
                 path = free_path(folder, f"snapshot-{stem}.png")
                 full = self._painter.full_size(self._controls, self._area())
@@ -314,6 +318,14 @@ class Preview:
         else:
             self._said = f"saved {path.name}"
             self.notices.append(f"saved {path}")
+
+    def _save(self, path: Path) -> None:
+        """Writes the model with as many ranks as are shown, in the precision of the file that it is from."""
+        rank = self._controls.rank
+        if self._model is None:
+            self._painter.field.slim(rank).save(path)
+        else:
+            model_file.write(model_file.read(self._model, rank=rank), path)
 
     # -- without a window --------------------------------------------------------------------------------------------
 
@@ -338,8 +350,12 @@ class Preview:
         self._last_png = time.perf_counter()
 
 
-def view(field, *, scene=None, folder: Path | None = None, size: tuple[int, int] = SIZE) -> list[str]:
+def view(
+    field, *, scene=None, folder: Path | None = None, model: Path | None = None, size: tuple[int, int] = SIZE
+) -> list[str]:
     """Shows a field in a window until the user closes it; returns what was saved, one line each.
+
+    Arguments as for ``Preview.look_at``.
 
     Raises ``BackendError`` where no window can open, saying why and what to install.
     """
@@ -347,7 +363,7 @@ def view(field, *, scene=None, folder: Path | None = None, size: tuple[int, int]
     if problem is not None:
         raise BackendError(f"no window can open: {problem}")
     with Preview(WindowLink(*size, title=TITLE, panel_width=COLUMN), share=1.0) as preview:
-        preview.look_at(field, scene, folder=folder)
+        preview.look_at(field, scene, folder=folder, model=model)
         preview.wait()
         if preview.failure:
             raise BackendError(preview.failure)

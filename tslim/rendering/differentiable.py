@@ -65,7 +65,6 @@ class DifferentiableRenderer:
         ranks = np.broadcast_to(np.asarray(field.rank if rank is None else rank, np.int32), n)
         if not (1 <= ranks.min() and ranks.max() <= field.rank):
             raise ConfigError(f"ranks {ranks.min()} to {ranks.max()}: this field has ranks 1 to {field.rank}")
-        field.forget_precision()
         self.field = field
         self.n_rays = n
         self.background = background or field.background or WHITE

@@ -8,8 +8,8 @@ import numpy as np
 from tslim.errors import SceneError
 from tslim.scene import paths
 from tslim.scene.cameras import Cameras
+from tslim.scene.domain import SPACES
 
-SPACES = ("box", "ndc", "contracted")
 LEAST_ALPHA = 128
 """Pixels of less alpha (0 to 255) show nothing of use where the colour behind them is not known."""
 

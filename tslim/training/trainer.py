@@ -66,7 +66,6 @@ class Trainer:
         backend.current().require_gradients()
         if field.max_rank != settings.field.max_rank:
             settings = dataclasses.replace(settings, field=field.config)
-        field.forget_precision()
         self.field = field
         self.scene = scene
         self.config = settings
@@ -356,7 +355,7 @@ class Trainer:
             )
         field, optimizer = self.field, self.optimizer
         grid = tuple(plain["grid"])
-        field.box = arrays["box"]
+        field.domain = field.domain.with_box(arrays["box"])
         for factors in (field.density, field.appearance):
             factors.fit(grid)
             factors.clear()

@@ -1,0 +1,147 @@
+"""Rounding planes and lines to 8-bit steps that matter alike, for compact files.
+
+A component adds plane · line · basis row to the features. Where its line has root mean square l and its basis row norm
+b (1 for density), with the scale that its rank gives to the features, a plane in steps of ``rounding`` / (l b) moves
+them as much as any other component's, and so do lines, the other way round; they take steps ``FINER`` times finer, as a
+whole slab reads each of their few numbers. What matters little is left with few steps, or none. Texels that only empty
+space would read become zero.
+"""
+
+import numpy as np
+
+from tslim.config import Precision
+from tslim.errors import ConfigError, ModelFileError
+from tslim.model.layout import DTYPES, N_STEPS, RankLayout
+from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
+from tslim.model.stored import StoredState, as_stored
+
+ROUNDING = 0.1
+"""unless asked otherwise"""
+ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.57)
+"""that are tried, for a file of a given size, before ranks are dropped: beyond the last, ranks are the lesser loss"""
+MOST_ROUNDING = 10.0
+FINER = 4
+LEVELS = 127
+"""most steps to either side of zero; what needs more gets larger ones"""
+_SLACK = 1e-3
+"""How far from its cell, in texels, a sample may be found by its arithmetic."""
+_TINY = 1e-30
+
+
+def convert(state: FieldState, precision: Precision | None = None, rounding: float | None = None) -> StoredState:
+    """The state as it is to be written: in its own precision if None, else in that one.
+
+    Args:
+        rounding: how coarse the steps of a compact file are: what one of them changes in the features. Those that the
+            state has if None, else ``ROUNDING``.
+
+    Raises:
+        ConfigError: a rounding that is out of range, or for another precision.
+        ModelFileError: a compact state is wanted of arrays that do not fit together, or of values that are not finite.
+    """
+    state = as_stored(state)
+    precision = precision or state.precision
+    if precision not in DTYPES:
+        raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(DTYPES)}")
+    if precision != "compact":
+        if rounding is not None:
+            raise ConfigError(f"rounding is for files of precision compact, not {precision}")
+        return StoredState.of(state, precision)
+    if rounding is None and state.steps is not None:
+        return state
+    return rounded(state, ROUNDING if rounding is None else rounding)
+
+
+def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
+    """The state as a compact file would give it back, but for basis and decoder: a copy, with its steps, and with the
+    rounding among its metadata.
+
+    Raises:
+        ConfigError: a rounding that is not above 0 and at most ``MOST_ROUNDING``.
+        ModelFileError: arrays that do not fit together, or values that are not finite.
+    """
+    if not 0 < rounding <= MOST_ROUNDING:
+        raise ConfigError(f"rounding {rounding:g}: expected a number above 0 and at most {MOST_ROUNDING:g}")
+    RankLayout.of(state)
+    visible = visible_texels(state)
+    result = StoredState.of(state, "compact", np.ones((state.rank, N_STEPS), np.float32))
+    result.metadata = state.metadata | {"rounding": float(rounding)}
+    for kind, per_rank, first in (("density", 1, 0), ("appearance", 3, 6)):
+        planes, lines = [], []
+        for mode in range(3):
+            plane_seen, line_seen = visible[mode]
+            plane = np.where(plane_seen, getattr(state, f"{kind}_planes")[mode], np.float32(0))
+            line = np.where(line_seen, getattr(state, f"{kind}_lines")[mode], np.float32(0))
+            weight = _weights(state, kind, mode)
+            of_plane = _steps(plane, rounding, _rms(line, line_seen) * weight)
+            of_line = _steps(line, rounding / FINER, _rms(plane, plane_seen) * weight)
+            planes.append(_multiples(plane, of_plane))
+            lines.append(_multiples(line, of_line))
+            at = first + 2 * per_rank * mode
+            held = slice(0, state.rank if state.kept is None else state.kept[kind == "appearance"])
+            for steps, column in ((of_plane, at), (of_line, at + per_rank)):
+                columns = slice(column, column + per_rank)
+                result.steps[held, columns] = steps.reshape(state.rank, per_rank)[held]
+        setattr(result, f"{kind}_planes", planes)
+        setattr(result, f"{kind}_lines", lines)
+    return result
+
+
+def _weights(state: FieldState, kind: str, mode: int) -> np.ndarray:
+    """(components,) what plane · line counts for in the features, at the component's own rank."""
+    if kind == "density":
+        return np.ones(state.rank) if state.affine is None else np.abs(state.affine[:, 0])
+    scales = 1.0 if state.affine is None else np.repeat(state.affine[:, 2 : 2 + N_FEATURES], 3, axis=0)
+    return np.linalg.norm(state.basis[mode] * scales, axis=1)
+
+
+def _rms(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(components,) root mean square of what is seen."""
+    flat = values.reshape(len(values), -1)
+    return np.sqrt(np.square(flat, dtype=np.float64).sum(1) / max(int(seen.sum()), 1))
+
+
+def _steps(values: np.ndarray, rounding: float, weight: np.ndarray) -> np.ndarray:
+    """(components,) f32 size of a step, given what a change of 1 does to the features."""
+    most = np.abs(values.reshape(len(values), -1)).max(1)
+    if not np.isfinite(most + weight).all():
+        raise ModelFileError("the model holds values that are not finite; the training has diverged")
+    return np.maximum(rounding / np.maximum(weight, _TINY), most / LEVELS).astype(np.float32)
+
+
+def _multiples(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The nearest multiples of each component's step."""
+    steps = steps.reshape(-1, *(1,) * (values.ndim - 1))
+    return np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps
+
+
+def visible_texels(state: FieldState) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per mode, which texels of the plane (G_v, G_u) and the line (G_w,) a sample in occupied space can read."""
+    if state.occupancy is None:
+        grid = state.grid
+        return [
+            (np.ones((grid[v], grid[u]), bool), np.ones(grid[w], bool))
+            for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)
+        ]
+    cells = state.occupancy
+    lattice = state.box if state.occupancy_box is None else state.occupancy_box
+    reads = [
+        _texels_of_cells(cells.shape[2 - axis], lattice[:, axis], state.grid[axis], state.box[:, axis])
+        for axis in range(3)
+    ]
+    visible = []
+    for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True):
+        columns = cells.any(axis=2 - w).astype(np.float32)
+        slabs = cells.any(axis=(2 - u, 2 - v)).astype(np.float32)
+        visible.append((reads[v].T @ columns @ reads[u] > 0, slabs @ reads[w] > 0))
+    return visible
+
+
+def _texels_of_cells(n_cells: int, lattice: np.ndarray, n_texels: int, box: np.ndarray) -> np.ndarray:
+    """(cells, texels) f32: 1 where a sample in the cell can read the texel. Outer cells reach the ends of the box."""
+    edges = np.linspace(float(lattice[0]), float(lattice[1]), n_cells + 1)
+    at = (edges - float(box[0])) * (n_texels - 1) / (float(box[1]) - float(box[0]))
+    at[0], at[-1] = min(at[0], 0), max(at[-1], n_texels - 1)
+    first, last = np.floor(at[:-1] - _SLACK), np.ceil(at[1:] + _SLACK)
+    texels = np.arange(n_texels)
+    return ((texels >= first[:, None]) & (texels <= last[:, None])).astype(np.float32)
