@@ -10,8 +10,7 @@ has a learning rate of its own; those with none keep their bits, moments include
 import taichi as ti
 
 from kernels.launch import kernel, vector_kernel
-from kernels.march import ivec3
-from kernels.rays import f32_1d, vec3
+from kernels.types import f32_1d, ivec3, vec3
 from kernels.vectors import CHUNK, vec16, vec16_1d
 from kernels.vm import find_texel, mode_layout
 

@@ -10,10 +10,9 @@ above it are not read.
 import taichi as ti
 
 from kernels.launch import kernel, vector_kernel
-from kernels.march import ivec3, load3
-from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import pull_back
 from kernels.tasks import indices_each, scatter_items, scatter_share
+from kernels.types import f32_1d, i32_1d, ivec3, load3, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
     AFFINE_WIDTH,

@@ -3,8 +3,7 @@
 import taichi as ti
 
 from kernels.launch import vector_kernel
-from kernels.march import ivec3
-from kernels.rays import f32_1d, vec3
+from kernels.types import f32_1d, ivec3, vec3
 from kernels.vectors import CHUNK, vec16, vec16_1d
 from kernels.vm import find_texel, line_value, mode_layout, plane_value
 

@@ -13,14 +13,15 @@ spheres (rows of 4 floats: centre, radius), Blinn-Phong highlights, and a Fresne
 import taichi as ti
 
 from kernels.launch import kernel
-from kernels.solids import nearest_hit, normal_at, own_frame, table, vec3
+from kernels.solids import nearest_hit, normal_at, own_frame, table
+from kernels.types import ivec3, u32_1d, vec3
 
 STICK_OUT = 2e-4
 """Shadow rays start this far above the surface, so that it does not shade itself."""
 
 
 @ti.func
-def lattice_noise(p: ti.types.vector(3, ti.i32)) -> ti.f32:
+def lattice_noise(p: ivec3) -> ti.f32:
     """A pseudo-random number in [0, 1) for each point of the integer lattice."""
     h = ti.cast(p[0], ti.u32) * ti.u32(0x8DA6B343) ^ ti.cast(p[1], ti.u32) * ti.u32(0xD8163841)
     h ^= ti.cast(p[2], ti.u32) * ti.u32(0xCB1AB31F)
@@ -217,7 +218,7 @@ def photograph(
     primitives: table,
     materials: table,
     occluders: table,
-    pixels: ti.types.ndarray(dtype=ti.u32, ndim=1),
+    pixels: u32_1d,
 ):
     """Photographs of the primitives from every camera.
 

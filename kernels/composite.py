@@ -24,10 +24,9 @@ import taichi as ti
 
 from kernels.density import activate, activate_slope, density_features, exp_minus
 from kernels.launch import kernel, vector_kernel
-from kernels.march import ivec3, load3
-from kernels.rays import f32_1d, i32_1d, vec3
 from kernels.space import place
 from kernels.tasks import indices_each
+from kernels.types import f32_1d, i32_1d, ivec3, load3, vec3
 from kernels.vectors import vec16_1d
 from kernels.vm import AFFINE_WIDTH, on_grid
 

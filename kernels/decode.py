@@ -16,13 +16,10 @@ the MLP runs in BLAS instead (``tslim/decoder/mlp_blas.py``); tests hold the two
 import taichi as ti
 
 from kernels.launch import kernel
+from kernels.types import f32_1d, f32_2d, i32_1d
 
 N_FEATURES = 27
 """Length of the appearance feature vector."""
-
-f32_1d = ti.types.ndarray(dtype=ti.f32, ndim=1)
-f32_2d = ti.types.ndarray(dtype=ti.f32, ndim=2)
-i32_1d = ti.types.ndarray(dtype=ti.i32, ndim=1)
 
 
 @ti.func

@@ -18,11 +18,10 @@ the straight piece.
 import taichi as ti
 
 from kernels.launch import kernel
-from kernels.rays import f32_1d, i32_1d, load3, popcount, u32_1d, uniform, vec3
+from kernels.rays import popcount, uniform
 from kernels.space import advance, contract, end_of_piece, motion
 from kernels.tasks import indices_each
-
-ivec3 = ti.types.vector(3, ti.i32)
+from kernels.types import f32_1d, i32_1d, ivec3, load3, u32_1d, vec3
 
 BLOCK_BITS = 3
 BLOCK = 1 << BLOCK_BITS

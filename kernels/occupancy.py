@@ -9,9 +9,9 @@ import taichi as ti
 
 from kernels.density import activate, density_components
 from kernels.launch import kernel, vector_kernel
-from kernels.march import BLOCK, block_of, get_bit, is_occupied, ivec3
-from kernels.rays import f32_1d, i32_1d, u32_1d, vec3
+from kernels.march import BLOCK, block_of, get_bit, is_occupied
 from kernels.tasks import indices_each
+from kernels.types import f32_1d, i32_1d, ivec3, u32_1d, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import AFFINE_WIDTH, in_box, on_grid, texel_below
 

@@ -11,8 +11,8 @@ The first draws a ray's weight together, against fog and floaters; the second cl
 import taichi as ti
 
 from kernels.launch import kernel
-from kernels.rays import f32_1d, i32_1d
 from kernels.tasks import indices_each
+from kernels.types import f32_1d, i32_1d
 
 
 @kernel

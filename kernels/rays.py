@@ -12,23 +12,12 @@ import taichi as ti
 from kernels.launch import kernel
 from kernels.lenses import TABLE, lens_direction
 from kernels.tasks import indices_each
-
-vec2 = ti.types.vector(2, ti.f32)
-vec3 = ti.types.vector(3, ti.f32)
-f32_1d = ti.types.ndarray(dtype=ti.f32, ndim=1)
-i32_1d = ti.types.ndarray(dtype=ti.i32, ndim=1)
-u32_1d = ti.types.ndarray(dtype=ti.u32, ndim=1)
+from kernels.types import f32_1d, i32_1d, u32_1d, vec2, vec3
 
 BLOCK_WORDS = 8
 """Words of 32 pixels per block of the pixel bitset; one running sum is kept per block."""
 HINT = 256
 """Of so many pixels in use one's block is kept, to begin the search for the others with."""
-
-
-@ti.func
-def load3(a: ti.template(), i: ti.i32) -> vec3:
-    """Triple i of a flat array."""
-    return vec3(a[3 * i], a[3 * i + 1], a[3 * i + 2])
 
 
 @ti.func

@@ -10,7 +10,7 @@ and 1e-2 of that is added up over the three modes.
 import taichi as ti
 
 from kernels.launch import vector_kernel
-from kernels.march import ivec3
+from kernels.types import ivec3
 from kernels.vectors import CHUNK, below, vec16_1d
 from kernels.vm import mode_layout
 

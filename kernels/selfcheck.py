@@ -10,15 +10,17 @@ Notation: ray i has samples s = 0..S−1 with density σ and colour c (one chann
 
 import taichi as ti
 
+from kernels.types import f32_1d
+
 
 @ti.kernel
 def composite(
-    sigma: ti.types.ndarray(dtype=ti.f32, ndim=1),
-    colour: ti.types.ndarray(dtype=ti.f32, ndim=1),
+    sigma: f32_1d,
+    colour: f32_1d,
     n_rays: ti.i32,
     n_samples: ti.i32,
-    pixel: ti.types.ndarray(dtype=ti.f32, ndim=1),
-    light: ti.types.ndarray(dtype=ti.f32, ndim=1),
+    pixel: f32_1d,
+    light: f32_1d,
 ):
     """Pixel C and transmittance T_S of each ray; samples of ray i at ``i * n_samples + s``."""
     for i in range(n_rays):
@@ -35,12 +37,12 @@ def composite(
 
 @ti.kernel
 def composite_adjoint(
-    sigma: ti.types.ndarray(dtype=ti.f32, ndim=1),
-    colour: ti.types.ndarray(dtype=ti.f32, ndim=1),
+    sigma: f32_1d,
+    colour: f32_1d,
     n_rays: ti.i32,
     n_samples: ti.i32,
-    light: ti.types.ndarray(dtype=ti.f32, ndim=1),
-    grad_sigma: ti.types.ndarray(dtype=ti.f32, ndim=1),
+    light: f32_1d,
+    grad_sigma: f32_1d,
 ):
     """∂C/∂σ of each sample, walking each ray from its end."""
     for i in range(n_rays):
@@ -56,11 +58,11 @@ def composite_adjoint(
 
 @ti.kernel
 def scatter(
-    values: ti.types.ndarray(dtype=ti.f32, ndim=1),
+    values: f32_1d,
     n: ti.i32,
     n_bins: ti.i32,
     bins: ti.template(),
-    sums: ti.types.ndarray(dtype=ti.f32, ndim=1),
+    sums: f32_1d,
     atomic: ti.template(),
 ):
     """Adds value k to bin ``k % n_bins`` of the field ``bins``, then copies the bins to ``sums``.

@@ -12,9 +12,10 @@ Groups are rows of 6 floats: first primitive, end, centre (3), radius of a spher
 
 import taichi as ti
 
-vec3 = ti.types.vector(3, ti.f32)
+from kernels.types import f32_2d, vec3
+
 mat3 = ti.types.matrix(3, 3, ti.f32)
-table = ti.types.ndarray(dtype=ti.f32, ndim=2)
+table = f32_2d
 
 MISS = 1e9
 TUBE_STEPS = 40

@@ -19,7 +19,7 @@ The field's box lies in *field coordinates* x. A ray is marched as o + t d in *r
 import taichi as ti
 
 from kernels.launch import kernel
-from kernels.rays import f32_1d, load3, vec3
+from kernels.types import f32_1d, load3, vec3
 
 NEVER = 1e6
 """Coordinates of a ray that meets nothing: a viewer's that looks away from an ndc scene."""

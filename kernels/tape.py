@@ -2,7 +2,7 @@
 
 import taichi as ti
 
-from kernels.rays import f32_1d
+from kernels.types import f32_1d
 
 
 @ti.kernel

@@ -18,6 +18,7 @@ that of ``scatter_share`` does.
 import taichi as ti
 
 from kernels.launch import kernel
+from kernels.types import f32_1d
 
 SLICE = 512
 """Successive indices that a CPU thread is handed, at least."""
@@ -32,7 +33,7 @@ def indices_each(items: int) -> int:
 
 
 @kernel
-def occupy(items: ti.i32, rounds: ti.i32, out: ti.types.ndarray(dtype=ti.f32, ndim=1)):
+def occupy(items: ti.i32, rounds: ti.i32, out: f32_1d):
     """Keeps as many CPU threads as there are items busy for some nanoseconds a round; out (items)."""
     spread = ti.static(indices_each(1))
     for index in range(items * spread):

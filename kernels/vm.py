@@ -8,8 +8,7 @@ dP texel += q L w_texel, dL texel += q P w_texel. What is summed from the produc
 
 import taichi as ti
 
-from kernels.march import ivec3
-from kernels.rays import vec3
+from kernels.types import ivec3, vec3
 from kernels.vectors import CHUNK, vec16
 
 N_FEATURES = 27

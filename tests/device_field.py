@@ -185,7 +185,7 @@ class DeviceField:
     @property
     def where(self) -> tuple:
         """Arguments box_min, texels_per_unit, grid of the kernels."""
-        from kernels.march import ivec3, vec3
+        from kernels.types import ivec3, vec3
 
         grid = np.array(self.state.grid)
         per_unit = (grid - 1) / (self.state.box[1] - self.state.box[0])

@@ -35,7 +35,7 @@ def corrections(step: int) -> tuple[float, float]:
 
 def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3, lazy=0, pace=1.0) -> None:
     from kernels import adam
-    from kernels.march import ivec3, vec3
+    from kernels.types import ivec3, vec3
 
     a, component_pace = field.arenas, np.zeros(16 * field.appearance_chunks, np.float32)
     component_pace[first:end] = pace
@@ -204,7 +204,7 @@ def test_adam_over_a_flat_array_agrees_with_torch_within_its_range_and_touches_n
 @pytest.mark.parametrize("components", [39, 5, 17])
 def test_the_gradient_of_total_variation_agrees_with_the_twin(arenas, components):
     from kernels import regularize
-    from kernels.march import ivec3
+    from kernels.types import ivec3
 
     field = DeviceField(device_field.random_state(np.random.default_rng(5)), arenas)
     a = field.arenas

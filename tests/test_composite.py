@@ -66,18 +66,20 @@ class Traced:
         )  # fmt: skip
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:
-        from kernels import composite, march
+        from kernels import composite
+        from kernels.types import vec3
 
         pixel = np.zeros(3 * len(self.samples.ranks), np.float32)
         composite.composite(
             len(self.samples.ranks), self.ray_group_start, self.group_weight, colours.ravel(), self.opacity,
-            march.vec3(*self.background), pixel,
+            vec3(*self.background), pixel,
         )  # fmt: skip
         return pixel.reshape(-1, 3)
 
     def backward(self, colours, grad_pixel, grad_opacity, grad_depth):
         """(gradient of colours, of each sample's density feature, of the affine's density columns)."""
-        from kernels import composite, march
+        from kernels import composite
+        from kernels.types import vec3
 
         s, n = self.samples, len(self.samples.ranks)
         grad_colours, sample_grad = np.zeros_like(colours).ravel(), np.zeros_like(self.feature)
@@ -88,7 +90,7 @@ class Traced:
             n, s.ranks, s.start, self.used, self.kept_start, self.ray_group_start, self.group_start,
             np.full(1, np.nan, np.float32), 0.0, s.t, self.feature, self.weight,
             colours.ravel(), self.field.affine, self.shift, self.softplus, self.delta_scaled, self.threshold,
-            march.vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, 0, 0.0, sample_grad, ray_affine,
+            vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, 0, 0.0, sample_grad, ray_affine,
         )  # fmt: skip
         rank_rows = self.field.state.rank
         composite.sum_affine(n, rank_rows, s.ranks, ray_affine, affine)

@@ -14,6 +14,7 @@ import pytest
 from tslim.device import hardware
 
 KERNEL_TESTS = (
+    "launch",
     "rays",
     "spaces",
     "march",
