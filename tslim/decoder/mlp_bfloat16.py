@@ -2,7 +2,7 @@
 
 Processors with instructions for bfloat16 multiply it more than twice as fast as f32, and activations take half the
 memory. Weights and their gradients, encodings and colours stay f32; products are summed in f32 and rounded once. What
-it costs in quality is measured in docs/performance.md.
+it costs in quality is measured in docs/labbook/2026-11-performance.md.
 """
 
 import contextlib
