@@ -212,7 +212,7 @@ class Experiment:
         with self.console.training(settings.steps) as view:
             for event in trainer.run():
                 view.show(event)
-        trainer.field.save(run.model)
+        trainer.save_model()
 
     def _measure(self, run: RunFolder, ranks: Sequence[int], on: Views) -> list[SweepRow]:
         wanted = [rank for rank in ranks if rank <= model_file.read_header(run.model).rank]

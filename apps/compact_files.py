@@ -1,11 +1,13 @@
 """What compact files cost: ``python apps/compact_files.py MODEL.slim [FOLDER OF PHOTOGRAPHS] [VIEWS]``.
 
 Measures the model in half precision and compact, by rounding and by ranks kept, on so many evenly spaced test views
-(all if not given); leaves ``compact-files.md``, a table, and ``compact-files.png``, quality against size.
+(all if not given); leaves beside it ``MODEL-compact-files.md``, a table, and ``MODEL-compact-files.png``, quality
+against size.
 """
 
 import sys
 import time
+from pathlib import Path
 
 import _checkout  # noqa: F401
 
@@ -48,9 +50,11 @@ def main(model: str, photographs: str | None = None, views: str | None = None) -
     lines.append("| --- " * (len(curves["half precision"]) + 1) + "|")
     for name, rows in curves.items():
         lines.append(f"| {name} | " + " | ".join(f"{row.psnr:.2f} ({row.bytes / 1e6:.2f} MB)" for row in rows) + " |")
-    print(files.write_bytes("compact-files.md", ("\n".join(lines) + "\n").encode()))
+    beside = Path(model).with_suffix("")
+    print(files.write_bytes(f"{beside}-compact-files.md", ("\n".join(lines) + "\n").encode()))
     names = ["half precision", *(f"rounded by {rounding}" for rounding in ROUNDINGS[::2])]
-    print(plots.size_quality("compact-files.png", {name: curves[name] for name in names}, title=scene.name))
+    plotted = {name: curves[name] for name in names}
+    print(plots.size_quality(f"{beside}-compact-files.png", plotted, title=scene.name))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What each rank of a model is worth: ``python apps/rank_sweep.py MODEL.slim [FOLDER OF PHOTOGRAPHS]``.
 
-One line a rank, and ``rank-sweep.png``: quality against size.
+One line a rank, and beside the model ``MODEL-rank-sweep.png``: quality against size.
 """
 
 import sys
+from pathlib import Path
 
 import _checkout  # noqa: F401
 
@@ -21,7 +22,8 @@ def main(model: str, photographs: str | None = None) -> None:
     for row in tslim.rank_sweep(field, scene.test, ranks=range(1, field.rank + 1)):
         print(row)
         rows.append(row)
-    print(plots.size_quality("rank-sweep.png", {scene.name: rows}))
+    source = Path(model)
+    print(plots.size_quality(source.with_name(f"{source.stem}-rank-sweep.png"), {scene.name: rows}))
 
 
 if __name__ == "__main__":

@@ -4,15 +4,18 @@
 """
 
 import sys
+from pathlib import Path
 
 import _checkout  # noqa: F401
 
 import tslim
 from tslim import cli
+from tslim.training.run_folder import free_folder
 
 
 def main(photographs: str | None = None) -> None:
-    """Trains on ``photographs``, or on the built-in scene; prints a table of sizes; writes a small model and a film."""
+    """Trains on ``photographs``, or on the built-in scene; prints a table of sizes; leaves a small model and a film in
+    a folder of ``runs/``."""
     print(tslim.init())
     scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
     settings = tslim.presets.quick(scene.space)
@@ -27,8 +30,9 @@ def main(photographs: str | None = None) -> None:
 
     for row in tslim.rank_sweep(field, scene.test):
         print(row)
-    field.slim(field.rank // 2 or 1).save(f"{scene.name}.slim")
-    tslim.render_video(field, scene.orbit(frames=60), f"{scene.name}.mp4")
+    folder = free_folder(Path("runs") / scene.name)
+    print(field.slim(field.rank // 2 or 1).save(folder / "half.slim"))
+    print(tslim.render_video(field, scene.orbit(frames=60), folder / "orbit.mp4"))
 
 
 if __name__ == "__main__":

@@ -172,3 +172,41 @@ def test_cameras_surround_what_they_stand_all_around_of():
     assert paths.surround(ring, np.array([5.0, 0, 0]))
     assert paths.surround(ring[np.arange(12) != 3], np.array([5.0, 0, 0]))  # a gap of 60 degrees
     assert not paths.surround(ring[:8], np.array([5.0, 0, 0]))  # 150 degrees are missing
+
+
+SPIRAL = paths.Spiral((0.0, 0.0, 4.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.1, 0.1, 0.05), 4.0, size=(400, 300))
+
+
+@pytest.mark.parametrize("path", [paths.Orbit(size=(400, 400)), SPIRAL], ids=["orbit", "spiral"])
+@pytest.mark.parametrize("size", [(800, 600), (800, 300), (300, 800), (200, 200), (64, 1), (1, 64)])
+def test_in_another_size_a_path_shows_all_that_it_showed_and_more_at_two_sides(path, size):
+    """The corners of the picture before lie inside the new one, and touch its edge in one direction."""
+    before, after = path.cameras(3), path.sized(size).cameras(3)
+    assert after.sizes[0].tolist() == list(size)
+    corners = np.array([[0, 0], [path.size[0], path.size[1]]], float)
+    origins, directions = before.rays(1, corners)
+    inside = after.project(origins + directions, 1)[0]
+    assert inside.min() > -1e-3 and (inside < np.array(size) + 1e-3).all()
+    spans = (inside[1] - inside[0]) / np.array(size)
+    assert np.isclose(spans.max(), 1, atol=1e-4)
+    assert np.allclose(after.intrinsics[0, 0], after.intrinsics[0, 1])  # pixels stay square
+
+
+def test_a_spiral_among_cameras_all_around_is_one_on_their_orbit():
+    """The middle of a ring of cameras is no viewpoint: the object stands there."""
+    orbit = paths.Orbit(center=(0.5, 0.0, 0.2), radius=3.0, elevation=40.0)
+    ring = orbit.cameras(12)
+    spiral = paths.spiral_on_one_side(paths.fit_spiral(ring, 1.0, 5.0), paths.fit_orbit(ring, np.array(orbit.center)))
+    film = spiral.cameras(8)
+    film.validate()
+    distance = np.linalg.norm(film.origins - np.array(orbit.center), axis=1)
+    assert (np.abs(distance - 3) < 0.8).all()
+    for i in range(8):  # the centre stays in the middle of the picture
+        assert np.allclose(film.project(np.array([orbit.center]), i)[0], film.sizes[i] / 2, atol=1e-2)
+
+
+def test_a_spiral_of_cameras_on_one_side_stays_theirs():
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-0.5, 0.5, 3), [4.0]), -1).reshape(-1, 3)
+    cameras = Cameras.look_at(grid, (0, 0, 0), (0, 1, 0), 60, (50, 40))
+    spiral = paths.fit_spiral(cameras, 1.0, 4.0)
+    assert paths.spiral_on_one_side(spiral, paths.fit_orbit(cameras, np.zeros(3))) is spiral

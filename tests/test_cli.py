@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from tslim import cli, config, presets
-from tslim.commands import options
+from tslim.commands import options, parsing
 from tslim.commands.console import Console, duration, memory_text
 from tslim.errors import ConfigError, RunFolderError
 from tslim.training import events
@@ -35,12 +35,12 @@ def fails(capsys, *words: str) -> str:
 
 
 def test_train_starts_from_the_quick_preset():
-    assert cli.parse(["train"]).settings == presets.quick()
+    assert parsing.parse(["train"]).settings == presets.quick()
 
 
 @pytest.mark.parametrize("words", [["--preset", "paper"], ["--preset=paper"]])
 def test_a_preset_sets_the_defaults_and_options_override_it(words):
-    parsed = cli.parse(["train", *words, "--steps", "500", "--schedule.upsilon", "0.3", "--field.decoder", "sh"])
+    parsed = parsing.parse(["train", *words, "--steps", "500", "--schedule.upsilon", "0.3", "--field.decoder", "sh"])
     paper = presets.paper()
     assert parsed.settings == dataclasses.replace(
         paper,
@@ -51,8 +51,8 @@ def test_a_preset_sets_the_defaults_and_options_override_it(words):
 
 
 def test_overrides_may_come_before_the_preset():
-    assert cli.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.steps == 7
-    assert cli.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.batch_rays == presets.tiny().batch_rays
+    assert parsing.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.steps == 7
+    assert parsing.parse(["train", "--steps", "7", "--preset", "tiny"]).settings.batch_rays == presets.tiny().batch_rays
 
 
 def test_every_setting_has_a_flag_and_the_flag_sets_it():
@@ -79,16 +79,16 @@ def test_every_setting_has_a_flag_and_the_flag_sets_it():
                 value = next(v for v in f.type.__args__ if v != default)
                 words = [flag, value]
             assert value != default
-            assert getattr(pick(cli.parse(["train", *words]).settings), f.name) == value, flag
+            assert getattr(pick(parsing.parse(["train", *words]).settings), f.name) == value, flag
 
     check(config.TrainConfig, "", lambda c: c)
 
 
 def test_every_option_has_help(capsys):
     for name, kind in options.COMMANDS.items():
-        assert cli.parse([name, "--help"]) is None
+        assert parsing.parse([name, "--help"]) is None
         shown = capsys.readouterr().out
-        for flag in cli.flags(kind):
+        for flag in parsing.options_of(kind):
             assert flag in shown, (name, flag)
 
     def documented(kind) -> None:
@@ -132,6 +132,27 @@ def test_the_version_is_shown(capsys):
     assert capsys.readouterr().out.startswith("tslim ")
 
 
+def test_numbers_may_be_written_as_people_write_them():
+    """With commas between them, and with their unit."""
+    for words in ("--ranks 16 8", "--ranks 16,8", "--ranks=16,8", "--ranks 16, 8"):
+        assert parsing.parse(["eval", "run", *words.split()]).ranks == (16, 8)
+    for words in ("--max-mb 4.5", "--max-mb 4.5MB", "--max-mb 4.5 mb", "--max-mb=4.5MB"):
+        assert parsing.parse(["slim", "run", "-o", "MB.slim", *words.split()]).max_mb == 4.5
+    assert parsing.parse(["slim", "run", "-o", "s.slim", "--min-psnr", "30dB"]).min_psnr == 30
+    assert parsing.parse(["slim", "--max-mb", "4", "4 MB", "-o", "s,1.slim"]).model == Path("4 MB")
+    assert parsing.parse(["train", "--schedule.bounds", "0.5,2"]).settings.schedule.bounds == (0.5, 2.0)
+
+
+def test_help_breaks_lines_where_they_are_full_and_nowhere_else(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "900")  # where every explanation has room on one line
+    for name, kind in options.COMMANDS.items():
+        assert parsing.parse([name, "--help"]) is None
+        shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        for f in dataclasses.fields(kind) + (dataclasses.fields(config.TrainConfig) if name == "train" else ()):
+            text = f.metadata.get("help", "")
+            assert "\n" not in text and any(text in line for line in shown), (name, f.name)
+
+
 # Mistakes
 
 
@@ -143,17 +164,22 @@ def test_the_version_is_shown(capsys):
         ("train --stps 3", "did you mean --steps"),
         ("train --density-shift 3", "did you mean --field.density-shift"),
         ("train -q", "unknown option -q"),
-        ("train --steps", "--steps"),
-        ("train --steps many", "'many'"),
-        ("train --steps 1.5", "'1.5'"),
-        ("train --field.decoder nerf", "('mlp', 'sh')"),
-        ("train --preset fast", "('quick', 'fine', 'even', 'demo', 'paper', 'llff', 'tanks', 'tiny')"),
+        ("train --steps", "--steps needs a whole number"),
+        ("train --steps many", "--steps many: expected a whole number"),
+        ("train --steps 1.5", "--steps 1.5: expected a whole number"),
+        ("train --schedule.bounds 1", "--schedule.bounds needs 2 numbers"),
+        ("train --field.decoder nerf", "--field.decoder nerf: expected one of mlp, sh"),
+        ("train --preset fast", "one of quick, fine, even, demo, paper, llff, tanks, tiny"),
         ("train --resume=yes", "--resume takes no value"),
         ("train --arch gpu", "vulkan"),
         ("train a b", "unexpected: b"),
         ("eval", "missing: RUN|FILE"),
+        ("eval run --ranks 16 eight", "--ranks eight: expected whole numbers, such as 16 8 4"),
         ("slim model.slim --rank 3", "missing: -o PATH"),
-        ("render model.slim -o x.mp4 --what normals", "'normals'"),
+        ("slim model.slim -o s.slim --max-mb", "--max-mb needs a number of MB"),
+        ("slim model.slim -o s.slim --max-mb 4GB", "--max-mb 4GB: expected a number of MB"),
+        ("slim model.slim -o s.slim --min-psnr high", "--min-psnr high: expected a number of dB"),
+        ("render model.slim -o x.mp4 --what normals", "--what normals: expected one of rgb, depth, opacity"),
         ("info", "missing: FILE|RUN|SCENE"),
     ],
 )

@@ -19,6 +19,7 @@ import pytest
 
 from tslim import cli, config
 from tslim.commands import eval as eval_command
+from tslim.commands import parsing
 from tslim.measuring import evaluate
 from tslim.model import model_file
 from tslim.training.run_folder import RunFolder
@@ -161,7 +162,7 @@ def test_a_resumed_run_keeps_its_settings(trained, words):
 
 def test_options_that_repeat_the_runs_own_do_not_keep_it_from_resuming(trained):
     run, _ = trained
-    options = cli.parse(["train", *SMALL, "--out", str(run), "--resume", "--schedule.policy", "fixed"])
+    options = parsing.parse(["train", *SMALL, "--out", str(run), "--resume", "--schedule.policy", "fixed"])
     assert options.resume and options.settings == config.from_dict(RunFolder(run).settings()["train"])
 
 

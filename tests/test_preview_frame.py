@@ -115,3 +115,13 @@ def test_a_resumed_run_continues_its_curve_without_going_back():
     made = history(10)
     made.add(100, 0.5, 3.0, 2)
     assert made.steps == [0, 25, 50, 75, 100] and made.loss[-1] == 0.5 and made.rank[-1] == 2
+
+
+def test_a_coarse_picture_is_drawn_smoothly():
+    """A pane many times the picture's size: brightness rises from pixel to pixel, in no blocks."""
+    coarse = np.zeros((4, 4, 3), np.float32)
+    coarse[:, 2:] = 1
+    shown = compose([Pane(coarse, "")], History(), 440, 440, column=0, lines=[])
+    row = shown[220, :, 0].astype(int)
+    edge = row[150:290]
+    assert np.abs(np.diff(edge)).max() < 10 and len(set(edge.tolist())) > 50

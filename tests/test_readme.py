@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tslim
-from tslim import cli
+from tslim.commands import options, parsing
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,11 +28,11 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_understood(command):
-    assert cli.parse(shlex.split(command)) is not None
+    assert parsing.parse(shlex.split(command)) is not None
 
 
 def test_there_are_commands_for_everything():
-    assert {command.split()[0] for command in COMMANDS} == set(cli.COMMANDS)
+    assert {command.split()[0] for command in COMMANDS} == set(options.COMMANDS)
 
 
 def test_the_first_command_stands_on_its_own_in_one_line():

@@ -1,26 +1,22 @@
 """The command line: ``python -m tslim train | eval | slim | render | view | info | doctor``.
 
-``commands/`` has a file for each of them, and ``commands/options.py`` what each can be told.
+``commands/`` has a file for each of them, ``commands/options.py`` what each can be told, and ``commands/parsing.py``
+how that is read.
 Whatever the user got wrong comes out as one line on standard error and exit code 2.
 """
 
 import contextlib
-import dataclasses
-import difflib
 import inspect
-import io
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Union
+from typing import Any
 
-import tyro
-
-from tslim import __version__, presets
+from tslim import presets
 from tslim.commands import console
-from tslim.commands.options import COMMANDS, Doctor, Eval, Info, Render, Slim, Train, View
+from tslim.commands.options import Doctor, Eval, Info, Render, Slim, Train, View
+from tslim.commands.parsing import asked, parse
 from tslim.errors import ConfigError, TslimError
 from tslim.ownership import require_own_kernels
 from tslim.training.run_folder import RunFolder
@@ -50,7 +46,7 @@ def experiment(action: Callable[[Any], None], kind: type) -> int:
     """Calls a script's function with the options of its command line, a dataclass; errors as those of the commands."""
 
     def call() -> None:
-        given = _asked(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
+        given = asked(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
         if given is not None:
             action(given)
 
@@ -148,98 +144,3 @@ def _action(options: Any) -> Callable[[Any, console.Console], None]:
         case Doctor():
             from tslim.commands.doctor import doctor as action
     return action
-
-
-def parse(argv: Sequence[str], **defaults: Any) -> Any:
-    """The options of one command as its dataclass; None if help or the version was asked for and shown.
-
-    ``defaults`` replaces the default values of fields of ``Train``. Raises ``ConfigError`` in one line.
-    """
-    argv = list(argv)
-    if not argv:
-        argv = ["--help"]
-    if argv == ["--version"]:
-        print(f"tslim {__version__}")
-        return None
-    if argv[0] not in (*COMMANDS, "-h", "--help"):
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ";"
-        raise ConfigError(f"unknown command {argv[0]}{hint} known: {', '.join(COMMANDS)}")
-    if argv[0] in COMMANDS:
-        _require_known(argv[0], argv[1:])
-    train = Train(**{"settings": presets.PRESETS[_preset(argv)](), **defaults})
-    kinds = tuple(
-        Annotated[kind, tyro.conf.subcommand(name, default=train) if kind is Train else tyro.conf.subcommand(name)]
-        for name, kind in COMMANDS.items()
-    )
-    return _asked(
-        Union[kinds],  # noqa: UP007
-        argv,
-        f"(see tslim {argv[0]} --help)",
-        prog="tslim",
-        description="One radiance field from photographs; choose its size afterwards.",
-    )
-
-
-def _asked(kind: Any, argv: Sequence[str], hint: str, **more: Any) -> Any:
-    """tyro's reading of a command line; None if help was asked for, ``ConfigError`` in one line and with a hint."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=argv, **more)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            return None
-        raise ConfigError(f"{_one_line(said.getvalue())} {hint}") from None
-
-
-def _preset(argv: Sequence[str]) -> str:
-    """The preset that the arguments name, read before the rest since it sets the other options' defaults."""
-    for i, word in enumerate(argv):
-        name = word.partition("=")[2] if word.startswith("--preset=") else "".join(argv[i + 1 : i + 2])
-        if word.split("=")[0] == "--preset" and name in presets.PRESETS:
-            return name
-    return "quick"
-
-
-def _one_line(box: str) -> str:
-    """What tyro says in a box, up to its first rule, as one line."""
-    box = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│| \t") for line in box.splitlines()[1:]]
-    rules = [i for i, line in enumerate(lines) if re.match(r"[─-]{3}|[╰+]", line)]
-    # Where boxes are drawn in ASCII, there is a rule below the title as well.
-    begin = 1 if rules and rules[0] == 0 else 0
-    end = next((i for i in rules if i > begin), len(lines))
-    body = [line for line in lines[begin:end] if line]
-    text = re.sub(r"^Missing from [\w ]+:", "missing:", " ".join(body)).replace(" (required)", "")
-    return text.replace("Unrecognized options:", "unexpected:") or "wrong arguments"
-
-
-def _require_known(command: str, words: Sequence[str]) -> None:
-    """Raises ``ConfigError`` for the first word that looks like an option and is none."""
-    known = flags(COMMANDS[command])
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if equals and name in ("--resume", "--preview", "--save-images", "--separate"):
-            raise ConfigError(f"{name} takes no value (see tslim {command} --help)")
-        if re.match(r"-(?![\d.])", name) and name.replace("_", "-") not in (*known, "--help", "-h", "-o"):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"unknown option {name}{hint} (see tslim {command} --help)")
-
-
-def flags(kind: type, prefix: str = "") -> list[str]:
-    """The long options that a dataclass of options makes, as typed."""
-    names = []
-    for f in dataclasses.fields(kind):
-        marks = getattr(f.type, "__metadata__", ())
-        inner = f.type.__origin__ if marks else f.type
-        name = prefix + f.name.replace("_", "-")
-        if dataclasses.is_dataclass(inner):
-            unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
-            names += flags(inner, prefix if unnamed else f"{name}.")
-        elif tyro.conf.Positional not in marks:
-            names.append(f"--{name}")
-            if inner is bool and tyro.conf.FlagCreatePairsOff not in marks:
-                names.append(f"--{prefix}no-{f.name.replace('_', '-')}")
-    return names

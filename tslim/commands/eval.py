@@ -24,7 +24,7 @@ FILM_FPS = 20
 
 def evaluate(given: Eval, console: Console) -> None:
     """Measures a model on all test photographs."""
-    source, folder = shared.find_model(given.model)
+    source, folder = shared.find_model(given.model, console)
     out = given.out or (folder.path if folder else source.with_name(f"{source.stem}-eval"))
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
@@ -40,12 +40,12 @@ def evaluate(given: Eval, console: Console) -> None:
         field.domain = replace(field.domain, background=parse_colour(given.options.background))
     result = RunFolder(out)
     pictures = result.images if given.save_images else None
-    console.wrote(_measure(field, scene, result, console, ranks=given.ranks, pictures=pictures, sizes=sizes))
+    console.wrote(_measure(field, source, scene, result, console, ranks=given.ranks, pictures=pictures, sizes=sizes))
 
 
 def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:  # noqa: F821
     """What ``train`` ends with: measures, pictures and films a trained field, into its run folder."""
-    wrote = [run.model, *_measure(field, scene, run, console, most_views=TRAINED_VIEWS)]
+    wrote = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS)]
     history = run.history()
     if history:
         wrote.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
@@ -59,6 +59,7 @@ def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> No
 
 def _measure(
     field: "Field",  # noqa: F821
+    source: Path,
     scene: Scene,
     result: RunFolder,
     console: Console,
@@ -68,7 +69,10 @@ def _measure(
     pictures: Path | None = None,
     sizes: list[int] | None = None,
 ) -> list[Path]:
-    """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote."""
+    """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote.
+
+    ``source`` is the file that holds the field. What ``eval.json`` knows of its other ranks stays there.
+    """
     views, what = _views_to_measure(scene, most_views)
     renderer = measure.new_renderer(field)
     background = field.background
@@ -86,7 +90,8 @@ def _measure(
             )
         )
     console.sweep_table(rows, title=f"mean of {what}")
-    wrote = [measure.write_eval_json(result.evaluation, rows, len(views))]
+    of = measure.measured(source, views, background)
+    wrote = [measure.write_eval_json(result.evaluation, rows, len(views), of=of)]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
     wrote.append(media.write_png(result.images / "comparison.png", shown))
     if len(rows) > 1:

@@ -82,7 +82,9 @@ def _run_info(folder: RunFolder, console: Console) -> None:
         rows.append(("time", f"{last['seconds']:.0f} s"))
     else:
         rows.append(("progress", "nothing logged yet"))
-    rows.append(("model", folder.model if folder.model.exists() else "not yet; continue with train --resume"))
+    model = next((path for path in (folder.model, folder.unfinished) if path.exists()), None)
+    state = "not yet" if model is None else f"{model}, of the last checkpoint"
+    rows.append(("model", model if model == folder.model else f"{state}; continue with train --resume"))
     console.facts_table(rows, title=str(folder.path))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(folder.evaluation.read_text(encoding="utf-8"))
@@ -90,8 +92,8 @@ def _run_info(folder: RunFolder, console: Console) -> None:
             console.line(
                 f"  rank {row['rank']:>3}  {row['bytes'] / 1e6:6.2f} MB  {row['psnr']:.2f} dB  SSIM {row['ssim']:.4f}"
             )
-    if folder.model.exists():
-        _model_info(folder.model, console)
+    if model is not None:
+        _model_info(model, console)
 
 
 def _scene_info(scene: Scene, console: Console) -> None:

@@ -88,12 +88,12 @@ class Eval:
 
 @dataclass(frozen=True)
 class Slim:
-    """Writes a smaller model: the first ranks of a larger one."""
+    """Writes a smaller model: the first ranks of a larger one, or all of them in fewer bytes."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
-    """model file to write"""
+    """model file to write (.slim)"""
     rank: Annotated[int | None, _maybe("INT")] = None
     """ranks to keep"""
     max_mb: Annotated[float | None, _maybe("MB")] = None
@@ -108,7 +108,7 @@ class Slim:
     """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
     precision: Annotated[config.Precision | None, _maybe("{float16,float32,compact}")] = None
     """how numbers are stored: in half or single precision, or compact, in a sixth of the bytes of half or less, for a
-    few hundredths of a dB; as in the model if not given"""
+    few hundredths of a dB; as in the model if not given. Without a size, all ranks are kept"""
     rounding: Annotated[float | None, _maybe("FLOAT")] = None
     """how coarsely a compact model is rounded; 0.1 if not given, and with --max-mb as coarsely as it takes for all
     ranks to fit, before ranks are dropped"""
@@ -139,7 +139,8 @@ class Render:
     fps: int = 30
     """pictures a second in a film"""
     size: Annotated[str | None, _maybe("WIDTHxHEIGHT")] = None
-    """size in pixels, such as 800x600; by default that of the photographs"""
+    """size in pixels, such as 800x600; by default that of the photographs. In another shape, more is shown at two sides,
+    and nothing less"""
     scene: Annotated[Path | None, _Path] = None
     """folder of posed photographs for --path test; by default those that the model was trained on"""
     arch: Arch = "auto"

@@ -1,7 +1,6 @@
 """``render``: films a model, or takes pictures of it, without photographs or a display."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from tslim.commands import shared
@@ -20,7 +19,7 @@ def render(given: Render, console: Console) -> None:
     from tslim.data import parse_colour
     from tslim.rendering import media
 
-    source, folder = shared.find_model(given.model)
+    source, folder = shared.find_model(given.model, console)
     film = given.out.suffix.lower() in media.FILM_SUFFIXES
     if given.out.suffix and not film and given.out.suffix.lower() != ".png":
         raise ConfigError(f"{given.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
@@ -31,7 +30,7 @@ def render(given: Render, console: Console) -> None:
     from tslim.field.field import load
 
     field = load(source, rank=given.rank)
-    cameras = _cameras_for(given, field.metadata, folder)
+    cameras = _cameras_for(given, field.metadata, folder, console)
     if given.options.background is not None:
         field.domain = replace(field.domain, background=parse_colour(given.options.background))
     frames = media.render_frames(field, cameras, what=given.what)
@@ -66,7 +65,7 @@ def _check_render(given: Render) -> None:
         raise ConfigError(f"--{useless[0].replace('_', '-')} has no effect here: {hint}")
 
 
-def _cameras_for(given: Render, metadata: dict[str, Any], folder: RunFolder | None) -> Cameras:
+def _cameras_for(given: Render, metadata: dict[str, Any], folder: RunFolder | None, console: Console) -> Cameras:
     single = given.out.suffix.lower() == ".png"
     if given.path == "test":
         views = shared.scene_of_model(metadata, folder, given.scene, given.options).test
@@ -80,8 +79,12 @@ def _cameras_for(given: Render, metadata: dict[str, Any], folder: RunFolder | No
     if not known:
         raise ConfigError(f"{given.model} does not know a path {given.path}; it knows: {', '.join(every) or 'none'}")
     path = paths.path_from_dict(known)
+    if isinstance(path, paths.Spiral) and "orbit" in every:  # files of earlier versions may hold one that shows nothing
+        path = paths.spiral_on_one_side(path, paths.path_from_dict(every["orbit"]))
+    if isinstance(path, paths.Orbit) and own.get("path") == "spiral":
+        console.warn("the cameras that it was trained on do not stand all around: much of an orbit is made up")
     if given.size is not None:
-        path = replace(path, size=parse_size(given.size))
+        path = path.sized(parse_size(given.size))
     return path.cameras(given.frames or (1 if single else DEFAULT_FRAMES))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from tslim.commands.console import Console
 from tslim.commands.options import SceneOptions
 from tslim.errors import ConfigError, RunFolderError
+from tslim.model import model_file
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 
@@ -24,10 +25,11 @@ def start(arch: str, console: Console, seed: int = 0) -> None:
     console.fact("device", backend.init(arch, seed=seed))
 
 
-def find_model(path: Path) -> tuple[Path, RunFolder | None]:
+def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
     """The model file that a file's or run folder's path means, and the run folder if it was one.
 
-    Raises ``RunFolderError`` or ``ModelFileError`` if there is none.
+    Of a run that has not finished, the model of its last checkpoint, which is said. Raises ``RunFolderError`` or
+    ``ModelFileError`` if there is none.
     """
     if not path.exists():
         raise RunFolderError(f"{path}: no such run folder or model file")
@@ -35,9 +37,13 @@ def find_model(path: Path) -> tuple[Path, RunFolder | None]:
         return path, None
     folder = RunFolder(path)
     folder.settings()
-    if not folder.model.exists():
-        raise RunFolderError(f"{path} holds no model yet: its run has not finished (continue it with train --resume)")
-    return folder.model, folder
+    if folder.model.exists():
+        return folder.model, folder
+    if folder.unfinished.exists():
+        done = model_file.read_header(folder.unfinished).metadata.get("steps", "?")
+        console.warn(f"the run has not finished: this is its model after {done} steps")
+        return folder.unfinished, folder
+    raise RunFolderError(f"{path} holds no model yet: its run has not saved one (continue it with train --resume)")
 
 
 def open_scene(where: str | Path | None, given: SceneOptions, remembered: dict[str, Any] | None = None):

@@ -17,6 +17,7 @@ from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 from tslim.training.schedules import make_schedule
 
+SUFFIX = ".slim"
 SEARCH_VIEWS = 10
 """Separate ranks are chosen on so many training views: there are many pairs to try, and what was chosen on test views
 could not be measured on them any more."""
@@ -25,13 +26,13 @@ could not be measured on them any more."""
 def slim(given: Slim, console: Console) -> None:
     """Writes a smaller model as a file of its own."""
     _check(given)
-    source, folder = shared.find_model(given.model)
+    source, folder = shared.find_model(given.model, console)
     if given.out.exists() and given.out.samefile(source):
         raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
     shared.require_writable(given.out)
     state = model_file.read(source)
     if given.max_mb is not None and not given.separate:
-        small = model_file.fit(state, given.max_mb, given.precision, given.rounding)
+        small = _fitted(given, state)
     else:
         whole = model_file.convert(state, given.precision, given.rounding)
         if given.density_rank is not None:
@@ -43,7 +44,7 @@ def slim(given: Slim, console: Console) -> None:
         elif given.min_psnr is not None:
             small = whole.slim(_good_enough(given, state, whole, source, folder, console))
         else:
-            small = whole.slim(given.rank)
+            small = whole if given.rank is None else whole.slim(given.rank)
     model_file.write(small, given.out)
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
     if state.precision == small.precision == "compact" and small.metadata != state.metadata:
@@ -52,6 +53,22 @@ def slim(given: Slim, console: Console) -> None:
     if min(small.kept or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
     console.wrote([given.out])
+
+
+def _fitted(given: Slim, state: FieldState) -> FieldState:
+    """The most ranks that fit in ``--max-mb``; ``ConfigError`` if none does, saying what compact files would do."""
+    try:
+        return model_file.fit(state, given.max_mb, given.precision, given.rounding)
+    except ConfigError as error:
+        if (given.precision or state.precision) == "compact":
+            raise
+        try:
+            small = model_file.fit(state, given.max_mb, "compact")
+        except ConfigError as worse:
+            raise ConfigError(f"{error}, and with --precision compact: {worse}") from None
+        raise ConfigError(
+            f"{error}; --precision compact keeps {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
+        ) from None
 
 
 def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
@@ -79,9 +96,15 @@ def _check(given: Slim) -> None:
     pair = (given.density_rank, given.appearance_rank)
     if (pair[0] is None) != (pair[1] is None):
         raise ConfigError("--density-rank and --appearance-rank go together")
-    ways = [given.rank, given.max_mb, given.min_psnr, pair[0]]
-    if sum(way is not None for way in ways) != 1:
-        raise ConfigError("say one of --rank, --max-mb, --min-psnr, or --density-rank with --appearance-rank")
+    if given.out.suffix.lower() != SUFFIX:
+        raise ConfigError(f"-o {given.out}: slim writes a model file, whose name ends in {SUFFIX}")
+    ways = sum(way is not None for way in (given.rank, given.max_mb, given.min_psnr, pair[0]))
+    rounds = given.precision is not None or given.rounding is not None
+    if ways > 1 or not (ways or rounds):
+        raise ConfigError(
+            "say one of --rank, --max-mb, --min-psnr, or --density-rank with --appearance-rank; "
+            "or --precision alone, which keeps all ranks"
+        )
     if given.separate and given.max_mb is None:
         raise ConfigError("--separate looks for the best pair of ranks within --max-mb: say how many MB")
     measures = given.separate or given.min_psnr is not None

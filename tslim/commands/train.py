@@ -48,6 +48,11 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
 def _started(
     given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig]
 ) -> tuple["Trainer", RunFolder]:  # noqa: F821
+    if given.path is not None and RunFolder(given.path).is_run():
+        raise ConfigError(
+            f"{given.path} is a run, not photographs: to continue it, tslim train --out {shlex.quote(str(given.path))} "
+            "--resume"
+        )
     if given.out is not None:
         RunFolder(given.out).require_free()
     shared.start(given.arch, console, given.settings.seed)
@@ -72,6 +77,7 @@ def _started(
             "train": config.to_dict(settings),
         }
     )
+    field.metadata |= provenance(trainer, shared.scene_record(given.path, given.scene))
     return trainer, run
 
 
@@ -201,7 +207,7 @@ def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:  # noqa
 def _save_model(trainer: "Trainer", run: RunFolder) -> None:  # noqa: F821
     """Writes the model, before anyone is waited for."""
     trainer.field.metadata |= provenance(trainer, run.settings()["scene"])
-    trainer.field.save(run.model)
+    trainer.save_model()
 
 
 def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  # noqa: F821

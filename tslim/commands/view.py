@@ -10,7 +10,7 @@ from tslim.errors import TslimError
 
 def view(given: View, console: Console) -> None:
     """Shows a model in a window until it is closed."""
-    source, folder = shared.find_model(given.model)
+    source, folder = shared.find_model(given.model, console)
     shared.start(given.arch, console)
     from tslim.field.field import load
     from tslim.preview import preview

@@ -1,6 +1,7 @@
 """Measuring a field at several ranks against photographs: table, ``eval.json``, pictures."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -95,11 +96,16 @@ def rank_sweep(
     return _sweep(field, views, chosen, background, renderer, folder, on_view, sizes or sizes_of(field.state()))
 
 
-def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int) -> Path:
+def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, of: str = "") -> Path:
     """Writes ``{"views": n, "rows": [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}, ...]}``, highest rank first.
 
-    A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity.
+    A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity. ``of`` says what was measured
+    (see ``measured``): where the file there was measured of the same, its other ranks are kept.
     """
+    rows = list(rows)
+    if of:
+        now = {row.rank for row in rows}
+        rows += [row for row in _rows_of_same(Path(path), views, of) if row.rank not in now]
     ordered = sorted(rows, key=lambda row: -row.rank)
     table = [
         {
@@ -108,7 +114,31 @@ def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int) -> P
         }
         for r in ordered
     ]
-    return files.write_bytes(path, (json.dumps({"views": views, "rows": table}, indent=2) + "\n").encode())
+    known = {"views": views, **({"of": of} if of else {}), "rows": table}
+    return files.write_bytes(path, (json.dumps(known, indent=2) + "\n").encode())
+
+
+def measured(model: Path, views: "Views", background: tuple[float, float, float] | None) -> str:
+    """A fingerprint of what is measured: a model file's bytes, the photographs with their cameras, the background."""
+    digest = hashlib.sha256()
+    with open(model, "rb") as source:
+        while part := source.read(1 << 20):
+            digest.update(part)
+    cameras = views.cameras
+    for array in (views.pixels, cameras.poses, cameras.intrinsics, cameras.sizes, cameras.lens, cameras.distortion):
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update(repr(background).encode())
+    return digest.hexdigest()[:16]
+
+
+def _rows_of_same(path: Path, views: int, of: str) -> list[SweepRow]:
+    """The rows that are there already, if they were measured of the same."""
+    try:
+        same = json.loads(path.read_text(encoding="utf-8")).get("of") == of
+        rows, count = read_eval_json(path)
+        return rows if same and count == views else []
+    except (OSError, ValueError, AttributeError):
+        return []
 
 
 def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:

@@ -20,7 +20,7 @@ DENSITY, APPEARANCE = slice(0, 2), slice(2, AFFINE_WIDTH)
 """columns of a row of ``FieldState.affine``"""
 
 
-@dataclass
+@dataclass(eq=False)
 class FieldState(InDomain):
     """A field as plain numpy arrays in float32.
 

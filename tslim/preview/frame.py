@@ -21,7 +21,7 @@ _RAMP = np.array(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pane:
     """One picture and what it shows."""
 
@@ -124,8 +124,8 @@ def compose(panes: list[Pane], history: History, width: int, height: int, *, col
         picture = PillowImage.fromarray(to_uint8(pane.picture))
         scale = min(wide / picture.width, high / picture.height)
         size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-        # Coarse pictures show their pixels, finer ones than the pane are averaged.
-        fitted = picture.resize(size, PillowImage.Resampling.NEAREST if scale >= 1 else PillowImage.Resampling.BOX)
+        # Coarser pictures than the pane are drawn smoothly, finer ones are averaged.
+        fitted = picture.resize(size, PillowImage.Resampling.BILINEAR if scale >= 1 else PillowImage.Resampling.BOX)
         canvas.paste(fitted, (left + (wide - fitted.width) // 2, MARGIN + 18 + (high - fitted.height) // 2))
         draw.text((left, MARGIN), pane.caption, INK, font)
     if curves:

@@ -38,7 +38,7 @@ class Interrupted(Exception):  # noqa: N818
     """The picture is not wanted any more: the user has moved on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Painting:
     """What was painted: panes from left to right, and the PSNR where there is a photograph (over these pixels)."""
 

@@ -20,7 +20,7 @@ CHUNK_RAYS = 16384
 """Rays that are rendered together: enough to amortise launches, few enough to stay near the cache."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
     """A rendered view; of rays that make no picture, the same by ray, in the shape that they came in."""
 

@@ -1,6 +1,6 @@
 """Camera paths for films, each described by a few numbers so that a model file can carry its own path."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class Orbit:
         outwards = np.cos(tilt) * (np.cos(turn) * east + np.sin(turn) * north) + np.sin(tilt) * up
         return Cameras.look_at(np.asarray(self.center) + self.radius * outwards, self.center, up, self.fov, self.size)
 
+    def sized(self, size: tuple[int, int]) -> "Orbit":
+        """The same path in another size: pictures of another shape show more at two sides, and nothing less."""
+        return replace(self, size=size, fov=_fov_that_shows_as_much(self.fov, self.size, size))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a model's metadata; ``path_from_dict`` reads it."""
         return {"path": "orbit", **asdict(self)}
@@ -69,6 +73,10 @@ class Spiral:
         offsets = np.stack([np.cos(self.turns * phase), -np.sin(self.turns * phase), -np.sin(phase)], 1)
         eyes = np.asarray(self.center) + (offsets * np.asarray(self.radii)) @ axes
         return Cameras.look_at(eyes, np.asarray(self.center) - self.focus * axes[2], axes[1], self.fov, self.size)
+
+    def sized(self, size: tuple[int, int]) -> "Spiral":
+        """The same path in another size: pictures of another shape show more at two sides, and nothing less."""
+        return replace(self, size=size, fov=_fov_that_shows_as_much(self.fov, self.size, size))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a model's metadata; ``path_from_dict`` reads it."""
@@ -141,6 +149,28 @@ def fit_spiral(cameras: Cameras, near: float, far: float, focus: float | None = 
     )
 
 
+def spiral_on_one_side(spiral: Spiral, orbit: Orbit) -> Spiral:
+    """The spiral if its viewpoint stands to one side of what the orbit goes around, else one on the orbit.
+
+    The middle of cameras that stand all around lies among them: loops there would film nothing, or look straight down.
+    """
+    up = _unit(orbit.up)
+    aside = np.asarray(spiral.center) - np.asarray(orbit.center)
+    reach = orbit.radius * np.cos(np.radians(orbit.elevation))
+    if np.linalg.norm(aside - up * (aside @ up)) > 0.5 * reach:
+        return spiral
+    pose = orbit.cameras(1).poses[0].astype(np.float64)
+    return Spiral(
+        center=_floats(pose[:, 3]),
+        right=_floats(pose[:, 0]),
+        up=_floats(pose[:, 1]),
+        radii=_floats(orbit.radius * np.array([0.2, 0.12, 0.1])),
+        focus=orbit.radius,
+        fov=orbit.fov,
+        size=orbit.size,
+    )
+
+
 def estimate_up(cameras: Cameras) -> np.ndarray:
     """(3,) unit vector: the world's upward direction, as the cameras were held.
 
@@ -178,6 +208,12 @@ def focus_point(cameras: Cameras) -> np.ndarray:
     if np.linalg.cond(matrix) > 1e6:
         return cameras.origins.astype(np.float64).mean(0)
     return np.linalg.solve(matrix, (across @ cameras.origins.astype(np.float64)[:, :, None]).sum(0)[:, 0])
+
+
+def _fov_that_shows_as_much(fov: float, size: tuple[int, int], new: tuple[int, int]) -> float:
+    """Horizontal field of view (degrees) at which pictures of the new size hold all that those of ``size`` did."""
+    wider = (new[0] / size[0]) / min(new[0] / size[0], new[1] / size[1])
+    return float(np.degrees(2 * np.arctan(wider * np.tan(np.radians(fov) / 2))))
 
 
 def _usual_size(cameras: Cameras) -> tuple[int, int]:

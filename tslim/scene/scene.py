@@ -126,15 +126,15 @@ class Scene:
         self, frames: int = 120, *, size: tuple[int, int] | None = None, elevation: float | None = None
     ) -> Cameras:
         """Cameras once around the scene, like the training cameras; ``size`` (width, height) and ``elevation``
-        (degrees) override what those suggest."""
+        (degrees) override what those suggest. In whatever size, all is shown that the photographs' size shows."""
         path = self.orbit_path()
-        changes = {k: v for k, v in (("size", size), ("elevation", elevation)) if v is not None}
-        return replace(path, **changes).cameras(frames)
+        path = path if size is None else path.sized(size)
+        return (path if elevation is None else replace(path, elevation=elevation)).cameras(frames)
 
     def spiral(self, frames: int = 120, *, size: tuple[int, int] | None = None) -> Cameras:
-        """Cameras in small loops around the middle of the training cameras, for forward-facing scenes."""
+        """Cameras in small loops around one viewpoint, for forward-facing scenes; ``size`` as in ``orbit``."""
         path = self.spiral_path()
-        return (path if size is None else replace(path, size=size)).cameras(frames)
+        return (path if size is None else path.sized(size)).cameras(frames)
 
     def orbit_path(self) -> paths.Orbit:
         """The orbit as a few numbers: around what the cameras look at, so that it is framed as the photographs are.
@@ -147,12 +147,17 @@ class Scene:
         return paths.fit_orbit(self.train.cameras, center)
 
     def spiral_path(self) -> paths.Spiral:
-        """The spiral as a few numbers; in a contracted space it looks at what the cameras look at."""
+        """The spiral as a few numbers: around the middle of the training cameras, or a viewpoint of the orbit where
+        they stand all around. In a contracted space it looks at what the cameras look at."""
         cameras, focus = self.train.cameras, None
         if self.space == "contracted":
             away = np.linalg.norm(paths.focus_point(cameras) - cameras.origins.astype(np.float64).mean(0))
             focus = float(away) or None
-        return paths.fit_spiral(cameras, self.near, self.far, focus)
+        spiral = paths.fit_spiral(cameras, self.near, self.far, focus)
+        try:
+            return spiral if self.space == "ndc" else paths.spiral_on_one_side(spiral, self.orbit_path())
+        except SceneError:  # no orbit: all cameras stand in one place
+            return spiral
 
     def default_path(self) -> paths.Orbit | paths.Spiral:
         """An orbit; a spiral for forward-facing scenes and for captures whose cameras don't stand all around."""

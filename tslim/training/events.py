@@ -18,7 +18,7 @@ class Started(Event):
     """First event of a run: what is about to happen, and what memory it will take (bytes by purpose)."""
 
     steps: int
-    memory: dict[str, int]
+    memory: dict[str, int] = dataclasses.field(hash=False)
     resumed: bool = False
     field: Any = dataclasses.field(default=None, repr=False, compare=False)
     """The ``Field`` that learns: for consumers that show it. They must not change it."""
@@ -59,7 +59,7 @@ class Progress(Event):
     samples_per_ray: float
     kept_per_ray: float
     """Samples per ray whose colour was decoded."""
-    psnr_by_rank: dict[int, float] = dataclasses.field(default_factory=dict)
+    psnr_by_rank: dict[int, float] = dataclasses.field(default_factory=dict, hash=False)
     """PSNR of the training rays that were rendered at each rank; ranks without rays are left out."""
     grew: "tuple[RankGrew, ...]" = ()
     """The rank increases since the last report."""

@@ -5,7 +5,7 @@
 ``metrics.jsonl``     one object a line: step, rank, loss, psnr, seconds; psnr_by_rank of the training rays; and
                       grew, the rank increases since the line before (step, rank, cause), where there were any
 ``checkpoint.*``      everything needed to continue exactly (written by the trainer)
-``model.slim``        the trained model
+``model.slim``        the trained model; until then ``unfinished.slim``, the model of the last checkpoint
 ``eval.json``         the table of sizes and qualities
 ``images/``           pictures, films and plots
 ====================  ==================================================================
@@ -31,8 +31,18 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.model = self.path / "model.slim"
+        self.unfinished = self.path / "unfinished.slim"
+        """what can be looked at while there is no model yet"""
         self.evaluation = self.path / "eval.json"
         self.images = self.path / "images"
+
+    def is_run(self) -> bool:
+        """Whether a run's settings can be read here."""
+        try:
+            self.settings()
+        except RunFolderError:
+            return False
+        return True
 
     def require_free(self) -> None:
         """Raises ``RunFolderError`` unless a new run can go here: a folder that is empty or not there, and writable.

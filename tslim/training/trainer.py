@@ -308,7 +308,8 @@ class Trainer:
         }
 
     def save_checkpoint(self, path: str | Path | None = None) -> Path:
-        """Writes everything needed to continue with the same bits; into the run folder unless told otherwise.
+        """Writes everything needed to continue with the same bits; into the run folder unless told otherwise, where
+        the model as it is goes, too, to be looked at.
 
         Raises:
             ConfigError: there is neither a path nor a run folder.
@@ -317,7 +318,18 @@ class Trainer:
         if path is None and self.folder is None:
             raise ConfigError("this trainer has no run folder: say where to save the checkpoint")
         arrays, plain = self.state()
-        return checkpoint.save(path or self.folder.path / "checkpoint.npz", arrays, plain)
+        saved = checkpoint.save(path or self.folder.path / "checkpoint.npz", arrays, plain)
+        if path is None:
+            self.field.save(self.folder.unfinished)
+        return saved
+
+    def save_model(self) -> Path:
+        """Writes the trained model into the run folder. Raises as ``Field.save``; ``ConfigError`` without a folder."""
+        if self.folder is None:
+            raise ConfigError("this trainer has no run folder: save its field")
+        self.field.save(self.folder.model)
+        self.folder.unfinished.unlink(missing_ok=True)
+        return self.folder.model
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain data that ``load_state`` continues from exactly."""
