@@ -139,8 +139,8 @@ class Render:
     fps: int = 30
     """pictures a second in a film"""
     size: Annotated[str | None, _maybe("WIDTHxHEIGHT")] = None
-    """size in pixels, such as 800x600; by default that of the photographs. In another shape, more is shown at two sides,
-    and nothing less"""
+    """size in pixels, such as 800x600; by default that of the photographs. In another shape, more is shown at two
+    sides, and nothing less"""
     scene: Annotated[Path | None, _Path] = None
     """folder of posed photographs for --path test; by default those that the model was trained on"""
     arch: Arch = "auto"

@@ -1,6 +1,7 @@
 """``render``: films a model, or takes pictures of it, without photographs or a display."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from tslim.commands import shared

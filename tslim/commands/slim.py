@@ -55,7 +55,7 @@ def slim(given: Slim, console: Console) -> None:
     console.wrote([given.out])
 
 
-def _fitted(given: Slim, state: FieldState) -> FieldState:
+def _fitted(given: Slim, state: StoredState) -> StoredState:
     """The most ranks that fit in ``--max-mb``; ``ConfigError`` if none does, saying what compact files would do."""
     try:
         return model_file.fit(state, given.max_mb, given.precision, given.rounding)
@@ -66,9 +66,8 @@ def _fitted(given: Slim, state: FieldState) -> FieldState:
             small = model_file.fit(state, given.max_mb, "compact")
         except ConfigError as worse:
             raise ConfigError(f"{error}, and with --precision compact: {worse}") from None
-        raise ConfigError(
-            f"{error}; --precision compact keeps {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
-        ) from None
+        kept = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
+        raise ConfigError(f"{error}; --precision compact keeps {kept}") from None
 
 
 def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:

@@ -10,7 +10,7 @@ from tslim.model.layout import PARTS
 from tslim.model.state import FieldState
 
 
-@dataclass
+@dataclass(eq=False)
 class StoredState(FieldState):
     """What is read from a file, or is to be written to one: its arrays hold what the precision can."""
 
