@@ -161,7 +161,7 @@ def appearance_backward(
 
 
 @vector_kernel
-def appearance_origin_gradient(
+def appearance_ray_gradients(
     n_rays: ti.i32,
     n_chunks: ti.i32,
     ray_o: f32_1d,
@@ -183,7 +183,7 @@ def appearance_origin_gradient(
     grad_o: f32_1d,
     grad_d: f32_1d,
 ):
-    """Adds the appearance's part to grad_o and grad_d (n_rays, 3); the decoder's viewing direction has none in it."""
+    """Adds the appearance's part to grad_o and grad_d (n_rays, 3), without that of the decoder's viewing direction."""
     spread = ti.static(indices_each(16))
     for index in range(n_rays * spread):
         if index % spread > 0:

@@ -8,9 +8,10 @@ MLP (SlimmeRF, arXiv 2312.10034, as TensoRF's ``MLP_Fea``), one row of ``inputs`
 The column of ones makes a bias the last row of its weight matrix, so that biases and their gradients cost no pass of
 their own. SH: colour_j = sigmoid(Σ_b Y_b(d)·a[9j + b]), Y the nine real spherical harmonics of degree ≤ 2.
 
-All gradients here are hand-written; nothing is differentiated with respect to the viewing direction. On the CPU arch
-the MLP runs in BLAS instead (``tslim/decoder/mlp_blas.py``); tests hold the two against each other. Work arrays are
-2-D, one sample a row, padded to multiples of 4 rows and 16 columns, so that 4×4 blocks may reach past what counts.
+All gradients here are hand-written, that of the viewing direction apart from the others: training needs none. On the
+CPU arch the MLP runs in BLAS instead (``tslim/decoder/mlp_blas.py``); tests hold the two against each other. Work
+arrays are 2-D, one sample a row, padded to multiples of 4 rows and 16 columns, so that 4×4 blocks may reach past what
+counts.
 """
 
 import taichi as ti
@@ -107,6 +108,46 @@ def encode_backward(
                     grad_inputs[i, s] * inputs[row + i, co] - grad_inputs[i, co] * inputs[row + i, s]
                 )
             grad_features[N_FEATURES * (start + i) + c] = total
+
+
+@kernel
+def encode_directions_backward(
+    inputs: f32_2d,
+    row: ti.i32,
+    grad_inputs: f32_2d,
+    start: ti.i32,
+    n: ti.i32,
+    grad_directions: f32_1d,
+    k_features: ti.template(),
+    k_dirs: ti.template(),
+):
+    """The rest of the adjoint of ``encode``: grad_directions[start + i] (3 a sample), arguments as there.
+
+    d̄_c = x̄_c + Σ_k 2^k (x̄[sin 2^k d_c]·cos 2^k d_c − x̄[cos 2^k d_c]·sin 2^k d_c).
+    """
+    for i in range(n):
+        first = 30 + 54 * k_features
+        for c in ti.static(range(3)):
+            total = grad_inputs[i, N_FEATURES + c]
+            for k in ti.static(range(k_dirs)):
+                s = first + c * k_dirs + k
+                co = first + (3 + c) * k_dirs + k
+                total += float(1 << k) * (
+                    grad_inputs[i, s] * inputs[row + i, co] - grad_inputs[i, co] * inputs[row + i, s]
+                )
+            grad_directions[3 * (start + i) + c] = total
+
+
+@kernel
+def sum_directions(n_rays: ti.i32, ray_sample_start: i32_1d, grad_directions: f32_1d, grad_d: f32_1d):
+    """Adds what the decoder's samples say of the direction of their ray to grad_d (n_rays, 3).
+
+    Ray i has the samples ray_sample_start[i] .. ray_sample_start[i + 1].
+    """
+    for i in range(n_rays):
+        for s in range(ray_sample_start[i], ray_sample_start[i + 1]):
+            for c in ti.static(range(3)):
+                grad_d[3 * i + c] = grad_d[3 * i + c] + grad_directions[3 * s + c]
 
 
 @ti.func
@@ -337,3 +378,46 @@ def sh_backward(
             o = grad_colours[3 * i + j] * colour * (1.0 - colour)
             for b in ti.static(range(9)):
                 grad_features[N_FEATURES * i + 9 * j + b] = o * basis[b]
+
+
+@ti.func
+def sh_slope(d, a):
+    """Gradient by d of Σ_b Y_b(d)·a_b."""
+    x, y, z = d[0], d[1], d[2]
+    return ti.Vector(
+        [
+            -0.4886025119029199 * a[3]
+            + 1.0925484305920792 * (y * a[4] - z * a[7])
+            - 0.6307831305050401 * x * a[6]
+            + 1.0925484305920792 * x * a[8],
+            -0.4886025119029199 * a[1]
+            + 1.0925484305920792 * (x * a[4] - z * a[5])
+            - 0.6307831305050401 * y * a[6]
+            - 1.0925484305920792 * y * a[8],
+            0.4886025119029199 * a[2] - 1.0925484305920792 * (y * a[5] + x * a[7]) + 1.2615662610100802 * z * a[6],
+        ]
+    )
+
+
+@kernel
+def sh_directions_backward(
+    features: f32_1d,
+    sample_ray: i32_1d,
+    ray_dirs: f32_1d,
+    n: ti.i32,
+    colours: f32_1d,
+    grad_colours: f32_1d,
+    grad_directions: f32_1d,
+):
+    """The rest of the adjoint of ``sh_decode``: grad_directions[i] = Σ_j c̄_j·c_j·(1 − c_j)·Σ_b a[9j + b]·∇Y_b(d)."""
+    for i in range(n):
+        ray = sample_ray[i]
+        by_basis = ti.Vector([0.0] * 9)
+        for j in ti.static(range(3)):
+            colour = colours[3 * i + j]
+            o = grad_colours[3 * i + j] * colour * (1.0 - colour)
+            for b in ti.static(range(9)):
+                by_basis[b] += o * features[N_FEATURES * i + 9 * j + b]
+        slope = sh_slope(ti.Vector([ray_dirs[3 * ray], ray_dirs[3 * ray + 1], ray_dirs[3 * ray + 2]]), by_basis)
+        for c in ti.static(range(3)):
+            grad_directions[3 * i + c] = slope[c]

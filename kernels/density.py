@@ -272,7 +272,7 @@ def density_backward(
 
 
 @vector_kernel
-def density_origin_gradient(
+def density_ray_gradients(
     n_rays: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,

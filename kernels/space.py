@@ -186,36 +186,107 @@ def ndc_depth(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_op
 
 
 @kernel
-def cube_origin_gradient(n_rays: ti.i32, half: ti.f32, grad_o: f32_1d):
-    """Turns gradients of rays' origins in the coordinates q (n_rays, 3) into those in the world."""
+def cube_rays_backward(n_rays: ti.i32, half: ti.f32, grad_o: f32_1d, grad_d: f32_1d):
+    """Adjoint of ``cube_rays``: turns gradients of path_o and path_d into those of ray_o and ray_d, in place."""
     for i in range(3 * n_rays):
         grad_o[i] = grad_o[i] / half
+        grad_d[i] = grad_d[i] / half
+
+
+@ti.func
+def ndc_pull_back(o: vec3, d: vec3, near: ti.f32, by_start: vec3, by_end: vec3):
+    """Gradients with respect to o and d of what has the given gradients with respect to ``ndc_ends``.
+
+    With p = o + skipped d where the image starts: skipped = (near + o_z) / -d_z grows by 1 / -d_z with o_z and by
+    skipped / -d_z with d_z, so that all that moves p through o does so through d as well, times skipped.
+    """
+    start, end, skipped = ndc_ends(o, d, near)
+    by_o = vec3(0.0)
+    if skipped > 0.0:
+        by_o = vec3(by_start[0], by_start[1], (by_start[0] * d[0] + by_start[1] * d[1]) / -d[2]) * (2.0 / near)
+    else:
+        by_o = (
+            vec3(
+                2.0 * by_start[0],
+                2.0 * by_start[1],
+                start[0] * by_start[0] + start[1] * by_start[1] + (start[2] - 1.0) * by_start[2],
+            )
+            / -o[2]
+        )
+    by_d = vec3(2.0 * by_end[0], 2.0 * by_end[1], end[0] * by_end[0] + end[1] * by_end[1]) / -d[2]
+    return by_o, by_d + by_o * skipped
 
 
 @kernel
-def ndc_origin_gradient(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d):
-    """Turns gradients of rays' NDC origins into those of their world origins, in place. All arrays (n_rays, 3).
+def ndc_rays_backward(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d):
+    """Adjoint of ``ndc_rays``: turns gradients of path_o and path_d into those of ray_o and ray_d, in place.
 
-    grad_d is the gradient of the unit direction in NDC, which turns with the origin since the end stays.
+    All arrays (n_rays, 3).
     """
     for i in range(n_rays):
-        o = load3(ray_o, i)
-        d = load3(ray_d, i)
         by_o = vec3(0.0)
+        by_d = vec3(0.0)
+        d = load3(ray_d, i)
         if d[2] < -1e-6:
-            start, end, skipped = ndc_ends(o, d, near)
+            o = load3(ray_o, i)
+            start, end, _ = ndc_ends(o, d, near)
             across = end - start
             along = across.normalized()
-            by_d = load3(grad_d, i)
-            g = load3(grad_o, i) - (by_d - along * along.dot(by_d)) / across.norm()
-            if skipped > 0.0:
-                by_o = vec3(g[0], g[1], (g[0] * d[0] + g[1] * d[1]) / -d[2]) * (2.0 / near)
-            else:
-                depth = -o[2]
-                by_o = vec3(
-                    2.0 * g[0] / depth,
-                    2.0 * g[1] / depth,
-                    (start[0] * g[0] + start[1] * g[1] + (start[2] - 1.0) * g[2]) / depth,
-                )
+            by_along = load3(grad_d, i)
+            by_end = (by_along - along * along.dot(by_along)) / across.norm()
+            by_o, by_d = ndc_pull_back(o, d, near, load3(grad_o, i) - by_end, by_end)
         for a in ti.static(range(3)):
             grad_o[3 * i + a] = by_o[a]
+            grad_d[3 * i + a] = by_d[a]
+
+
+@kernel
+def ndc_depth_backward(
+    n_rays: ti.i32,
+    near: ti.f32,
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_opacity: f32_1d,
+    ray_depth: f32_1d,
+    grad_opacity: f32_1d,
+    grad_depth: f32_1d,
+    grad_o: f32_1d,
+    grad_d: f32_1d,
+):
+    """Adjoint of ``ndc_depth``, whose result ray_depth is.
+
+    Turns grad_depth in place into the gradient of what ray_depth was before, adds to grad_opacity, and overwrites
+    grad_o and grad_d (n_rays, 3). With z = ray_depth / opacity the mean distance, p the part of the image that lies
+    before it, and b the distance of its start along -z: z = skipped + b / -d_z p / (1 - p).
+    """
+    for i in range(n_rays):
+        by_o = vec3(0.0)
+        by_d = vec3(0.0)
+        d = load3(ray_d, i)
+        opacity = ray_opacity[i]
+        if d[2] < -1e-6 and opacity > 1e-6:
+            o = load3(ray_o, i)
+            start, end, skipped = ndc_ends(o, d, near)
+            beyond = -(o[2] + d[2] * skipped)
+            z = ray_depth[i] / opacity
+            ratio = ti.max(z - skipped, 0.0) * -d[2] / beyond  # p / (1 - p)
+            part = ratio / (1.0 + ratio)
+            by_z = grad_depth[i] * opacity
+            by_part = by_z * beyond / -d[2] * (1.0 + ratio) * (1.0 + ratio)
+            if ratio > 9990.0:  # held there
+                by_part = 0.0
+            across = end - start
+            along = across.normalized()
+            grad_opacity[i] = grad_opacity[i] + grad_depth[i] * z - by_part * part / opacity
+            grad_depth[i] = by_part / (across.norm() * opacity)
+            by_length = -by_part * part / across.norm()
+            by_o, by_d = ndc_pull_back(o, d, near, -along * by_length, along * by_length)
+            by_d[2] += by_z * beyond * ratio / (d[2] * d[2])
+            if skipped > 0.0:
+                by_o[2] += by_z / -d[2]
+                by_d[2] += by_z * skipped / -d[2]
+            else:
+                by_o[2] -= by_z * ratio / -d[2]
+        for a in ti.static(range(3)):
+            grad_o[3 * i + a] = by_o[a]
+            grad_d[3 * i + a] = by_d[a]

@@ -43,13 +43,15 @@ class Case:
         self.colours = np.full(room * 3, np.nan, np.float32)
         self.grad_colours = rng.normal(size=room * 3).astype(np.float32)
         self.grad_features = np.full(room * 27, np.nan, np.float32)
+        self.grad_directions = np.full(room * 3, np.nan, np.float32)
 
     def run(self) -> "Case":
         d = self.decoder
         d.forward(self.features, self.sample_ray, self.ray_dirs, self.n, self.colours)
         d.backward(
-            self.features, self.sample_ray, self.ray_dirs, self.n, self.colours, self.grad_colours, self.grad_features
-        )
+            self.features, self.sample_ray, self.ray_dirs, self.n, self.colours, self.grad_colours, self.grad_features,
+            self.grad_directions,
+        )  # fmt: skip
         return self
 
     def grads(self) -> dict[str, np.ndarray]:
@@ -59,7 +61,18 @@ class Case:
             name: flat[offset : offset + int(np.prod(shape))].reshape(shape)
             for name, (offset, shape) in self.decoder.layout.items()
         }
-        return named | {"features": self.grad_features[: 27 * self.n].astype(float).reshape(self.n, 27)}
+        directions = self.grad_directions[: 3 * self.n].astype(float).reshape(self.n, 3)
+        return named | {
+            "features": self.grad_features[: 27 * self.n].astype(float).reshape(self.n, 27),
+            "directions": self.across(directions),
+        }
+
+    def across(self, by_directions: np.ndarray) -> np.ndarray:
+        """Of gradients of directions the part that counts for harmonics, whose formulas hold on the unit sphere."""
+        if self.config.decoder != "sh":
+            return by_directions
+        d = self.ray_dirs.reshape(-1, 3)[self.sample_ray[: self.n]].astype(float)
+        return by_directions - d * (d * by_directions).sum(1, keepdims=True)
 
     def twin(self, rounded: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Colours and gradients by torch's autograd, from the equations.
@@ -74,6 +87,7 @@ class Case:
         leaf = {k: torch.tensor(v, dtype=torch.float64, requires_grad=True) for k, v in self.decoder.state().items()}
         a = torch.tensor(self.features[: 27 * self.n].reshape(-1, 27), dtype=torch.float64, requires_grad=True)
         d = torch.tensor(self.ray_dirs.reshape(-1, 3)[self.sample_ray[: self.n]], dtype=torch.float64)
+        d.requires_grad_()
         if self.config.decoder == "sh":
             colour = torch.sigmoid((a.reshape(-1, 3, 9) * spherical_harmonics(torch, d)[:, None]).sum(-1))
         else:
@@ -90,7 +104,8 @@ class Case:
             colour = torch.sigmoid(near(x @ near(leaf["w3"]) + near(leaf["b3"])))
         (colour * torch.tensor(self.grad_colours[: 3 * self.n].reshape(-1, 3))).sum().backward()
         grads = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaf.items()}
-        return colour.detach().numpy(), {k: g.numpy() for k, g in grads.items()} | {"features": a.grad.numpy()}
+        named = {name: g.numpy() for name, g in grads.items()}
+        return colour.detach().numpy(), named | {"features": a.grad.numpy(), "directions": self.across(d.grad.numpy())}
 
 
 def spherical_harmonics(torch, d):

@@ -88,12 +88,13 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
         assert_gradient(name, ours[name], tensor.grad, tolerance=5e-4)
 
 
-def test_a_shift_of_the_camera_is_differentiated_as_central_differences_say(cpu):
+@pytest.mark.parametrize("decoder", ["mlp", "sh"])
+def test_a_shift_and_a_turn_of_the_camera_are_differentiated_as_central_differences_say(cpu, decoder):
     # Within near and far all rays run inside the box, so that their samples keep their distances when the camera moves.
     from tslim.rendering.differentiable import DifferentiableRenderer
     from tslim.rendering.pipeline import MarchConfig
 
-    field, _ = make_field(occupancy=False)
+    field, _ = make_field(occupancy=False, decoder=decoder)
     centre, size = field.box.mean(axis=0), (field.box[1] - field.box[0]).min()
     field.domain = replace(field.domain, near=0.05 * size, far=0.25 * size)
     rng = np.random.default_rng(5)
@@ -104,17 +105,24 @@ def test_a_shift_of_the_camera_is_differentiated_as_central_differences_say(cpu)
     renderer = DifferentiableRenderer(field, origins, directions, background=BACKGROUND, config=config)
     photograph = Photograph(renderer, np.full((N_RAYS, 3), 0.4, np.float32))
 
-    def loss_at(shift) -> tuple[float, np.ndarray]:
-        buffers.write(renderer._pipeline.ray_o, (origins + shift).astype(np.float32).ravel())
-        return photograph.differentiate(), renderer.origin_gradient()
+    def loss_at(origins, directions) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
+        unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        buffers.write(renderer._pipeline.ray_o, origins.astype(np.float32).ravel())
+        buffers.write(renderer._pipeline.ray_d, unit.astype(np.float32).ravel())
+        return photograph.differentiate(), renderer.ray_gradients()
 
-    value, gradient = loss_at(np.zeros(3))
-    assert gradient.shape == (N_RAYS, 3) and value > 0
-    step = 2e-3 * size
+    value, (by_o, by_d) = loss_at(origins, directions)
+    assert by_o.shape == by_d.shape == (N_RAYS, 3) and value > 0
+    assert (by_d * directions).sum(1) == pytest.approx(0, abs=1e-3 * float(np.abs(by_d).max())), "lengths do not matter"
+    step, angle = 2e-3 * size, 4e-3
     for axis in range(3):
         shift = step * np.eye(3)[axis]
-        slope = (loss_at(shift)[0] - loss_at(-shift)[0]) / (2 * step)
-        assert gradient.sum(axis=0)[axis] == pytest.approx(slope, rel=0.02, abs=2e-3 * abs(value))
+        slope = (loss_at(origins + shift, directions)[0] - loss_at(origins - shift, directions)[0]) / (2 * step)
+        assert by_o.sum(axis=0)[axis] == pytest.approx(slope, rel=0.02, abs=2e-3 * abs(value))
+        turn = angle * np.cross(np.eye(3)[axis], directions)
+        slope = (loss_at(origins, directions + turn)[0] - loss_at(origins, directions - turn)[0]) / (2 * angle)
+        ours = (by_d * turn).sum() / angle
+        assert ours == pytest.approx(slope, rel=0.02, abs=2e-3 * abs(value))
 
 
 def test_a_second_tape_starts_from_zero_gradients(cpu):

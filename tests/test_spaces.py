@@ -95,17 +95,36 @@ def field_points(space: str, origins: torch.Tensor, directions: torch.Tensor, t:
     return points
 
 
-def render_twin(twin, pipeline, space: str, origins: torch.Tensor, stop: float, threshold: float, span: float = 0.0):
-    """The twin's picture of the samples of a pipeline, from rays with the given origins."""
+def render_twin(
+    twin,
+    pipeline,
+    space: str,
+    rays: tuple[torch.Tensor, torch.Tensor],
+    stop: float = 0.0,
+    threshold: float = 0.0,
+    span: float = 0.0,
+):
+    """The twin's picture of the samples of a pipeline, from rays with the given origins and directions."""
     t, ray = samples_of(pipeline)
     t, ray = torch.tensor(t).double(), torch.tensor(ray)
-    directions = torch.tensor(make_rays(space)[1]).double()
-    points = field_points(space, origins, directions, t, ray)
+    points = field_points(space, *rays, t, ray)
     return reference.render_samples(
-        twin, origins, directions, ray, t, torch.full_like(t, pipeline.step),
+        twin, *rays, ray, t, torch.full_like(t, pipeline.step),
         torch.tensor(on_host(pipeline).ray_rank).long(), torch.tensor(BACKGROUND).double(), stop, threshold,
         span * pipeline.field.voxel, points, torch.tensor(on_host(pipeline).sample_along[: len(t)]).double(),
     )  # fmt: skip
+
+
+def twin_rays(space: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """``make_rays`` as leaves in double precision."""
+    return tuple(torch.tensor(a).double().requires_grad_() for a in make_rays(space))
+
+
+def gradients_of_rays(pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """(N_RAYS, 3) gradients of origins and directions after a backward pass."""
+    by = [buffers.array(3 * N_RAYS) for _ in range(2)]
+    pipeline.ray_gradients(*by)
+    return tuple(buffers.read(a).reshape(-1, 3) for a in by)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -116,8 +135,8 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
     field, state = make_field(space)
     pipeline = run(field, space, stop=stop, threshold=threshold, span=span)
     twin = reference.ReferenceField.from_state(state, requires_grad=True)
-    origins = torch.tensor(make_rays(space)[0]).double().requires_grad_()
-    seen = render_twin(twin, pipeline, space, origins, stop, threshold, span)
+    rays = twin_rays(space)
+    seen = render_twin(twin, pipeline, space, rays, stop, threshold, span)
     host = on_host(pipeline)
     assert np.abs(host.pixel.reshape(-1, 3) - seen.rgb.detach().numpy()).max() < 5e-5
     assert np.abs(host.ray_opacity - seen.opacity.detach().numpy()).max() < 5e-5
@@ -129,44 +148,56 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
         into = getattr(pipeline, name)
         buffers.write(into, np.float32(rng.normal(size=into.shape)))
     gradients = Gradients(field)
-    pipeline.backward(gradients)
-    grad_o = buffers.array(3 * N_RAYS)
-    pipeline.origin_gradient(grad_o)
+    pipeline.backward(gradients, of_rays=True)
+    of_rays = gradients_of_rays(pipeline)
     loss = (seen.rgb * torch.tensor(host.grad_pixel.reshape(-1, 3)).double()).sum()
     loss = loss + (seen.opacity * torch.tensor(host.grad_opacity).double()).sum()
     (loss + (seen.depth * torch.tensor(host.grad_depth).double()).sum()).backward()
     ours = device_gradients(field, gradients)
     for name, tensor in twin.named_parameters().items():
         assert_gradient(name, ours[name], tensor.grad, tolerance=1e-3)
-    assert_gradient("origins", buffers.read(grad_o), origins.grad, tolerance=2e-3)
+    for name, found, leaf in zip(("origins", "directions"), of_rays, rays, strict=True):
+        assert_gradient(name, found, leaf.grad, tolerance=2e-3)
     gradients.release()
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_the_gradient_of_origins_is_that_of_central_differences(cpu, space):
-    """Of the twin in double precision, with samples at fixed t: ours is held against the twin's above."""
+@pytest.mark.parametrize("which", [0, 1], ids=["origins", "directions"])
+def test_the_gradients_of_rays_are_those_of_central_differences(cpu, space, which):
+    """Of the twin in double precision, with samples at fixed t: ours are held against the twin's own above."""
     from tslim.rendering.pipeline import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, threshold=0.0)
     buffers.write(pipeline.grad_pixel, np.float32(1))
     gradients = Gradients(field)
-    pipeline.backward(gradients)
-    grad_o = buffers.array(3 * N_RAYS)
-    pipeline.origin_gradient(grad_o)
+    pipeline.backward(gradients, of_rays=True)
+    ours = gradients_of_rays(pipeline)[which]
     gradients.release()
     twin = reference.ReferenceField.from_state(state)
-    origins, h = torch.tensor(make_rays(space)[0]).double(), 1e-5
-    slopes = []
-    for axis in range(3):
-        ends = [
-            render_twin(twin, pipeline, space, origins + sign * h * torch.eye(3).double()[axis], 0.0, 0.0).rgb.sum(1)
-            for sign in (1, -1)
-        ]
-        slopes.append(((ends[0] - ends[1]) / (2 * h)).numpy())
-    ours, right = buffers.read(grad_o).reshape(-1, 3), np.stack(slopes, 1)
-    close = np.abs(ours - right) < 2e-3 * np.abs(right).max()
-    assert close.mean() > 0.98, "only a sample on a texel's border may have another slope on its two sides"
+    rays, h = [torch.tensor(a).double() for a in make_rays(space)], 1e-5
+    way = torch.tensor(np.random.default_rng(35).normal(size=(N_RAYS, 3)))
+    ends = []
+    for sign in (1, -1):
+        moved = [*rays]
+        moved[which] = rays[which] + sign * h * way
+        ends.append(render_twin(twin, pipeline, space, tuple(moved)).rgb.sum(1))
+    right = ((ends[0] - ends[1]) / (2 * h)).numpy()
+    close = np.abs((ours * way.numpy()).sum(1) - right) < 2e-3 * np.abs(right).max()
+    assert close.mean() > 0.95, "only a sample on a texel's border may have another slope on its two sides"
+    assert (np.abs(right) > 0.05 * np.abs(right).max()).mean() > 0.3
+
+
+def test_the_gradients_of_rays_have_to_be_asked_for(cpu):
+    from tslim.rendering.pipeline import Gradients
+
+    field, _ = make_field("box")
+    pipeline = run(field, "box")
+    gradients = Gradients(field)
+    pipeline.backward(gradients)
+    gradients.release()
+    with pytest.raises(ValueError, match="of_rays"):
+        gradients_of_rays(pipeline)
 
 
 def test_contracted_samples_are_a_step_apart_in_the_field_and_miss_nothing(cpu):
@@ -300,8 +331,7 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
     gradients.release()
 
     twin = reference.ReferenceField.from_state(state, requires_grad=True)
-    origins = torch.tensor(make_rays(space)[0]).double()
-    weight = render_twin(twin, pipeline, space, origins, 0.0, 1e-4).weight
+    weight = render_twin(twin, pipeline, space, twin_rays(space), threshold=1e-4).weight
     ray = torch.tensor(samples_of(pipeline)[1])
     begin, length = {"box": (0.1, np.linalg.norm(state.box[1] - state.box[0])), "ndc": (0, 2), "contracted": (0, 4)}[
         space

@@ -50,6 +50,8 @@ class Decoder:
         """name → (offset, shape) in ``params`` and ``grads``; weights are (inputs, outputs), each before its bias"""
         self.size = 0
         """Number of parameters; 0 for spherical harmonics, whose ``params`` is one unused number."""
+        self.passes = 0
+        """Forward passes so far: whoever wants to go backwards can see whether another came in between."""
         if self.kind == "mlp":
             self._lay_out(config.decoder_width)
         self.params = buffers.array(max(self.size, 1))
@@ -118,6 +120,7 @@ class Decoder:
                 Without, the workspace is a few tiles for any n.
         """
         features, ray_dirs, colours = map(_flat, (features, ray_dirs, colours))
+        self.passes += 1
         if n > 0 and self.kind == "sh":
             decode.sh_decode(features, sample_ray, ray_dirs, n, colours)
         elif self.kind == "mlp":
@@ -125,10 +128,13 @@ class Decoder:
             mlp = self._training_mlp if keep else self._mlp
             mlp.forward(features, sample_ray, ray_dirs, n, colours, keep)
 
-    def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
+    def backward(
+        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions=None
+    ) -> None:
         """Overwrites ``grads`` and grad_features[:27n] with the gradients of a loss whose colour gradient is given.
 
-        Takes the arguments of the last ``forward``, unchanged since; no gradient for directions.
+        Takes the arguments of the last ``forward``, unchanged since. grad_directions, f32, 3 a sample, is overwritten
+        with what each sample says of its ray's direction, taken for three free numbers; None to spare that.
 
         Raises:
             ValueError: the last forward pass was not of n samples, or did not keep what is needed.
@@ -136,12 +142,17 @@ class Decoder:
         given = features, ray_dirs, colours, grad_colours, grad_features
         features, ray_dirs, colours, grad_colours, grad_features = map(_flat, given)
         if n > 0 and self.kind == "sh":
+            if grad_directions is not None:
+                decode.sh_directions_backward(
+                    features, sample_ray, ray_dirs, n, colours, grad_colours, _flat(grad_directions)
+                )
             decode.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
         elif self.kind == "mlp":
             mlp = self._training_mlp
             if n != mlp.kept:
                 raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(mlp.kept, 0)}")
-            mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
+            grad_directions = None if grad_directions is None else _flat(grad_directions)
+            mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features, grad_directions)
 
     def state(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters by name, f32: w1 (inputs, width), b1, w2, b2, w3 (width, 3), b3."""

@@ -68,3 +68,6 @@ class BlasMlp(TiledMlp):
                 grad_inputs *= active
             out = grad_inputs
         return self.inputs[1][rows], out
+
+    def _grad_of_first_layer(self, n: int, scratch: Scratch) -> np.ndarray:
+        return scratch.grad_hidden1[:n]

@@ -49,7 +49,7 @@ class TaichiMlp:
             "output": buffers.array((rows, 4)),
             "hidden2": buffers.array((rows, self.hidden)),
             "hidden1": buffers.array((rows, self.hidden)),
-            "inputs": buffers.array((rows, padded(self.n_feature_inputs))),
+            "inputs": buffers.array((rows, padded(self.rows[1]))),
             "transposed1": buffers.array(self.hidden * padded(self.rows[1])),
             "transposed2": buffers.array(self.hidden * self.hidden),
             "partial": buffers.array(PARTS * self.size),
@@ -78,7 +78,9 @@ class TaichiMlp:
             decode.output(self.inputs[3], row, count, self.hidden + 1, self.params, self.offset[3], colours, start)
         self.kept = n if keep else -1
 
-    def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
+    def backward(
+        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions
+    ) -> None:
         """See ``Decoder.backward``. All activations were kept: the first three are not needed."""
         if n == 0:
             self.grads.fill(0)
@@ -111,11 +113,15 @@ class TaichiMlp:
                 hidden1,
             )
             self._weight_gradient(1, start, count, hidden1, self.hidden)
+            wanted = self.n_feature_inputs if grad_directions is None else self.rows[1]
             decode.dense_backward(
-                hidden1, count, self.hidden, work["transposed1"], stride, self.n_feature_inputs, self.inputs[1], start,
-                False, inputs,
-            )  # fmt: skip
+                hidden1, count, self.hidden, work["transposed1"], stride, wanted, self.inputs[1], start, False, inputs
+            )
             decode.encode_backward(self.inputs[1], start, inputs, start, count, grad_features, self.k_features)
+            if grad_directions is not None:
+                decode.encode_directions_backward(
+                    self.inputs[1], start, inputs, start, count, grad_directions, self.k_features, self.k_dirs
+                )
         decode.sum_parts(work["partial"], PARTS, self.size, self.grads)
 
     def _weight_gradient(self, layer: int, start: int, count: int, grad_out, n_out: int) -> None:

@@ -98,6 +98,10 @@ class TiledMlp(abc.ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Adjoint of ``_activate`` and ``_output``: overwrites ``grad``, flat; returns inputs and their gradients."""
 
+    @abc.abstractmethod
+    def _grad_of_first_layer(self, n: int, scratch: Scratch) -> np.ndarray:
+        """(n, hidden) f32: what ``_layers_backward`` left of the gradient before the first relu."""
+
     @property
     @abc.abstractmethod
     def nbytes(self) -> int:
@@ -146,13 +150,17 @@ class TiledMlp(abc.ABC):
         blas.for_tiles(n, tile, self.tile)
         self.kept = n if keep else -1
 
-    def backward(self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features) -> None:
+    def backward(
+        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions
+    ) -> None:
         """See ``Decoder.backward``; the weight gradients of the tiles are added in a fixed order."""
         features = features.reshape(-1, N_FEATURES)
         colours, grad_colours = colours.reshape(-1, 3), grad_colours.reshape(-1, 3)
         grad_features = grad_features.reshape(-1, N_FEATURES)
         self._before_backward()
         table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > self.capacity else None
+        if grad_directions is not None:
+            grad_directions = grad_directions.reshape(-1, 3)
 
         def tile(start: int, stop: int, thread: int, first: int, size: int) -> None:
             start, stop = first + start, first + stop
@@ -166,6 +174,8 @@ class TiledMlp(abc.ABC):
             out *= grad_colours[of_tile]
             inputs, grad_inputs = self._layers_backward(rows, out, self.partial[(start - first) // size], scratch)
             self._encode_backward(inputs, grad_inputs, grad_features[of_tile], scratch)
+            if grad_directions is not None:
+                self._directions_backward(inputs, grad_inputs, grad_directions[of_tile], scratch)
 
         self.grads.fill(0)
         for first in range(0, n, max(self.capacity, 1)):
@@ -232,3 +242,16 @@ class TiledMlp(abc.ABC):
             term = scratch.other[:n]
             np.multiply(total[:, k::k_features], float(2**k), out=term)
             grad_features += term
+
+    def _directions_backward(self, inputs, grad_inputs, grad_directions, scratch: Scratch) -> None:
+        """d̄_c = x̄_c + Σ_k 2^k (x̄[sin 2^k d_c]·cos 2^k d_c − x̄[cos 2^k d_c]·sin 2^k d_c); few ask for it."""
+        n, k = len(inputs), self.k_dirs
+        grad_directions[:] = grad_inputs[:, N_FEATURES:30]
+        if k == 0:
+            return
+        encoded = slice(self.n_feature_inputs, self.n_inputs)
+        grad = self._grad_of_first_layer(n, scratch) @ self.weight[1][encoded].T
+        grad_sines, grad_cosines = grad.reshape(n, 2, 3, k).transpose(1, 0, 2, 3)
+        sines, cosines = inputs[:, encoded].reshape(n, 2, 3, k).transpose(1, 0, 2, 3)
+        slopes = grad_sines * cosines - grad_cosines * sines
+        grad_directions += slopes @ (2.0 ** np.arange(k, dtype=np.float32))

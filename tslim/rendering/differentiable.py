@@ -7,6 +7,7 @@
         renderer.render()       # fills renderer.rgb, .opacity, .depth
         my_loss_kernel()        # any kernel of yours that reads them and adds to loss[None]
     renderer.gradients()        # dL/d(everything that the field is made of)
+    renderer.ray_gradients()    # dL/d(origins), dL/d(directions)
 
 Your kernels are differentiated by Taichi, with respect to fields of your own as well; the renderer in between by its
 adjoint, registered with ``ti.ad.grad_replaced``.
@@ -31,8 +32,8 @@ WHITE = (1.0, 1.0, 1.0)
 class DifferentiableRenderer:
     """Renders a fixed set of rays, and carries gradients back to the field.
 
-    Not differentiated: directions, ranks, where along a ray samples lie, which of them are bright enough to be given a
-    colour, and the end of a ray where little light is left.
+    Not differentiated: ranks, where along a ray samples lie, which of them are bright enough to be given a colour, and
+    the end of a ray where little light is left.
 
     Args:
         field: what to render.
@@ -58,6 +59,7 @@ class DifferentiableRenderer:
         config: MarchConfig | None = None,
     ) -> None:
         backend.current().require_gradients()
+        self._lengths = np.linalg.norm(np.asarray(directions, np.float32), axis=-1, keepdims=True)
         origins, directions = unit_rays(origins, directions)
         n = len(directions)
         if n == 0:
@@ -96,7 +98,7 @@ class DifferentiableRenderer:
         self._gradients.density.clear()
         self._gradients.appearance.clear()
         buffers.write(self._gradients.affine, np.zeros(self.field.affine.shape[0], np.float32))
-        p.backward(self._gradients)
+        p.backward(self._gradients, of_rays=True)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Host copies of the gradients of the last tape, named and shaped as in ``FieldState``.
@@ -118,12 +120,15 @@ class DifferentiableRenderer:
             named[f"decoder.{name}"] = grads[offset : offset + math.prod(shape)].reshape(shape)
         return named
 
-    def origin_gradient(self) -> np.ndarray:
-        """(n, 3) gradient of the rays' origins after the last tape, with samples at fixed distances along their rays
-        (in ndc: at fixed distances from the near plane in that space).
+    def ray_gradients(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 3) each: gradients of the rays' origins, and of their directions as they were given, after the last tape.
 
-        Their sum is the gradient of a shift of the camera.
+        Samples stay at their distances along the rays (in ndc: from the near plane in that space). The sum of those of
+        the origins is the gradient of a shift of the camera.
         """
-        grad = buffers.array(3 * self.n_rays)
-        self._pipeline.origin_gradient(grad)
-        return buffers.read(grad).reshape(-1, 3)
+        grad_o, grad_d = (buffers.array(3 * self.n_rays) for _ in range(2))
+        self._pipeline.ray_gradients(grad_o, grad_d)
+        by_o, by_unit = (buffers.read(a).reshape(-1, 3) for a in (grad_o, grad_d))
+        unit = buffers.read(self._pipeline.ray_d).reshape(-1, 3)
+        along = (by_unit * unit).sum(1, keepdims=True)
+        return by_o, (by_unit - along * unit) / self._lengths

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels import appearance, composite, density, march
+from kernels import appearance, composite, decode, density, march
 from kernels import penalties as penalties_kernels
 from tslim.decoder import blas
 from tslim.device import backend, buffers
@@ -95,6 +95,8 @@ class Pipeline:
         self._sample_room = self._kept_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_kept = self.n_groups = 0
         self.kept_slope = buffers.array(1)
+        self.grad_directions = None
+        """What each group says of its ray's direction, where ``backward`` was told that someone wants to know."""
         self._take_products(1)
         self._everything = buffers.array(1, np.uint32)
 
@@ -143,6 +145,12 @@ class Pipeline:
         if n > self._slope_room:
             self._slope_room = max(n, self._slope_room * 5 // 4)
             self.kept_slope = buffers.array(self._slope_room)
+
+    def _reserve_directions(self, of_rays: bool) -> None:
+        if not of_rays:
+            self.grad_directions = None
+        elif self.grad_directions is None or self.grad_directions.shape[0] < 3 * self.n_groups:
+            self.grad_directions = buffers.array(3 * max(self._group_room, 1))
 
     @property
     def nbytes(self) -> int:
@@ -275,12 +283,19 @@ class Pipeline:
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
-    def backward(self, gradients: Gradients, penalties: Penalties | None = None, fade: float = 0.0) -> None:
+    def backward(
+        self,
+        gradients: Gradients,
+        penalties: Penalties | None = None,
+        fade: float = 0.0,
+        *,
+        of_rays: bool = False,
+    ) -> None:
         """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
-        of the last ``forward``, and adds the penalties' (a mean over rays); ``origin_gradient`` may follow.
-        ``fade``: see ``TrainConfig.near_fade``.
+        of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``, ``ray_gradients`` may
+        follow. ``fade``: see ``TrainConfig.near_fade``.
         """
         field, config = self.field, self.config
         if penalties is not None:
@@ -290,6 +305,7 @@ class Pipeline:
                 self.step / length, penalties.distortion / self.n_rays, penalties.occlusion / self.n_rays,
                 penalties.occlusion_reach, self.sample_grad,
             )  # fmt: skip
+        self._reserve_directions(of_rays)
         if self.n_groups:
             self._colours_backward(gradients)
         else:
@@ -319,8 +335,9 @@ class Pipeline:
         field, n = self.field, self.n_groups
         composite.colour_gradients(n, self.group_ray, self.group_weight, self.grad_pixel, self.grad_colours)
         field.decoder.backward(
-            self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features
-        )
+            self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features,
+            self.grad_directions,
+        )  # fmt: skip
         if field.config.rank_affine:
             appearance.feature_affine_backward(
                 n, self.group_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
@@ -340,26 +357,34 @@ class Pipeline:
                 n, self.n_kept, self.columns, self.group_start, self.group_kept, self.kept_weight, self.kept_slope
             )
 
-    def origin_gradient(self, grad_o) -> None:
-        """Overwrites grad_o (n_rays, 3) with the gradient of the rays' world origins, after ``backward``.
+    def ray_gradients(self, grad_o, grad_d) -> None:
+        """Overwrites grad_o and grad_d (n_rays, 3) with the gradients of the world rays, after such a ``backward``.
 
-        Samples stay at their t along the ray (see ``kernels.space``): the march is not differentiated.
+        Samples stay at their t along the ray (see ``kernels.space``): the march is not differentiated. The direction
+        counts twice: as where samples lie, and as what the decoder looks along. Its three numbers are taken as free,
+        though they make a unit vector.
+
+        Raises:
+            ValueError: the last backward pass was not told to prepare for this.
         """
         field = self.field
-        grad_d = buffers.array(grad_o.shape[0])
-        density.density_origin_gradient(
+        if self.grad_directions is None:
+            raise ValueError("the gradients of rays need a backward pass with of_rays=True")
+        density.density_ray_gradients(
             self.n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
             self.sample_at, self.sample_grad, field.density.planes, field.density.lines,
             *field.geometry(field.density)[1:], grad_o, grad_d,
         )  # fmt: skip
         if self.n_groups:
-            appearance.appearance_origin_gradient(
+            appearance.appearance_ray_gradients(
                 self.n_rays, self.chunks, *self.space.arguments, self.ray_rank, self.ray_group_start,
                 self.group_start, self.group_kept, self.kept_t, self.kept_at, self.kept_weight, self.products,
                 field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance)[1:],
                 grad_o, grad_d,
             )  # fmt: skip
-        self.space.to_world_gradient(self.n_rays, grad_o, grad_d)
+        self.space.backward(self.n_rays, grad_o, grad_d)
+        if self.n_groups:
+            decode.sum_directions(self.n_rays, self.ray_group_start, self.grad_directions, grad_d)
 
     def _basis_backward(self, gradients: Gradients) -> None:
         """Gradient of the basis; then that of the products, in their place."""

@@ -81,12 +81,20 @@ class RaySpace:
         if self.field.space == "ndc":
             space.ndc_depth(n_rays, self.field.near, self.ray_o, self.ray_d, ray_opacity, ray_depth)
 
-    def to_world_gradient(self, n_rays: int, grad_o, grad_d) -> None:
-        """Turns grad_o, given with grad_d for rays as they are marched, in place into that of the world origins."""
+    def depth_backward(self, n_rays: int, ray_opacity, ray_depth, grad_opacity, grad_depth, grad_o, grad_d) -> None:
+        """Adjoint of ``to_world_depth``, which left ray_depth; see ``kernels.space.ndc_depth_backward``."""
+        if self.field.space == "ndc":
+            space.ndc_depth_backward(
+                n_rays, self.field.near, self.ray_o, self.ray_d, ray_opacity, ray_depth, grad_opacity, grad_depth,
+                grad_o, grad_d,
+            )  # fmt: skip
+
+    def backward(self, n_rays: int, grad_o, grad_d) -> None:
+        """Adjoint of ``update``: turns gradients of rays as they are marched into those of world rays, in place."""
         if self.contracted:
-            space.cube_origin_gradient(n_rays, self._half, grad_o)
+            space.cube_rays_backward(n_rays, self._half, grad_o, grad_d)
         elif self.field.space == "ndc":
-            space.ndc_origin_gradient(n_rays, self.field.near, self.ray_o, self.ray_d, grad_o, grad_d)
+            space.ndc_rays_backward(n_rays, self.field.near, self.ray_o, self.ray_d, grad_o, grad_d)
 
     @property
     def _half(self) -> float:
