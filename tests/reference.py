@@ -248,6 +248,18 @@ def ndc_path(origins: torch.Tensor, directions: torch.Tensor, near: float) -> tu
     return start, along / along.norm(dim=1, keepdim=True)
 
 
+def ndc_depth(
+    origins: torch.Tensor, directions: torch.Tensor, near: float, opacity: torch.Tensor, depth: torch.Tensor
+) -> torch.Tensor:
+    """Σ weight·t in NDC (n,) of rays that look along −z → opacity times the world distance of the mean t.
+
+    The point at t lies in the world where z = 2 near / (ndc_z − 1) says.
+    """
+    start, along = ndc_path(origins, directions, near)
+    z = 2 * near / (start[:, 2] + depth / opacity * along[:, 2] - 1)
+    return opacity * (z - origins[:, 2]) / directions[:, 2]
+
+
 @dataclass
 class Composited:
     """What compositing gives: per sample ``weight``, per ray the rest."""

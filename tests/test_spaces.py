@@ -290,6 +290,27 @@ def test_depth_in_ndc_is_the_distance_in_the_world(cpu):
         assert (buffers.read(depth) / opacity)[seen] == pytest.approx(distance, rel=1e-4)
 
 
+def test_depth_in_ndc_has_the_gradients_of_the_twin(cpu):
+    from tslim.rendering.ray_space import RaySpace
+
+    field, _ = make_field("ndc")
+    rng, seen = np.random.default_rng(36), np.arange(N_RAYS) != 1
+    opacity, mean = rng.uniform(0.2, 1, N_RAYS), rng.uniform(0.1, 1.5, N_RAYS)
+    grads = [rng.normal(size=N_RAYS).astype(np.float32) for _ in range(2)]
+    leaves = [torch.tensor(a[seen]).double().requires_grad_() for a in (*make_rays("ndc"), opacity, opacity * mean)]
+    right = reference.ndc_depth(leaves[0], leaves[1], NEAR_PLANE, leaves[2], leaves[3])
+    (right * torch.tensor(grads[0][seen]).double() + leaves[2] * torch.tensor(grads[1][seen]).double()).sum().backward()
+
+    given = [buffers.upload(np.float32(a).ravel()) for a in (*make_rays("ndc"), opacity, opacity * mean)]
+    space = RaySpace(field, given[0], given[1])
+    space.to_world_depth(N_RAYS, given[2], given[3])
+    assert buffers.read(given[3])[seen] == pytest.approx(right.detach().numpy(), rel=1e-3)
+    by = [buffers.array(3 * N_RAYS), buffers.array(3 * N_RAYS), buffers.upload(grads[1]), buffers.upload(grads[0])]
+    space.depth_backward(N_RAYS, given[2], given[3], by[2], by[3], by[0], by[1])
+    for name, ours, leaf in zip(("origins", "directions", "opacity", "depth"), by, leaves, strict=True):
+        assert_gradient(name, buffers.read(ours).reshape(N_RAYS, -1)[seen], leaf.grad, tolerance=2e-3)
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_a_model_file_keeps_the_space_and_needs_nothing_else(cpu, space, tmp_path):
     from tslim.field.field import Field
