@@ -17,7 +17,7 @@ from tslim.device import buffers, memory
 from tslim.errors import ConfigError
 from tslim.field.factors import CAPACITY_MARGIN, Factors, texels_of
 from tslim.field.occupancy import Occupancy, blocks_of, n_words
-from tslim.model import model_file
+from tslim.model import model_file, ordering
 from tslim.model.state import AFFINE_WIDTH, N_FEATURES, FieldState, lesser
 from tslim.scene.domain import Colour, Domain, InDomain
 
@@ -198,6 +198,13 @@ class Field(InDomain):
         view.rank = rank
         view.metadata = dict(self.metadata)
         return view
+
+    def reordered(self) -> "Field":
+        """A copy whose ranks are in order, as training at full rank alone does not leave them: then it can be slimmed.
+
+        See ``ordering.reordered`` for what changes at full rank, and what is raised.
+        """
+        return Field.from_state(ordering.reordered(self.state()))
 
     # -- host copies -------------------------------------------------------------------------------------------------
 
