@@ -9,7 +9,8 @@ from tests.test_model_file import make_state
 from tslim.config import FieldConfig
 from tslim.errors import ModelFileError
 from tslim.field.field import Field
-from tslim.model import compact, model_file, nested_fit, ordering
+from tslim.model import model_file, nested_fit, ordering, rounding
+from tslim.model.state import FieldState
 
 
 def shuffled_state(rank: int, affine: bool = True, seed: int = 5):
@@ -37,7 +38,7 @@ def test_density_at_full_rank_is_the_same_to_rounding(cpu, space, rank):
     field = Field(box, FieldConfig(decoder="sh"), max_rank=rank, grid=16, space=space, near=1)
     values = shuffled_state(rank)
     given = dataclasses.replace(
-        values, box=field.box, cube=field.cube, space=space, decoder=field.decoder.state(),
+        values, domain=field.domain, decoder=field.decoder.state(),
         config=dataclasses.replace(values.config, density_shift=-2.0),
     )  # fmt: skip
     points = np.random.default_rng(1).uniform(field.box[0], field.box[1], (2000, 3))
@@ -109,7 +110,7 @@ def test_hidden_texels_do_not_take_part_and_are_carried_along():
     cells = np.zeros((8, 8, 8), bool)
     cells[2:5, 2:5, 2:5] = True
     state = dataclasses.replace(state, occupancy=cells, occupancy_box=None)
-    seen = compact.visible_texels(state)
+    seen = rounding.visible_texels(state)
     for mode in range(3):
         state.density_planes[mode][:, ~seen[mode][0]] *= 100
     new = ordering.reordered(state, rounds=2)
@@ -131,10 +132,9 @@ def test_more_terms_than_texels_and_terms_of_nothing_are_taken():
     np.testing.assert_allclose(again, whole, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
 
 
-def test_a_compact_model_comes_back_in_half_precision():
-    state = compact.rounded(shuffled_state(3))
-    new = ordering.reordered(state, rounds=2)
-    assert new.precision == "float16" and new.steps is None and "rounding" not in new.metadata
+def test_a_compact_model_is_no_longer_rounded():
+    new = ordering.reordered(rounding.rounded(shuffled_state(3)), rounds=2)
+    assert type(new) is FieldState and "rounding" not in new.metadata
 
 
 def test_values_that_are_not_finite_are_refused():

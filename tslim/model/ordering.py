@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tslim.errors import ModelFileError
-from tslim.model.compact import visible_texels
 from tslim.model.nested_fit import held_by_pairs, held_by_triples, order_pairs, order_triples
+from tslim.model.rounding import visible_texels
 from tslim.model.state import N_FEATURES, FieldState
 
 ROUNDS = 300
@@ -34,7 +34,7 @@ class Held(NamedTuple):
 
 
 def reordered(state: FieldState, rounds: int = ROUNDS) -> FieldState:
-    """The field with its ranks in order: a copy; one that was compact becomes one in half precision.
+    """The field with its ranks in order: a copy, in no particular precision.
 
     Where ranks have scales and shifts, the last rank's are what the field is made with: the scales go into the factors,
     and every rank has the last one's shifts. What differs at full rank: density by rounding; appearance by what the
@@ -113,10 +113,9 @@ def _weights(seen: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray
 
 
 def _folded(state: FieldState) -> FieldState:
-    """The field at its last rank's scales and shifts, the scales within the factors, and no longer compact."""
-    if state.precision == "compact":
-        metadata = {name: value for name, value in state.metadata.items() if name != "rounding"}
-        state = dataclasses.replace(state, precision="float16", steps=None, metadata=metadata)
+    """The field at its last rank's scales and shifts, the scales within the factors, and no longer in a precision."""
+    state = FieldState(**{f.name: getattr(state, f.name) for f in dataclasses.fields(FieldState)})
+    state.metadata = {name: value for name, value in state.metadata.items() if name != "rounding"}
     if state.affine is None:
         return state
     last = state.affine[-1].copy()
