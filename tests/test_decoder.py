@@ -10,7 +10,7 @@ from tslim.config import FieldConfig
 from tslim.decoder import blas, mlp_bfloat16, mlp_tiles
 from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, hardware
-from tslim.errors import ConfigError, ModelFileError
+from tslim.errors import ConfigError, MissingPackageError, ModelFileError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 
@@ -444,7 +444,7 @@ def test_bfloat16_without_torch_or_an_mlp_is_refused(monkeypatch):
         with pytest.raises(ConfigError, match=message):
             Case(config, 1, precision=precision)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match="pip install torch"):
+    with pytest.raises(MissingPackageError, match="pip install torch"):
         Case(FieldConfig(), 1, precision="bfloat16")
     monkeypatch.undo()
     monkeypatch.setattr(hardware, "has_bfloat16", lambda: False)

@@ -24,6 +24,7 @@ KERNEL_TESTS = (
     "gradients_field",
     "gradients_pipeline",
     "differentiable",
+    "torch",
 )
 
 

@@ -11,6 +11,7 @@ from tslim.ownership import require_own_kernels
 
 if TYPE_CHECKING:  # the same names as below, for editors and type checkers
     from tslim import presets as presets
+    from tslim import torch as torch
     from tslim.config import FieldConfig as FieldConfig
     from tslim.config import ScheduleConfig as ScheduleConfig
     from tslim.config import TrainConfig as TrainConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # the same names as below, for editors and type checkers
     from tslim.device.backend import init as init
     from tslim.errors import BackendError as BackendError
     from tslim.errors import ConfigError as ConfigError
+    from tslim.errors import MissingPackageError as MissingPackageError
     from tslim.errors import ModelFileError as ModelFileError
     from tslim.errors import OutOfMemoryError as OutOfMemoryError
     from tslim.errors import RunFolderError as RunFolderError
@@ -70,6 +72,7 @@ _HOMES = {
         "TslimError",
         "BackendError",
         "ConfigError",
+        "MissingPackageError",
         "ModelFileError",
         "OutOfMemoryError",
         "RunFolderError",
@@ -99,14 +102,17 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
+_MODULES = ("presets", "torch")
+"""Modules of the package that need no import of their own; ``torch`` needs PyTorch, hence is not in ``__all__``."""
+
 __all__ = ["__version__", "presets", *_HOME]
 
 
 if not TYPE_CHECKING:  # or it would pass any name
 
     def __getattr__(name: str) -> object:
-        if name == "presets":
-            value = importlib.import_module("tslim.presets")
+        if name in _MODULES:
+            value = importlib.import_module(f"tslim.{name}")
         elif name in _HOME:
             require_own_kernels()
             value = getattr(importlib.import_module(_HOME[name]), name)
@@ -117,4 +123,4 @@ if not TYPE_CHECKING:  # or it would pass any name
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_MODULES})

@@ -30,3 +30,7 @@ class BackendError(TslimError, RuntimeError):
 
 class OutOfMemoryError(TslimError, MemoryError):
     """The run would need more memory than there is; the message says what to lower."""
+
+
+class MissingPackageError(TslimError, ImportError):
+    """Something optional was asked for whose package is not installed; the message says how to install it."""

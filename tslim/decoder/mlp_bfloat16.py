@@ -9,6 +9,7 @@ import contextlib
 
 import numpy as np
 
+from tslim import optional
 from tslim.decoder.blas import LEAST, padded
 from tslim.decoder.mlp_tiles import Scratch, TiledMlp
 from tslim.device import backend, hardware
@@ -16,13 +17,10 @@ from tslim.errors import ConfigError
 
 
 def import_torch():
-    """Torch. Raises ``ConfigError`` where there is none, or the device is not made for bfloat16."""
+    """Torch. Raises ``MissingPackageError`` where there is none, ``ConfigError`` on a device not made for bfloat16."""
     if not backend.current().is_cpu:
         raise ConfigError("decoder_precision bfloat16 is for --arch cpu; on a GPU the decoder computes in float32")
-    try:
-        import torch
-    except ImportError:
-        raise ConfigError("decoder_precision bfloat16 needs torch, which is not installed: pip install torch") from None
+    torch = optional.need("torch", "decoder_precision bfloat16")
     if not hardware.has_bfloat16():
         raise ConfigError("decoder_precision bfloat16: this processor has no instructions for it; take float32")
     return torch

@@ -1,6 +1,8 @@
 """Planes and lines of one kind, density or appearance, in arenas on the device, with room for a grid that grows."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +70,7 @@ class Factors:
         g = self.grid
         return [((g[v], g[u]), g[w]) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
 
-    def _tensors(self):
+    def tensors(self) -> Iterator[tuple[tuple[Any, int, tuple[int, ...]], tuple[Any, int, tuple[int, ...]]]]:
         """Per mode: (arena, base, shape of one component) of the plane, then of the line."""
         plane_base = line_base = 0
         for shape, length in self._shapes():
@@ -78,7 +80,7 @@ class Factors:
 
     def put(self, planes: list[np.ndarray], lines: list[np.ndarray], first: int = 0) -> None:
         """Writes components ``first``.. from arrays (K, G_v, G_u) and (K, G_w) per mode."""
-        for mode, tensors in enumerate(self._tensors()):
+        for mode, tensors in enumerate(self.tensors()):
             for (into, base, shape), values in zip(tensors, (planes[mode], lines[mode]), strict=True):
                 flat = np.ascontiguousarray(values, np.float32).reshape(-1)
                 arena.put_components(into, base, math.prod(shape), first, len(values), flat)
@@ -86,7 +88,7 @@ class Factors:
     def get(self, components: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Host copies of the first components: planes (K, G_v, G_u) and lines (K, G_w) per mode."""
         found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for tensors in self._tensors():
+        for tensors in self.tensors():
             for (source, base, shape), out in zip(tensors, found, strict=True):
                 values = np.empty(components * math.prod(shape), np.float32)
                 arena.get_components(source, base, math.prod(shape), 0, components, values)

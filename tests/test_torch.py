@@ -1,0 +1,228 @@
+"""The renderer as a function of torch: values, gradients through any loss, and parameters that are the field's own."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests import reference
+from tests.device_field import assert_gradient
+from tests.test_spaces import BACKGROUND, N_RAYS, NEAR_PLANE, field_points, make_field, make_rays, samples_of
+from tslim.errors import ConfigError
+
+RANKS = np.resize(np.array((5, 1, 13, 8, 3), np.int32), N_RAYS)
+
+
+@pytest.fixture
+def config(cpu):
+    from tslim.rendering.pipeline import MarchConfig
+
+    return MarchConfig(weight_threshold=0.0, stop_transmittance=0.0)
+
+
+def rays(space: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Leaves in single precision; directions of length 3."""
+    origins, directions = make_rays(space)
+    return torch.tensor(origins, requires_grad=True), torch.tensor(3 * directions, requires_grad=True)
+
+
+def named(module) -> dict[str, np.ndarray]:
+    """Gradients of a module's parameters, named and shaped as the twin's."""
+    found = {}
+    for name, parameter in module.named_parameters():
+        grad = parameter.grad.cpu().numpy()
+        head, _, part = name.partition(".")
+        if head.endswith(("planes", "lines")):
+            components = 13 * (1 if head.startswith("density") else 3)
+            grad = np.moveaxis(grad, -1, 1)
+            found[f"{head}[{part}]"] = grad.reshape(-1, *grad.shape[2:])[:components]
+        elif head == "basis":
+            found[head] = grad.transpose(1, 0, 2, 3).reshape(3, -1, 27)[:, :39]
+        else:
+            found[name] = grad
+    return found
+
+
+@pytest.mark.parametrize("space", ["box", "ndc", "contracted"])
+def test_values_and_all_gradients_of_a_loss_are_those_of_the_twin(config, space):
+    from tslim.torch import FieldModule, function, render
+
+    field, state = make_field(space)
+    module, (origins, directions) = FieldModule(field, config=config), rays(space)
+    rgb, depth, opacity = render(module, origins, directions, rank=RANKS, background=BACKGROUND, jitter=(3, 7))
+    seen = torch.arange(N_RAYS) != 1  # which in ndc looks away
+    goal = torch.tensor(np.random.default_rng(71).random((N_RAYS, 3)), dtype=torch.float32)
+
+    def loss(rgb, depth, opacity):
+        return ((rgb - goal.to(rgb.dtype)) ** 2).sum() + (opacity**2).sum() + 0.02 * (depth[seen] ** 2).sum()
+
+    loss(rgb, depth, opacity).backward()
+
+    twin = reference.ReferenceField.from_state(state, requires_grad=True)
+    leaves = [torch.tensor(a).double().requires_grad_() for a in (make_rays(space)[0], 3 * make_rays(space)[1])]
+    o, d = leaves[0], leaves[1] / leaves[1].norm(dim=1, keepdim=True)
+    pipeline = function._engine(field, config).pipeline
+    t, ray = (torch.tensor(a) for a in samples_of(pipeline))
+    t = t.double()
+    found = reference.render_samples(
+        twin, o, d, ray, t, torch.full_like(t, pipeline.step), torch.tensor(RANKS).long(),
+        torch.tensor(BACKGROUND).double(), 0.0, 0.0, 0.0, field_points(space, o, d, t, ray),
+    )  # fmt: skip
+    by_depth = found.depth
+    if space == "ndc":
+        by_depth = torch.zeros_like(found.depth)
+        by_depth[seen] = reference.ndc_depth(o[seen], d[seen], NEAR_PLANE, found.opacity[seen], found.depth[seen])
+    for ours, right in ((rgb, found.rgb), (opacity, found.opacity), (depth[seen], by_depth[seen])):
+        assert (ours.detach().cpu().double() - right.detach()).abs().max() < 2e-4 * max(1, right.abs().max())
+    loss(found.rgb, by_depth, found.opacity).backward()
+    ours = named(module) | {"origins": origins.grad.numpy(), "directions": directions.grad.numpy()}
+    for name, leaf in (twin.named_parameters() | {"origins": leaves[0], "directions": leaves[1]}).items():
+        assert_gradient(name, ours[name], leaf.grad, tolerance=3e-3)
+
+
+def test_several_renders_in_one_loss_each_get_their_own_gradients(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    halves = [slice(0, 15), slice(15, N_RAYS)]
+
+    def differentiate(parts: list[slice]) -> list[torch.Tensor]:
+        found = [module(origins[part], directions[part], rank=7)[0] for part in parts]
+        torch.cat(found).square().sum().backward()
+        grads = [t.grad.clone() for t in (origins, directions, *module.parameters())]
+        for t in (origins, directions, *module.parameters()):
+            t.grad = None
+        return grads
+
+    for once, twice in zip(differentiate([slice(None)]), differentiate(halves), strict=True):
+        assert torch.allclose(once, twice, atol=1e-5 * float(once.abs().max()), rtol=1e-4)
+
+
+def test_on_the_cpu_parameters_are_the_fields_own_memory(cpu):
+    from tslim.torch import FieldModule
+
+    if not cpu.is_cpu:
+        pytest.skip("on a GPU they are handed over")
+    field, _ = make_field("box")
+    module = FieldModule(field)
+    with torch.no_grad():
+        module.density_planes[1][0, 2, 3, 5] = 0.25
+        module.decoder["b3"][1] = -3.0
+        module.affine[4, 0] = 7.0
+    state = field.state()
+    assert state.density_planes[1][5, 2, 3] == 0.25
+    assert state.decoder["b3"][1] == -3.0 and state.affine[4, 0] == 7.0
+    assert sum(p.numel() for p in module.parameters()) > 4000
+    assert repr(field) in repr(module)
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["changed in place", "given other memory"])
+def test_what_torch_changes_is_what_is_rendered_next_and_kept(config, swap):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    before = module(origins, directions)[0].detach()
+    with torch.no_grad():
+        if swap:
+            module.decoder["b3"].data = module.decoder["b3"] + 1
+        else:
+            module.decoder["b3"] += 1
+    after = module(origins, directions)[0].detach()
+    assert (after - before).abs().max() > 0.05
+    assert (torch.tensor(field.decoder.state()["b3"]) - module.decoder["b3"].detach().cpu()).abs().max() == 0
+
+
+def test_an_optimiser_of_torch_teaches_a_field_a_picture_at_every_rank(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), (ray.detach() for ray in rays("box"))
+    hits = module(origins, directions)[2].detach() > 0.1
+    goal = torch.tensor(np.random.default_rng(72).random((N_RAYS, 3)), dtype=torch.float32)[hits]
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.02)
+    losses = []
+    for step in range(30):
+        rgb, _, _ = module(origins[hits], directions[hits], rank=(3, 13)[step % 2])
+        loss = (rgb - goal).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-2:]) < 0.3 * np.mean(losses[:2])
+    assert module.density_planes[0].grad[0, :, :, 13:].abs().max() == 0, "lanes of no component stay as they are"
+
+
+def test_a_pose_is_differentiated_as_central_differences_say(cpu):
+    # Within near and far all rays run inside the box, so that their samples keep their distances when the camera moves.
+    from tslim.rendering.pipeline import MarchConfig
+    from tslim.torch import render
+
+    field, _ = make_field("box", occupancy=False)
+    size = float((field.box[1] - field.box[0]).min())
+    field.domain = dataclasses.replace(field.domain, near=0.05 * size, far=0.25 * size)
+    rng = np.random.default_rng(5)
+    origins = torch.tensor(field.box.mean(0) + 0.1 * size * rng.uniform(-1, 1, (N_RAYS, 3)), dtype=torch.float32)
+    directions = torch.tensor(rng.normal(size=(N_RAYS, 3)), dtype=torch.float32)
+
+    def seen_from(pose: torch.Tensor) -> torch.Tensor:
+        turned = directions + torch.linalg.cross(pose[3:].expand_as(directions), directions)
+        config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, stop_transmittance=0.0)
+        rgb, depth, opacity = render(field, origins + size * pose[:3], turned, rank=9, config=config)
+        return rgb.square().sum() + 0.1 * depth.sum() + opacity.sum()
+
+    pose = torch.zeros(6, requires_grad=True)
+    seen_from(pose).backward()
+    with torch.no_grad():
+        ends = [[seen_from(2e-3 * sign * axis) for sign in (1, -1)] for axis in torch.eye(6)]
+    slopes = torch.tensor([(a - b) / 4e-3 for a, b in ends])
+    assert (pose.grad - slopes).abs().max() < 0.02 * slopes.abs().max()
+
+
+def test_rays_keep_their_shape_and_none_are_none(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    rgb, depth, opacity = module(origins.reshape(5, 8, 3), directions.reshape(5, 8, 3), rank=torch.full((5, 8), 4))
+    assert (rgb.shape, depth.shape, opacity.shape) == ((5, 8, 3), (5, 8), (5, 8))
+    flat = module(origins, directions, rank=4)
+    assert torch.equal(flat[0].reshape(5, 8, 3), rgb)
+    rgb, _, _ = module(origins[:0], directions[:0])
+    rgb.sum().backward()
+    assert rgb.shape == (0, 3) and module.basis.grad.abs().max() == 0
+    with torch.no_grad():
+        assert module(origins, directions)[0].grad_fn is None
+
+
+def test_what_makes_no_sense_is_refused(config):
+    from tslim.torch import FieldModule, render
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    with pytest.raises(ConfigError, match="expected"):
+        render(field, origins, directions[:3])
+    with pytest.raises(ConfigError, match="1 to 13"):
+        render(field, origins, directions, rank=14)
+    with pytest.raises(ConfigError, match="as many as rays"):
+        render(field, origins, directions, rank=torch.ones(3))
+    rgb, _, _ = render(module, origins, directions)
+    with torch.no_grad():
+        module.basis += 1
+    with pytest.raises(RuntimeError, match="inplace"):
+        rgb.sum().backward()
+    field.grow(12)
+    with pytest.raises(ConfigError, match="another module"):
+        render(module, origins, directions)
+
+
+def test_without_torch_one_line_says_how_to_install_it(root):
+    code = "import sys, tslim; sys.modules['torch'] = None\ntry: tslim.torch\nexcept tslim.TslimError as e: print(e)"
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "tslim.torch needs torch, which is not installed: pip install torch", done.stderr

@@ -1,0 +1,106 @@
+"""The arrays that a field is made of, cut into named pieces, and their way to tensors of torch and back."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from kernels import exchange
+from kernels.vectors import CHUNK
+from tslim.device import backend, buffers
+from tslim.field.factors import Factors
+from tslim.field.field import Field
+from tslim.model.state import AFFINE_WIDTH, N_FEATURES
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A contiguous part of an arena or of a flat device array."""
+
+    array: Any
+    first: int
+    """where it begins, in elements of the array"""
+    shape: tuple[int, ...]
+    """of its numbers: those of an arena's elements, 16 each, along the last axis"""
+    of_vectors: bool
+
+    @property
+    def size(self) -> int:
+        """Numbers."""
+        return math.prod(self.shape)
+
+    @property
+    def place(self) -> tuple:
+        """Where it is: equal for the same memory in the same shape."""
+        return id(self.array), self.first, self.shape
+
+    def view(self) -> torch.Tensor:
+        """The piece itself as a tensor, on the CPU alone."""
+        first = self.first * (CHUNK if self.of_vectors else 1)
+        return torch.from_numpy(self.array.reshape(-1)[first : first + self.size].reshape(self.shape))
+
+    def load(self, tensor: torch.Tensor) -> None:
+        """Overwrites the piece with a tensor of as many numbers."""
+        tensor = tensor.detach()
+        if backend.current().is_cpu:
+            self.view().copy_(tensor.reshape(self.shape))
+        elif self.of_vectors:
+            exchange.put_vectors(self.array, self.first, self.size // CHUNK, _flat(tensor))
+        else:
+            exchange.put_numbers(self.array, self.first, self.size, _flat(tensor))
+
+    def fetch(self, device: torch.device) -> torch.Tensor:
+        """A copy as a tensor."""
+        if backend.current().is_cpu:
+            return self.view().to(device, copy=True)
+        values = torch.empty(self.size, dtype=torch.float32, device=device)
+        if self.of_vectors:
+            exchange.get_vectors(self.array, self.first, self.size // CHUNK, values)
+        else:
+            exchange.get_numbers(self.array, self.first, self.size, values)
+        return values.reshape(self.shape)
+
+
+def of_array(array: Any, *shape: int) -> Piece:
+    """The first numbers of a flat device array."""
+    return Piece(array, 0, shape, False)
+
+
+def of_field(field: Field) -> dict[str, Piece]:
+    """What a field is made of, by the names of ``FieldModule``."""
+    found = {**_of_factors("density", field.density), **_of_factors("appearance", field.appearance)}
+    return found | _of_the_rest(field, field.basis, field.affine, field.decoder.params)
+
+
+def of_gradients(field: Field, gradients: Any) -> dict[str, Piece]:
+    """Their gradients after a backward pass, by the same names."""
+    found = {**_of_factors("density", gradients.density), **_of_factors("appearance", gradients.appearance)}
+    return found | _of_the_rest(field, gradients.basis, gradients.affine, field.decoder.grads)
+
+
+def _of_factors(kind: str, factors: Factors) -> dict[str, Piece]:
+    found = {}
+    for mode, tensors in enumerate(factors.tensors()):
+        for part, (array, base, shape) in zip(("planes", "lines"), tensors, strict=True):
+            found[f"{kind}_{part}.{mode}"] = Piece(array, base, (factors.chunks, *shape, CHUNK), True)
+    return found
+
+
+def _of_the_rest(field: Field, basis: Any, affine: Any, decoder: Any) -> dict[str, Piece]:
+    found = {"basis": of_array(basis, field.appearance.chunks, 3, CHUNK, N_FEATURES)}
+    if field.config.rank_affine:
+        found["affine"] = of_array(affine, field.max_rank, AFFINE_WIDTH)
+    for name, (offset, shape) in field.decoder.layout.items():
+        found[f"decoder.{name}"] = Piece(decoder, offset, tuple(shape), False)
+    return found
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.float32).contiguous().reshape(-1)
+
+
+def ranks_on_device(into: Any, ranks: np.ndarray) -> None:
+    """Writes the ranks of the first rays, and 1 for those behind them."""
+    buffers.write(into, np.pad(ranks, (0, into.shape[0] - len(ranks)), constant_values=1))
