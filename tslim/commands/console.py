@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -105,6 +105,31 @@ class Console:
         with Progress(TextColumn(what), BarColumn(40), MofNCompleteColumn(), console=self.rich, transient=True) as bar:
             task = bar.add_task("", total=total)
             yield lambda: bar.advance(task)
+
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Yields a function to call with a stage, how much of it is done, and of how much; a bar a stage on a terminal,
+        elsewhere a line a stage."""
+        if not self.live:
+            named: list[str] = []
+
+            def told(stage: str, done: int, total: int) -> None:
+                if stage not in named:
+                    named.append(stage)
+                    self.line(f"{stage} ({total})")
+
+            yield told
+            return
+        columns = TextColumn("{task.description:<22}"), BarColumn(40), MofNCompleteColumn()
+        with Progress(*columns, console=self.rich) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def shown(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(stage)
+                bar.update(tasks[stage], completed=done, total=total)
+
+            yield shown
 
     @contextmanager
     def training(self, steps: int) -> Iterator["TrainingView"]:

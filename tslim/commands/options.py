@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from tslim import config, presets
+from tslim.poses.options import PoseOptions
 
 Arch = Literal["auto", "cpu", "cuda", "vulkan"]
 
@@ -170,6 +171,17 @@ class Info:
 
 
 @dataclass(frozen=True)
+class Poses:
+    """Finds the cameras of photographs, or of a video, and makes a data set of them that train reads."""
+
+    photographs: Positional[Annotated[Path, arg(metavar="FOLDER|VIDEO")]]
+    """folder of pictures, or a video"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
+    """folder for the data set: images/ and sparse/0. Interrupted, the same command goes on"""
+    options: Annotated[PoseOptions, arg(name="")] = field(default_factory=PoseOptions)
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Checks what tslim needs on this machine, and that gradients come out right."""
 
@@ -181,5 +193,6 @@ COMMANDS: dict[str, type] = {
     "render": Render,
     "view": View,
     "info": Info,
+    "poses": Poses,
     "doctor": Doctor,
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 from tslim.data import builtin, orientation, spaces
 from tslim.errors import SceneError
+from tslim.poses.photographs import pictures_in
 from tslim.scene.scene import Scene, checked
 
 FORMATS: dict[str, str] = {
@@ -105,6 +106,12 @@ def sniff_format(folder: str | Path) -> str:
     for name in FORMATS:
         if _module(name).sniff(Path(folder)):
             return name
+    pictures = pictures_in(Path(folder))
+    if pictures:
+        raise SceneError(
+            f"{folder} holds {len(pictures)} pictures, but no cameras of a known format: find them with "
+            f"'tslim poses {folder} -o NEW_FOLDER', then train on that; known: {known_formats()}"
+        )
     raise SceneError(f"{folder}: unknown format; known: {known_formats()}")
 
 
