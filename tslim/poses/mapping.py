@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 from tslim import files
-from tslim.errors import SceneError
+from tslim.errors import MissingPackageError, SceneError
 from tslim.poses.options import PoseOptions
 from tslim.poses.photographs import Collected, collect
 from tslim.poses.worker import Job
@@ -89,7 +89,8 @@ def find_poses(source: Path, out: Path, options: PoseOptions | None = None) -> I
         out: folder for ``images/``, ``sparse/0`` and ``poses.json``.
 
     Raises:
-        SceneError: pycolmap is not installed, nothing to read, too few cameras found, or pycolmap failed.
+        MissingPackageError: pycolmap is not installed.
+        SceneError: nothing to read, too few cameras found, or pycolmap failed.
         RunFolderError: the folder cannot be written.
     """
     options = options or PoseOptions()
@@ -120,7 +121,7 @@ def _collect(source: Path, images: Path, frames: int) -> Generator[Progress, Non
 
 
 def require_pycolmap() -> None:
-    """Raises ``SceneError`` that says how to install it where it is not there."""
+    """Raises ``MissingPackageError``, which says how to install it, where it is not there."""
     if find_spec("pycolmap") is None:
         raise SceneError(
             "finding cameras needs pycolmap, which is not installed: pip install pycolmap (or pip install '.[poses]')"
