@@ -123,7 +123,7 @@ def _collect(source: Path, images: Path, frames: int) -> Generator[Progress, Non
 def require_pycolmap() -> None:
     """Raises ``MissingPackageError``, which says how to install it, where it is not there."""
     if find_spec("pycolmap") is None:
-        raise SceneError(
+        raise MissingPackageError(
             "finding cameras needs pycolmap, which is not installed: pip install pycolmap (or pip install '.[poses]')"
         )
 
