@@ -10,7 +10,7 @@ import _checkout  # noqa: F401
 
 import tslim
 from tslim import cli
-from tslim.training.run_folder import free_folder
+from tslim.files import free_path
 
 
 def main(photographs: str | None = None) -> None:
@@ -30,7 +30,7 @@ def main(photographs: str | None = None) -> None:
 
     for row in tslim.rank_sweep(field, scene.test):
         print(row)
-    folder = free_folder(Path("runs") / scene.name)
+    folder = free_path(Path("runs") / scene.name)
     print(field.slim(field.rank // 2 or 1).save(folder / "half.slim"))
     print(tslim.render_video(field, scene.orbit(frames=60), folder / "orbit.mp4"))
 

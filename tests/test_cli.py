@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from tslim import cli, config, presets
+from tslim import cli, config, files, presets
 from tslim.commands import options, parsing
 from tslim.commands.console import Console, duration, memory_text
 from tslim.errors import ConfigError, RunFolderError
 from tslim.training import events
-from tslim.training.run_folder import RunFolder, free_folder
+from tslim.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -269,9 +269,9 @@ def test_rewinding_drops_what_came_later_and_lines_cut_by_a_crash(tmp_path):
 
 
 def test_an_unnamed_run_gets_the_next_free_folder(tmp_path):
-    assert free_folder(tmp_path / "lego") == tmp_path / "lego"
+    assert files.free_path(tmp_path / "lego") == tmp_path / "lego"
     started(tmp_path / "lego")
-    assert free_folder(tmp_path / "lego") == tmp_path / "lego-2"
+    assert files.free_path(tmp_path / "lego") == tmp_path / "lego-2"
 
 
 # What people see

@@ -9,6 +9,7 @@ import pytest
 
 from tslim.errors import ConfigError, RunFolderError
 from tslim.rendering import media
+from tslim.rendering.colours import depth_colours
 
 
 def gradient(h: int, w: int, blue: float = 0.5) -> np.ndarray:
@@ -126,12 +127,11 @@ def test_depth_colours_go_from_bright_near_to_dark_far_and_white_where_nothing_i
     depth = np.linspace(2, 6, 50, dtype=np.float32)[None].repeat(2, 0)
     opacity = np.ones_like(depth)
     opacity[1] = 0
-    colours = media.depth_colours(depth, opacity).astype(int)
+    colours = media.to_uint8(depth_colours(depth, opacity)).astype(int)
     brightness = colours[0].sum(-1)
     assert (np.diff(brightness) <= 0).all() and brightness[0] > 2.5 * brightness[-1]
     assert (colours[1] == 255).all()
-    empty = media.depth_colours(np.full((3, 3), np.nan), np.zeros((3, 3)))
-    assert (empty == 255).all()
+    assert (depth_colours(np.full((3, 3), np.nan), np.zeros((3, 3))) == 1).all()
 
 
 def test_each_part_of_a_rendered_image_can_be_shown():

@@ -299,8 +299,9 @@ def test_without_a_window_preview_png_is_written_now_and_then_and_at_the_end(fie
 
 def test_a_folder_that_cannot_be_written_ends_preview_png_with_one_notice(field, scene, tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "PNG_SECONDS", 0.0)
+    (tmp_path / "taken").write_text("a file where the folder should be")
     shown = Preview(None, share=1.0)
-    shown.show(started(field, scene, tmp_path / "gone"))
+    shown.show(started(field, scene, tmp_path / "taken"))
     for step in range(1, 4):
         shown.show(progress(step, 4))
     assert len(shown.notices) == 1 and shown.notices[0].startswith("no preview.png")

@@ -11,13 +11,13 @@ from tslim.preview.frame import (
     compose,
     depth_picture,
     error_picture,
+    on_backdrop,
     opacity_picture,
     pane_size,
-    ramp,
     rank_picture,
     ranks_needed,
-    to_uint8,
 )
+from tslim.rendering.colours import ramp
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.float32)
 
@@ -34,7 +34,7 @@ def history(n: int = 50) -> History:
 
 
 def test_the_ramp_rises_in_brightness_and_shows_the_backdrop_where_there_is_no_value():
-    colours = ramp(np.array([[0.0, 0.25, 0.5, 0.75, 1.0, np.nan]]))
+    colours = on_backdrop(np.array([[0.0, 0.25, 0.5, 0.75, 1.0, np.nan]]))
     brightness = colours[0, :5] @ np.float32([0.3, 0.6, 0.1])
     assert (np.diff(brightness) > 0.05).all()
     assert np.allclose(colours[0, 5], BACKDROP)
@@ -80,7 +80,7 @@ def test_the_panes_lie_side_by_side_right_of_the_column_and_above_the_curves():
     assert frame.shape == (800, 1200, 3) and frame.dtype == np.uint8
     row = frame[18 + 8 + (800 - 2 * 8 - 18 - CURVES_HEIGHT) // 2]
     for colour, (start, end) in zip((RED, GREEN, BLUE), ((300, 600), (600, 900), (900, 1200)), strict=True):
-        columns = np.flatnonzero((row == to_uint8(colour)).all(1))
+        columns = np.flatnonzero((row == np.uint8(255 * colour)).all(1))
         assert start <= columns.min() and columns.max() <= end and len(columns) > 250
     backdrop = np.array([int(255 * c) for c in BACKDROP])
     assert (frame[60:, :300] == backdrop).all(), "the column is free below its text"

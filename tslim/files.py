@@ -1,6 +1,7 @@
 """Writing files so that a reader finds the old contents or the new, never a part."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,15 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
     return Path(path)
+
+
+def free_path(base: Path) -> Path:
+    """``base``, or the first of ``base-2``, ``base-3``, … that is not there yet or an empty folder; suffixes stay."""
+    for number in itertools.count(1):
+        path = base if number == 1 else base.with_name(f"{base.stem}-{number}{base.suffix}")
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return path
+    raise AssertionError("numbers do not end")
 
 
 def _sync_folder(folder: Path) -> None:

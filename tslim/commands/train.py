@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslim import __version__, config
+from tslim import __version__, config, files
 from tslim.commands import shared
 from tslim.commands.console import Console, memory_text
 from tslim.commands.options import Train
@@ -17,7 +17,7 @@ from tslim.device import memory
 from tslim.errors import ConfigError, RunFolderError, TslimError
 from tslim.scene.scene import Scene
 from tslim.training import events
-from tslim.training.run_folder import RunFolder, free_folder
+from tslim.training.run_folder import RunFolder
 
 
 def train(given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
@@ -60,7 +60,7 @@ def _started(
 
     scene = shared.open_scene(given.path, given.scene)
     _say_scene(scene, console)
-    run = RunFolder(given.out or free_folder(Path("runs") / (scene.name if given.path else "builtin")))
+    run = RunFolder(given.out or files.free_path(Path("runs") / (scene.name if given.path else "builtin")))
     run.require_free()
     console.fact("run", run.path)
     settings = settings_for(scene.space)

@@ -10,15 +10,14 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+from tslim.rendering.colours import depth_colours, ramp
+from tslim.rendering.media import to_uint8
+
 BACKDROP = (0.09, 0.09, 0.10)
 INK = (225, 225, 225)
 DIM = (140, 140, 145)
 CURVES_HEIGHT = 150
 MARGIN = 8
-# Dark blue over green to yellow, evenly rising in brightness.
-_RAMP = np.array(
-    [[0.27, 0.00, 0.33], [0.23, 0.32, 0.55], [0.13, 0.57, 0.55], [0.37, 0.79, 0.38], [0.99, 0.91, 0.14]], np.float32
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +46,14 @@ class History:
             values.append(value)
 
 
-def ramp(values: np.ndarray) -> np.ndarray:
+def on_backdrop(values: np.ndarray) -> np.ndarray:
     """(h, w) in [0, 1] to colours (h, w, 3); NaN becomes the backdrop."""
-    at = np.nan_to_num(np.clip(values, 0, 1)) * (len(_RAMP) - 1)
-    low = np.minimum(at.astype(np.int32), len(_RAMP) - 2)
-    weight = (at - low)[..., None].astype(np.float32)
-    colours = _RAMP[low] * (1 - weight) + _RAMP[low + 1] * weight
-    return np.where(np.isnan(values)[..., None], np.float32(BACKDROP), colours)
+    return np.where(np.isnan(values)[..., None], np.float32(BACKDROP), ramp(values))
 
 
 def depth_picture(depth: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     """Near is bright; the range is that of the solid pixels; where there is nothing, the backdrop shows."""
-    solid = opacity > 0.5
-    if not solid.any():
-        return ramp(np.full(depth.shape, np.nan, np.float32))
-    near, far = np.percentile(depth[solid], [1, 99])
-    return ramp(np.where(solid, 1 - (depth - near) / max(far - near, 1e-6), np.nan))
+    return depth_colours(depth, opacity, empty=BACKDROP)
 
 
 def opacity_picture(opacity: np.ndarray) -> np.ndarray:
@@ -73,7 +64,7 @@ def opacity_picture(opacity: np.ndarray) -> np.ndarray:
 def rank_picture(ranks: np.ndarray, top: int) -> np.ndarray:
     """Colours for how many ranks each pixel needs, 1 to ``top``; 0 (nothing there) becomes the backdrop."""
     share = (ranks - 1) / max(top - 1, 1)
-    return ramp(np.where(ranks > 0, share, np.nan).astype(np.float32))
+    return on_backdrop(np.where(ranks > 0, share, np.nan).astype(np.float32))
 
 
 def ranks_needed(pictures: list[np.ndarray], ranks: list[int], opacity: np.ndarray, *, close: float) -> np.ndarray:
@@ -92,11 +83,6 @@ def ranks_needed(pictures: list[np.ndarray], ranks: list[int], opacity: np.ndarr
 def error_picture(picture: np.ndarray, photograph: np.ndarray) -> np.ndarray:
     """Mean absolute error over colours; the ramp ends at 0.2."""
     return ramp(np.abs(picture - photograph).mean(2) / 0.2)
-
-
-def to_uint8(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) in [0, 1] to uint8, rounded; NaN, of a field that has diverged, becomes black."""
-    return (np.nan_to_num(np.clip(picture, 0, 1)) * 255 + 0.5).astype(np.uint8)
 
 
 def pane_size(width: int, height: int, n_panes: int, curves: bool) -> tuple[int, int]:

@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tslim import files
 from tslim.device import display, hardware
 from tslim.errors import BackendError, TslimError
 from tslim.model import model_file
 from tslim.preview.budget import Budget, Progression
 from tslim.preview.controls import Controls, panel_rows
-from tslim.preview.frame import History, compose, to_uint8
+from tslim.preview.frame import History, compose
 from tslim.preview.link import WindowLink
 from tslim.preview.painter import Interrupted, Painter, Painting
-from tslim.preview.status import free_path, shown_lines, training_lines, write_png
+from tslim.preview.status import shown_lines, training_lines
+from tslim.rendering.media import to_uint8, write_png
 from tslim.training import events
 
 SIZE = (1280, 800)
@@ -306,10 +308,10 @@ class Preview:
         folder = self._folder or Path()
         try:
             if action == "save":
-                path = free_path(folder, f"{stem}.slim")
+                path = files.free_path(folder / f"{stem}.slim")
                 self._save(path)
             else:
-                path = free_path(folder, f"snapshot-{stem}.png")
+                path = files.free_path(folder / f"snapshot-{stem}.png")
                 full = self._painter.full_size(self._controls, self._area())
                 panes = self._painter.paint(controls, full, 1.0).panes
                 write_png(path, np.concatenate([to_uint8(pane.picture) for pane in panes], axis=1))
@@ -344,7 +346,7 @@ class Preview:
         path = (self._folder or Path()) / "preview.png"
         try:
             write_png(path, self._compose(SIZE, lines=self._lines()))
-        except OSError as error:
+        except TslimError as error:
             self.writes_png = False
             self.notices.append(f"no preview.png: {error}")
         self._last_png = time.perf_counter()

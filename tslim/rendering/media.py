@@ -13,6 +13,7 @@ import numpy as np
 
 from tslim import files
 from tslim.errors import ConfigError
+from tslim.rendering.colours import depth_colours, depth_limits
 
 if TYPE_CHECKING:
     from tslim.field.field import Field
@@ -115,29 +116,8 @@ def picture(image: "Image", what: What = "rgb", limits: tuple[float, float] | No
     if what == "opacity":
         return to_uint8(image.opacity)
     if what == "depth":
-        return depth_colours(image.depth, image.opacity, limits)
+        return to_uint8(depth_colours(image.depth, image.opacity, limits))
     raise ConfigError(f"cannot show {what}; known: rgb, depth, opacity")
-
-
-def depth_limits(depth: np.ndarray, opacity: np.ndarray) -> tuple[float, float]:
-    """Distances between which (nearly) all solid pixels lie; (0, 1) if there are none."""
-    solid = depth[(opacity > 0.5) & np.isfinite(depth)]
-    if solid.size == 0:
-        return 0.0, 1.0
-    near, far = np.percentile(solid, (1, 99))
-    margin = 0.05 * (far - near) + 1e-3 * far
-    return float(near - margin), float(far + margin)
-
-
-def depth_colours(depth: np.ndarray, opacity: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
-    """Distances (h, w) as colours (h, w, 3) uint8: near is bright, far is dark, nothing there is white."""
-    from matplotlib import colormaps
-
-    near, far = limits or depth_limits(depth, opacity)
-    closeness = 1 - np.clip((np.nan_to_num(depth) - near) / max(far - near, 1e-9), 0, 1)
-    colours = colormaps["magma"](0.05 + 0.9 * closeness)[..., :3]
-    shown = np.clip(opacity, 0, 1)[..., None]
-    return to_uint8(colours * shown + (1 - shown))
 
 
 def grid(

@@ -120,13 +120,3 @@ class RunFolder:
             return []
         except OSError as error:
             raise RunFolderError(f"cannot read {self.metrics}: {error.strerror}") from error
-
-
-def free_folder(base: Path) -> Path:
-    """``base``, or the first of ``base-2``, ``base-3``, … where no run, file or other folder's content is."""
-    number = 1
-    while True:
-        candidate = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if not candidate.exists() or (candidate.is_dir() and not any(candidate.iterdir())):
-            return candidate
-        number += 1
