@@ -89,6 +89,15 @@ def test_a_model_comes_back_from_its_file_bit_for_bit(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a.slim"]
 
 
+def test_what_was_read_and_is_written_again_is_the_same_file(tmp_path):
+    state = make_state()
+    box = np.array([[-0.1] * 3, [0.3] * 3])
+    state.domain = dataclasses.replace(state.domain, background=(0.1, 0.2, 0.7), box=box)
+    first = model_file.write(state, tmp_path / "first.slim")
+    again = model_file.write(model_file.read(first), tmp_path / "again.slim")
+    assert first.read_bytes() == again.read_bytes()
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rank=st.integers(1, 5),

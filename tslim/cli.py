@@ -1,4 +1,4 @@
-"""The command line: ``python -m tslim train | eval | slim | render | view | info | poses | doctor``.
+"""The command line: ``python -m tslim train | eval | slim | render | view | export | info | poses | doctor``.
 
 ``commands/`` has a file for each of them, ``commands/options.py`` what each can be told, and ``commands/parsing.py``
 how that is read.
@@ -15,7 +15,7 @@ from typing import Any
 
 from tslim import presets
 from tslim.commands import console
-from tslim.commands.options import Doctor, Eval, Info, Poses, Render, Slim, Train, View
+from tslim.commands.options import Doctor, Eval, Export, Info, Poses, Render, Slim, Train, View
 from tslim.commands.parsing import asked, parse
 from tslim.errors import ConfigError, TslimError
 from tslim.ownership import require_own_kernels
@@ -139,6 +139,8 @@ def _action(options: Any) -> Callable[[Any, console.Console], None]:
             from tslim.commands.render import render as action
         case View():
             from tslim.commands.view import view as action
+        case Export():
+            from tslim.commands.export import export as action
         case Info():
             from tslim.commands.info import info as action
         case Poses():

@@ -160,6 +160,25 @@ class View:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Turns a model into one page that shows it in any browser, with a slider for the rank."""
+
+    model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
+    """run folder or model file"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
+    """page to write (.html)"""
+    split: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """leave the model in a file beside the page, which a web server sends as it is needed: the page is sharp before all
+    of it has arrived"""
+    rank: Annotated[int | None, _maybe("INT")] = None
+    """ranks to keep; all by default"""
+    title: Annotated[str | None, _maybe("TEXT")] = None
+    """what stands above the picture; the model's name if not given"""
+    arch: Arch = "auto"
+    """device that renders the page's thumbnail"""
+
+
+@dataclass(frozen=True)
 class Info:
     """Says what a model file, a run folder or a data set holds."""
 
@@ -192,6 +211,7 @@ COMMANDS: dict[str, type] = {
     "slim": Slim,
     "render": Render,
     "view": View,
+    "export": Export,
     "info": Info,
     "poses": Poses,
     "doctor": Doctor,

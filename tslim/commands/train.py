@@ -18,6 +18,10 @@ from tslim.errors import ConfigError, RunFolderError, TslimError
 from tslim.scene.scene import Scene
 from tslim.training import events
 from tslim.training.run_folder import RunFolder
+from tslim.web.page import start_views
+
+START_CAMERAS = 12
+"""of those that photographs were taken with, in a model's file"""
 
 
 def train(given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
@@ -217,6 +221,7 @@ def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  #
         "built_in": record.get("path") is None,
         "scene_options": {name: value for name, value in record.items() if name != "path"},
         "paths": camera_paths(trainer.scene),
+        "cameras": start_cameras(trainer.scene),
     }
 
 
@@ -227,6 +232,13 @@ def camera_paths(scene: Scene) -> dict[str, dict[str, Any]]:
         with contextlib.suppress(TslimError):
             found[name] = make().to_dict()
     return found
+
+
+def start_cameras(scene: Scene) -> list[dict[str, Any]]:
+    """Some of the cameras that photographs were taken with, for viewers to start from."""
+    views = scene.test if len(scene.test) else scene.train
+    chosen = sorted({round(i * (len(views) - 1) / max(START_CAMERAS - 1, 1)) for i in range(START_CAMERAS)})
+    return start_views(views.cameras[chosen], [views.names[i] for i in chosen])
 
 
 def _say_scene(scene: Scene, console: Console) -> None:

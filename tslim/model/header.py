@@ -160,7 +160,8 @@ def _plain(value: Any) -> Any:
 
 
 def _floats(values: Any) -> list:
-    return np.asarray(values, np.float64).tolist()
+    """In single precision, as they are read: what is read and written again is the same."""
+    return np.asarray(values, np.float32).tolist()
 
 
 def decode_header(source: BinaryIO, path: Path) -> ModelHeader:

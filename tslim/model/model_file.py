@@ -24,6 +24,7 @@ in single. A compact file holds planes and lines in steps of 8 bits, coded; see 
 
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,7 +42,8 @@ from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, F
 from tslim.model.stored import StoredState, as_stored
 
 __all__ = [
-    "FieldState", "ModelHeader", "Precision", "StoredState", "convert", "fit", "rank_that_fits", "read", "read_header",
+    "FieldState", "ModelHeader", "Precision", "StoredState", "blocks", "convert", "fit", "rank_that_fits", "read",
+    "read_header",
     "size_of", "sizes", "write",
 ]  # fmt: skip
 
@@ -53,16 +55,22 @@ def write(state: FieldState, path: str | Path) -> Path:
         ModelFileError: the state's arrays do not fit together, or hold values that the precision cannot (NaN included).
         RunFolderError: the file cannot be written.
     """
-    state = as_stored(state)
-    layout = layout_of(state)
-    head = encode_head(state, layout)
+    parts = blocks(state)
+    head = next(parts)
     with files.replacing(path) as temporary, open(temporary, "wb") as out:
         out.write(head)
-        for rank in range(state.rank):
-            block = layout.pack(state, rank)
-            out.write(CHECKSUM.pack(zlib.crc32(block)))
-            out.write(block)
+        out.writelines(parts)
     return Path(path)
+
+
+def blocks(state: FieldState) -> Iterator[bytes]:
+    """What ``write`` writes, in parts: everything before the ranks, then rank after rank. Raises as it does."""
+    state = as_stored(state)
+    layout = layout_of(state)
+    yield encode_head(state, layout)
+    for rank in range(state.rank):
+        block = layout.pack(state, rank)
+        yield CHECKSUM.pack(zlib.crc32(block)) + block
 
 
 def read(path: str | Path, *, rank: int | None = None) -> StoredState:

@@ -1,0 +1,127 @@
+"""``export``: what it writes and what it refuses, without a browser."""
+
+import base64
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.browser import camera, smooth_state
+from tslim import cli
+from tslim.measuring import evaluate
+from tslim.measuring.evaluate import SweepRow
+from tslim.model import model_file
+
+
+def tslim(*words: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(word) for word in words])
+    return code, out.getvalue(), err.getvalue()
+
+
+def export(*words: object) -> str:
+    code, out, err = tslim("export", "--arch", "cpu", *words)
+    assert (code, err) == (0, "")
+    return out
+
+
+def refused(*words: object) -> str:
+    code, _, err = tslim("export", *words)
+    assert code == 2 and len(err.splitlines()) == 1, err
+    return err
+
+
+@pytest.fixture
+def model(cpu, tmp_path) -> Path:
+    return model_file.write(smooth_state("box", ranks=4), tmp_path / "lumps.slim")
+
+
+def about(page: Path) -> dict:
+    return json.loads(re.search(r'id="about">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)[1])
+
+
+def inside(page: Path) -> bytes:
+    found = re.findall(r'id="part-(\d+)">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
+    assert [int(index) for index, _ in found] == list(range(len(found)))
+    return b"".join(base64.b64decode(text, validate=True) for _, text in found)
+
+
+def test_a_page_holds_the_model_and_needs_nothing_else(model, tmp_path):
+    page = tmp_path / "out" / "page.html"
+    assert str(page) in export(model, "-o", page)
+    assert inside(page) == model.read_bytes()
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"\{\{\w+\}\}", text)
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(?!data:)[\w./]""", text.split("<script>")[0])
+    told = about(page)
+    assert told["title"] == "lumps" and told["ranks"] == 4 and told["model"] is None
+    assert told["bytes"] == model_file.sizes(model_file.read(model))
+    assert 'src="data:image/jpeg;base64,' in text
+
+
+def test_a_split_page_leaves_the_model_beside_it(model, tmp_path):
+    page = tmp_path / "out" / "a page.html"
+    export(model, "-o", page, "--split", "--rank", 3, "--title", "Lumps & bumps")
+    assert inside(page) == b"" and len(page.read_bytes()) < 120_000
+    assert about(page)["model"] == "a%20page.slim" and about(page)["title"] == "Lumps & bumps"
+    assert "<title>Lumps &amp; bumps</title>" in page.read_text(encoding="utf-8")
+    assert page.with_suffix(".slim").read_bytes() == model.read_bytes()[: model_file.sizes(model_file.read(model))[2]]
+
+
+def test_a_split_page_takes_the_model_that_is_there_and_never_overwrites_another(model, tmp_path):
+    before = model.read_bytes()
+    export(model, "-o", tmp_path / "lumps.html", "--split")
+    assert model.read_bytes() == before
+    assert "is the model itself" in refused(model, "-o", tmp_path / "lumps.html", "--split", "--rank", 2)
+    assert model.read_bytes() == before
+
+
+def test_compact_and_single_precision_become_half(model, tmp_path):
+    for precision in ("compact", "float32"):
+        other = model_file.write(model_file.convert(model_file.read(model), precision), tmp_path / f"{precision}.slim")
+        said = export(other, "-o", tmp_path / "page.html")
+        assert ("half precision" in said) == (precision == "compact")
+        (tmp_path / "inside.slim").write_bytes(inside(tmp_path / "page.html"))
+        assert model_file.read_header(tmp_path / "inside.slim").precision == "float16"
+
+
+def test_quality_is_what_eval_measured_of_this_model(model, tmp_path):
+    sizes = model_file.sizes(model_file.read(model))
+    rows = [SweepRow(4, sizes[3], 30.5, 0.9, 1.0), SweepRow(2, sizes[1] + 1, 25.0, 0.8, 1.0)]
+    (tmp_path / "lumps-eval").mkdir()
+    evaluate.write_eval_json(tmp_path / "lumps-eval" / "eval.json", rows, 3)
+    export(model, "-o", tmp_path / "page.html")
+    assert about(tmp_path / "page.html")["psnr"] == {"4": 30.5}
+
+
+@pytest.mark.parametrize("space", ["box", "ndc", "contracted"])
+def test_a_model_without_a_path_is_looked_at_from_where_it_shows(space, cpu, tmp_path):
+    from tslim.field.field import Field
+    from tslim.scene.cameras import Cameras
+    from tslim.web.page import path_of, start_views
+
+    path = path_of(Field.from_state(smooth_state(space, ranks=1)))
+    start = path.cameras(1)
+    assert isinstance(start, Cameras) and path.to_dict()["path"] == ("spiral" if space == "ndc" else "orbit")
+    wide = camera(space, (40, 30))
+    assert np.isclose(
+        start_views(wide, ["a"])[0]["fov"], np.degrees(2 * np.arctan(15 / wide.intrinsics[0, 1])), atol=0.01
+    )
+
+
+def test_what_cannot_be_exported_is_refused(model, tmp_path):
+    assert ".html (a page for browsers)" in refused(model, "-o", tmp_path / "page.pdf")
+    assert "no such run folder or model file" in refused(tmp_path / "nothing.slim", "-o", tmp_path / "page.html")
+    page = tmp_path / "model.html"
+    page.write_bytes(model.read_bytes())
+    assert "is the model itself" in refused(page, "-o", page)
+    assert "ranks" in refused(model, "-o", tmp_path / "page.html", "--rank", 9)
+    (tmp_path / "folder.html").mkdir()
+    assert "it is a folder" in refused(model, "-o", tmp_path / "folder.html")
+    assert not list(tmp_path.glob("page*"))

@@ -1,0 +1,398 @@
+"""The page that ``export`` writes, in a real browser: what it draws is what the renderer renders."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tests import browser
+from tests.browser import Hold, Tab, camera, needs_browser, psnr, smooth_state
+from tslim.config import FieldConfig
+from tslim.errors import TslimError
+from tslim.model import model_file
+from tslim.rendering.pipeline import MarchConfig
+
+pytestmark = needs_browser
+CLOSE = 50.0
+"""dB; rounding to 8 bits alone leaves 59"""
+
+
+@pytest.fixture(scope="module")
+def chromium(cpu):
+    with browser.chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_tab(chromium):
+    """A function that opens a page, whose every complaint fails the test."""
+    tabs: list[Tab] = []
+
+    def open_page(address, **more) -> Tab:
+        tabs.append(Tab(chromium, str(address) if "://" in str(address) else f"file://{address}", **more))
+        return tabs[-1]
+
+    yield open_page
+    for tab in tabs:
+        complaints = list(tab.complaints)
+        tab.close()
+        assert not complaints
+
+
+def page_of(state, path, **more):
+    """Writes a page of a state; the field and its renderer."""
+    from tslim.field.field import Field
+    from tslim.rendering.renderer import Renderer
+    from tslim.web.page import write_page
+
+    field = Field.from_state(state)
+    model = more.pop("model", None) or model_file.blocks(state)
+    write_page(path, field, title=more.pop("title", "lumps"), sizes=model_file.sizes(state), model=model, **more)
+    return field, Renderer(field)
+
+
+def split_page(state, folder):
+    """Writes a page and its model beside it; the field's renderer."""
+    model_file.write(state, folder / "model.slim")
+    return page_of(state, folder / "page.html", model="model.slim")[1]
+
+
+SETTINGS = {
+    "box, a colour a sample": ("box", FieldConfig(density_shift=-2, decoder_width=32, feature_encoding=1), 0.0),
+    "ndc, colours of groups": ("ndc", FieldConfig(density_shift=-2, decoder_width=16, feature_encoding=0), 3.0),
+    "contracted, a colour a ray": ("contracted", None, 1e4),
+    "relu and spherical harmonics": (
+        "box", FieldConfig(density_activation="relu", density_shift=-0.5, decoder="sh"), 0.0,
+    ),
+    "a decoder too large for a uniform block": ("box", FieldConfig(density_shift=-2, decoder_width=128), 1e4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_pages_picture_is_the_renderers(name, tmp_path, open_tab):
+    space, config, span = SETTINGS[name]
+    state = smooth_state(space, config=config, march=MarchConfig(0.7, 1e-3, 1e-3, span))
+    _, renderer = page_of(state, tmp_path / "page.html")
+    tab, view = open_tab(tmp_path / "page.html"), camera(space)
+    whole = renderer.render(view).rgb
+    for rank in (1, 4, 16):
+        wanted = renderer.render(view, rank=rank)
+        assert psnr(tab.picture(view, rank=rank), wanted.rgb) > CLOSE, rank
+        assert psnr(tab.picture(view, rank=rank, channel="opacity")[..., 0], wanted.opacity) > CLOSE, rank
+        assert rank == 16 or psnr(wanted.rgb, whole) < 35, "ranks make no difference to the test's field"
+    assert 0.1 < wanted.opacity.mean() < 0.95
+
+
+def test_a_field_without_occupancy_affine_and_background_and_with_ranks_that_differ(tmp_path, open_tab):
+    state = dataclasses.replace(smooth_state("box", ranks=6), occupancy=None, affine=None)
+    state.domain = dataclasses.replace(state.domain, background=None)
+    state.config = dataclasses.replace(state.config, rank_affine=False)
+    state = state.separate(6, 3)
+    _, renderer = page_of(state, tmp_path / "page.html")
+    tab, view, grey = open_tab(tmp_path / "page.html"), camera("box"), [0.3, 0.4, 0.5]
+    for rank in (2, 6):
+        wanted = renderer.render(view, rank=rank, background=tuple(grey)).rgb
+        assert psnr(tab.picture(view, rank=rank, background=grey), wanted) > CLOSE, rank
+
+
+@pytest.mark.parametrize("kept", [(6, 3), (3, 6)])
+def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(kept, tmp_path, open_tab):
+    state = model_file.convert(smooth_state("box", ranks=6).separate(*kept), "float32")
+    renderer = split_page(state, tmp_path)
+    view = camera("box")
+    with browser.web_server(tmp_path) as address:
+        tab = open_tab(f"{address}/page.html")
+        for rank in (2, 5, 6):
+            assert psnr(tab.picture(view, rank=rank), renderer.render(view, rank=rank).rgb) > CLOSE, rank
+
+
+@pytest.mark.parametrize("space", ["box", "ndc", "contracted"])
+def test_depth_is_the_renderers_as_colours(space, tmp_path, open_tab):
+    from tslim.preview.frame import ramp
+
+    _, renderer = page_of(smooth_state(space, ranks=4), tmp_path / "page.html")
+    view = camera(space)
+    image = renderer.render(view)
+    tab = open_tab(tmp_path / "page.html")
+    shown = tab.picture(view, channel="depth")
+    middle, steep = tab.run("tslim.page.viewer.camera.distance"), 4 if space == "box" else 1.5
+    with np.errstate(divide="ignore"):
+        colours = ramp(1 / (1 + (image.depth / middle) ** steep))
+    opacity = image.opacity[..., None]
+    assert psnr(shown, colours * opacity + np.array(renderer.field.background) * (1 - opacity)) > 45
+    assert image.depth[image.opacity > 0.5].std() > 0.1
+
+
+def test_the_slider_changes_picture_size_and_quality(tmp_path, open_tab):
+    state = smooth_state("box")
+    sizes = model_file.sizes(state)
+    page_of(state, tmp_path / "page.html", psnr={16: 31.234, 8: 29.0, 4: 25.0})
+    tab = open_tab(tmp_path / "page.html")
+    tab.until("tslim.page.viewer.fine")
+    assert tab.text("value") == "16 of 16" and tab.text("quality") == "31.23 dB"
+    assert tab.text("size") == f"{sizes[15] / 1e6:.2f} MB"
+    view = camera("box")
+    before = tab.picture(view)
+    tab.page.fill("#rank", "6")
+    tab.until("tslim.page.viewer.fine")
+    assert tab.text("value") == "6 of 16" and tab.text("quality") == "≈ 27.0 dB"
+    assert tab.text("size") == f"{sizes[5] / 1e6:.2f} MB"
+    assert not tab.page.is_checked("#auto")
+    assert 10 < psnr(tab.picture(view), before) < 40
+    tab.page.fill("#rank", "2")
+    assert tab.text("quality") == "–"
+
+
+def test_a_stream_that_is_held_back_is_drawn_as_far_as_it_has_come(tmp_path, open_tab):
+    state = smooth_state("box", ranks=6)
+    renderer = split_page(state, tmp_path)
+    sizes = model_file.sizes(state)
+    hold, view = Hold("model.slim", sizes[2] + 1000), camera("box")
+    with browser.web_server(tmp_path, hold) as address:
+        tab = open_tab(f"{address}/page.html", wait=False)
+        tab.until("tslim.page.ranks === 3 && tslim.page.viewer.fine")
+        assert tab.text("value") == "3 of 6"
+        assert psnr(tab.picture(view), renderer.render(view, rank=3).rgb) > CLOSE
+        hold.allowed = 1 << 40
+        tab.run("tslim.ready.then(() => null)")
+        assert tab.run("tslim.page.ranks") == 6
+        assert psnr(tab.picture(view), renderer.render(view).rgb) > CLOSE
+        assert tab.page.is_hidden("#message")
+
+
+def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
+    """A model file with something wrong."""
+
+    def flipped(at: int) -> bytes:
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+    return {
+        "cut within a rank": lambda: data[: sizes[2] - 5],
+        "cut after a rank": lambda: data[: sizes[1]],
+        "damaged in rank 3": lambda: flipped(sizes[2] - 5),
+        "damaged in rank 1": lambda: flipped(sizes[0] - 5),
+        "damaged in its header": lambda: flipped(40),
+        "damaged before its ranks": lambda: flipped(2 * sizes[0] - sizes[1] - 9),
+        "cut within its header": lambda: data[:100],
+        "something else": lambda: b"<html>not found</html>" * 10,
+        "of version 3": lambda: data[:8] + bytes([3]) + data[9:],
+    }[name]()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "said"),
+    [
+        ("cut within a rank", 2, "cut short: it ends within rank 3"),
+        ("cut after a rank", 2, "Only 2 of 6 ranks have arrived"),
+        ("damaged in rank 3", 2, "rank 3 of the model is damaged: ranks 1 to 2 are shown"),
+        ("damaged in rank 1", 0, "damaged: its first rank"),
+        ("damaged in its header", 0, "damaged: its header"),
+        ("damaged before its ranks", 0, "damaged: its decoder or occupancy"),
+        ("cut within its header", 0, "cut short: it ends within its header"),
+        ("something else", 0, "not a tslim model file"),
+        ("of version 3", 0, "compact model"),
+    ],
+)
+def test_a_damaged_or_cut_file_is_said_in_the_page(name, ranks, said, tmp_path, open_tab):
+    state = smooth_state("box", ranks=6)
+    data, sizes = b"".join(model_file.blocks(state)), model_file.sizes(state)
+    page_of(state, tmp_path / "page.html", model=[spoiled(name, data, sizes)])
+    tab = open_tab(tmp_path / "page.html")
+    assert re.search(said, tab.text("message"), re.I) and tab.page.is_visible("#message")
+    assert tab.run("tslim.page.ranks") == ranks
+
+
+def test_what_cannot_be_fetched_is_said_in_the_page(tmp_path, chromium):
+    split_page(smooth_state("box", ranks=2), tmp_path)
+    (tmp_path / "model.slim").unlink()
+    with browser.web_server(tmp_path) as address:
+        tab = Tab(chromium, f"{address}/page.html")
+        assert "Cannot fetch model.slim (404)" in tab.text("message")
+        tab.close()
+    tab = Tab(chromium, f"file://{tmp_path}/page.html")
+    assert "web server" in tab.text("message")
+    tab.close()
+
+
+COUNTS = """
+window.alive = 0;
+for (const kind of ["Texture", "Buffer", "Framebuffer", "Program", "VertexArray"]) {
+  const device = WebGL2RenderingContext.prototype;
+  const [made, gone] = [device["create" + kind], device["delete" + kind]];
+  device["create" + kind] = function () { window.alive += 1; return made.call(this); };
+  device["delete" + kind] = function (it) { window.alive -= +(it !== null); gone.call(this, it); };
+}
+"""
+
+
+def test_memory_is_given_back_when_the_page_is_left(tmp_path, chromium):
+    page_of(smooth_state("box", ranks=3), tmp_path / "page.html")
+    tab = Tab(chromium, "about:blank", wait=False)
+    tab.page.add_init_script(COUNTS)
+    tab.page.goto(f"file://{tmp_path}/page.html")
+    tab.run("tslim.ready.then(() => null)")
+    tab.until("tslim.page.viewer.fine")
+    assert tab.run("alive") > 15
+    assert not tab.run("document.querySelector('[id^=part-]')"), "the model's text stays in the page"
+    tab.run("window.dispatchEvent(new Event('pagehide'))")
+    assert tab.run("alive") == 0 and tab.run("tslim.page.gl.isContextLost()")
+    tab.close()
+
+
+def test_a_lost_device_is_said_in_the_page(tmp_path, chromium):
+    page_of(smooth_state("box", ranks=2), tmp_path / "page.html")
+    tab = Tab(chromium, f"file://{tmp_path}/page.html")
+    tab.run("tslim.page.gl.getExtension('WEBGL_lose_context').loseContext()")
+    tab.until("!document.getElementById('message').hidden")
+    assert "graphics device was lost" in tab.text("message")
+    tab.close()
+
+
+def test_strangers_names_stay_text(tmp_path, open_tab):
+    title = "</script><script>window.taken = 1</script>{{about}}"
+    state = smooth_state("box", ranks=2)
+    state.metadata["cameras"] = [{"name": title, "pose": np.eye(3, 4).tolist(), "fov": 40.0}]
+    page_of(state, tmp_path / "page.html", title=title)
+    tab = open_tab(tmp_path / "page.html")
+    assert tab.run("window.taken === undefined") and tab.page.text_content("h1") == title
+    assert tab.page.title() == title
+
+
+def test_the_address_sets_rank_budget_camera_and_what_is_shown(tmp_path, open_tab):
+    state = smooth_state("box", ranks=6)
+    state.metadata["cameras"] = [{"name": "a", "pose": camera("box").poses[0].tolist(), "fov": 33.0}]
+    page_of(state, tmp_path / "page.html")
+    tab = open_tab(f"file://{tmp_path}/page.html?rank=3&budget=7&camera=2&channel=opacity")
+    assert tab.text("value") == "3 of 6" and tab.text("camera") == "2 / 2"
+    assert tab.run("tslim.page.viewer.pace.budget") == 7
+    assert tab.run("tslim.page.viewer.channel") == "opacity"
+    assert np.isclose(tab.run("tslim.page.viewer.camera.fov"), np.radians(33))
+    assert np.allclose(tab.run("tslim.page.viewer.camera.eye"), camera("box").poses[0][:, 3], atol=1e-5)
+
+
+def test_little_memory_takes_fewer_ranks(tmp_path, open_tab):
+    page_of(smooth_state("box"), tmp_path / "page.html")
+    tab = open_tab(f"file://{tmp_path}/page.html?memory=0.1")
+    assert 1 <= tab.run("tslim.page.ranks") < 16
+    assert "this device has room for" in tab.text("message").lower()
+
+
+def test_fewer_ranks_and_pixels_while_frames_are_slow_and_all_when_they_are_quick(tmp_path, open_tab):
+    page_of(smooth_state("box", ranks=8), tmp_path / "page.html")
+    tab = open_tab(tmp_path / "page.html")
+    tab.until("tslim.page.viewer.fine")
+    choice = "tslim.page.viewer.pace.choice(8, false)"
+    for ms, passes in (
+        (200, lambda c: c["rank"] == 1 and c["scale"] < 0.2),
+        (1, lambda c: c["rank"] == 8 and c["exact"]),
+    ):
+        for _ in range(12):
+            tab.run(f"tslim.page.viewer.pace.took({ms})")
+        assert passes(tab.run(choice)), ms
+    assert tab.run("tslim.page.viewer.pace.choice(5, true).rank") == 5
+
+
+MOVES = (
+    ("orbit", (0.1, 0.2)), ("zoom", (0.7,)), ("pan", (0.2, -0.1)), ("orbit", (-0.3, -0.7)),
+    ("fly", (0.3, -0.2, 0.9, 0.4)), ("orbit", (0.05, 1.4)),
+)  # fmt: skip
+
+
+def test_the_camera_moves_as_that_of_the_preview(tmp_path, open_tab):
+    from tslim.preview.camera import OrbitCamera
+
+    field, _ = page_of(smooth_state("box", ranks=1), tmp_path / "page.html")
+    tab = open_tab(tmp_path / "page.html")
+    about = json.loads(tab.text("about"))
+    start = about["cameras"][0]
+    mine = OrbitCamera(field.box, up=about["view"]["up"])
+    mine.center = np.array(about["view"]["target"])
+    pose = np.array(start["pose"])
+    focal = 50 / np.tan(np.radians(start["fov"] / 2))
+    mine.snap(browser.Cameras.pinhole(pose[None], focal, (100, 100)))
+    tab.run("tslim.page.home()")
+    for name, given in MOVES:
+        getattr(mine, name)(*given)
+        tab.run(f"tslim.page.viewer.camera.{name}({', '.join(map(str, given))})")
+        shown = tab.run("tslim.page.viewer.camera.view(100, 100)")
+        wanted = mine.cameras(100, 100)
+        assert np.allclose(shown["pose"], wanted.poses[0], atol=1e-4), name
+        assert np.allclose(shown["intrinsics"], wanted.intrinsics[0], atol=1e-3), name
+
+
+def test_mouse_and_keys(tmp_path, open_tab):
+    page_of(smooth_state("box", ranks=4), tmp_path / "page.html")
+    tab = open_tab(tmp_path / "page.html", size=(300, 600))
+    eye = "tslim.page.viewer.camera.eye.join()"
+    seen = [tab.run(eye)]
+
+    def changes(action) -> None:
+        action()
+        tab.until(f"{eye} !== {json.dumps(seen[-1])}")
+        seen.append(tab.run(eye))
+
+    def drag() -> None:
+        tab.page.mouse.move(150, 200)
+        tab.page.mouse.down()
+        tab.page.mouse.move(180, 220)
+        tab.page.mouse.up()
+
+    changes(drag)
+    changes(lambda: tab.page.mouse.wheel(0, 100))
+    tab.page.keyboard.down("w")
+    changes(lambda: None)
+    tab.page.keyboard.up("w")
+    changes(lambda: tab.page.keyboard.press("r"))
+    assert seen[-1] == seen[0] and tab.text("camera") == "1 / 1"
+    tab.page.keyboard.press("j")
+    assert tab.text("value") == "3 of 4"
+    tab.page.keyboard.press("u")
+    assert tab.page.is_checked("#auto")
+    tab.page.keyboard.press("m")
+    assert tab.page.get_attribute("[data-channel=depth]", "aria-pressed") == "true"
+    changes(lambda: tab.page.keyboard.press("p"))
+    tab.page.keyboard.press("p")
+    tab.page.keyboard.press("q")
+    assert tab.run("tslim.page.viewer.covered") == 0
+    tab.page.keyboard.press("h")
+    assert tab.page.is_visible("#keys")
+
+
+def test_paths_are_those_of_films(tmp_path, open_tab):
+    from tslim.scene import paths
+
+    page_of(smooth_state("box", ranks=1), tmp_path / "page.html")
+    tab = open_tab(tmp_path / "page.html")
+    orbit = paths.Orbit(center=(0.1, 0.2, 0.3), radius=3, elevation=25, up=(0.0, 1.0, 0.0))
+    spiral = paths.Spiral((0.0, 1.0, 2.0), (1.0, 0.0, 0.0), (0.0, 0.6, 0.8), (0.3, 0.2, 0.1), focus=3.0)
+    for path in (orbit, spiral):
+        for index, pose in enumerate(path.cameras(5).poses):
+            tab.run("window.found = null")
+            found = tab.run(f"tslim.onPath({json.dumps(path.to_dict())}, {index / 5})")
+            assert np.allclose(np.array(found["axes"]).T, pose[:, :3], atol=1e-5)
+            assert np.allclose(found["eye"], pose[:, 3], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_fewer_ranks_are_quicker(tmp_path, open_tab):
+    """On a software device, where only the ratio means something."""
+    page_of(smooth_state("box"), tmp_path / "page.html")
+    tab, view = open_tab(tmp_path / "page.html"), camera("box", (96, 80))
+    tab.until("tslim.page.viewer.fine")
+    took = {rank: [] for rank in (1, 16)}
+    for _ in range(3):
+        for rank in took:
+            began = tab.run("performance.now()")
+            tab.picture(view, rank=rank)
+            took[rank].append(tab.run("performance.now()") - began)
+    assert min(took[16]) > 1.2 * min(took[1]), took
+
+
+def test_an_unknown_path_is_an_error_before_anything_is_written(tmp_path):
+    state = smooth_state("box", ranks=1)
+    state.metadata["path"] = {"path": "loop"}
+    with pytest.raises(TslimError, match="loop"):
+        page_of(state, tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,74 @@
+"""``export``: a model as something that others can open, by the suffix of -o."""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+from tslim.commands import shared
+from tslim.commands.console import Console
+from tslim.commands.options import Export
+from tslim.errors import ConfigError, ModelFileError, RunFolderError
+from tslim.measuring import evaluate
+from tslim.model import model_file
+from tslim.model.stored import StoredState
+from tslim.training.run_folder import RunFolder
+
+
+def export(given: Export, console: Console) -> None:
+    """Writes what the suffix of ``-o`` stands for."""
+    write = TARGETS.get(given.out.suffix.lower())
+    if write is None:
+        raise ConfigError(f"{given.out}: export writes {', '.join(f'{s} ({n})' for s, n in NAMES.items())}")
+    source, folder = shared.find_model(given.model, console)
+    if given.out.exists() and given.out.samefile(source):
+        raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
+    shared.require_writable(given.out)
+    state = model_file.read(source, rank=given.rank)
+    console.wrote(write(given, state, source, folder, console))
+
+
+def _page(given: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
+    """A page for browsers, with the model inside or, with ``--split``, beside it."""
+    psnr = measured(state, source, folder)
+    if state.precision != "float16":
+        if state.precision == "compact":
+            console.line("browsers cannot unpack a compact file: the page's model is in half precision")
+        state = model_file.convert(state, "float16")
+    beside = given.out.with_suffix(".slim")
+    if given.split:
+        _require_beside(beside, source, state)
+    shared.start(given.arch, console)
+    from tslim.field.field import Field
+    from tslim.web.page import write_page
+
+    model = quote(beside.name) if given.split else model_file.blocks(state)
+    title = given.title or (folder.path.resolve().name if folder else source.stem)
+    sizes = model_file.sizes(state)
+    write_page(given.out, Field.from_state(state), title=title, sizes=sizes, psnr=psnr, model=model)
+    if not given.split:
+        return [given.out]
+    if not beside.exists() or not beside.samefile(source):
+        model_file.write(state, beside)
+    return [given.out, beside]
+
+
+def _require_beside(beside: Path, source: Path, state: StoredState) -> None:
+    """Raises ``RunFolderError`` unless the page's model may be written to ``beside``, or is there already."""
+    shared.require_writable(beside)
+    if beside.exists() and beside.samefile(source) and model_file.size_of(state) != source.stat().st_size:
+        raise RunFolderError(f"{beside} is the model itself: choose another -o, so that it is not lost")
+
+
+def measured(state: StoredState, source: Path, folder: RunFolder | None) -> dict[int, float]:
+    """dB by rank, as far as ``eval`` has measured this very model; nothing where it has not."""
+    result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
+    try:
+        rows, _ = evaluate.read_eval_json(result.evaluation)
+    except (FileNotFoundError, ModelFileError):
+        return {}
+    sizes = model_file.sizes(state)
+    return {row.rank: row.psnr for row in rows if row.rank <= state.rank and row.bytes == sizes[row.rank - 1]}
+
+
+NAMES = {".html": "a page for browsers"}
+TARGETS: dict[str, Callable[[Export, StoredState, Path, RunFolder | None, Console], list[Path]]] = {".html": _page}

@@ -1,0 +1,166 @@
+"""One HTML page that shows a model in any browser, with the model inside or beside it."""
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tslim import files
+from tslim.scene import paths
+from tslim.scene.cameras import Cameras
+
+if TYPE_CHECKING:
+    from tslim.field.field import Field
+
+SCRIPTS = (
+    "reader.js", "source.js", "camera.js", "field.js", "painter.js", "pace.js", "viewer.js", "input.js", "app.js",
+)  # fmt: skip
+THUMBNAIL = 320
+"""Pixels along a side."""
+Path_ = paths.Orbit | paths.Spiral
+
+
+def write_page(
+    path: Path,
+    field: "Field",
+    *,
+    title: str,
+    sizes: list[int],
+    psnr: Mapping[int, float] | None = None,
+    model: Iterable[bytes] | str,
+) -> Path:
+    """Writes a page that shows a field.
+
+    Args:
+        field: what the page's model holds; its first view is rendered here, to be shown until the model has arrived.
+        title: shown above the picture.
+        sizes: bytes of the model file slimmed to each rank.
+        psnr: dB by rank, where it was measured.
+        model: the bytes of the model file, in as many parts as are to be decoded one after the other, or the address of
+            the file relative to the page, for a page on a web server.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
+    camera_path = path_of(field)
+    cameras = [*_on_path(camera_path), *field.metadata.get("cameras", [])]
+    about = {
+        "title": title,
+        "ranks": field.rank,
+        "bytes": sizes,
+        "psnr": dict(psnr or {}),
+        "cameras": cameras,
+        "path": camera_path.to_dict(),
+        "view": _surroundings(field, camera_path),
+        "background": field.background,
+        "model": model if isinstance(model, str) else None,
+    }
+    text = _filled(
+        title=html.escape(title),
+        ranks=str(field.rank),
+        style=_asset("page.css"),
+        thumbnail=f'src="{_thumbnail(field, cameras[0])}"',
+        about=_json(about),
+        script=_script(),
+    )
+    before, after = text.split("{{parts}}")
+    with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        out.write(before)
+        for part in () if isinstance(model, str) else _parts(model):
+            out.write(part)
+        out.write(after)
+    return path
+
+
+def path_of(field: "Field") -> Path_:
+    """The camera path that a field carries, or one around (in ndc before) what it holds."""
+    own = field.metadata.get("path")
+    if own:
+        return paths.path_from_dict(own)
+    low, high = np.asarray(field.world_box, np.float64)
+    if field.space == "ndc":
+        near = field.near
+        return paths.Spiral((0, 0, 0), (1, 0, 0), (0, 1, 0), (0.2 * near, 0.2 * near, 0.0), focus=3 * near)
+    return paths.Orbit(center=tuple((low + high) / 2), radius=1.2 * float(np.linalg.norm(high - low)))
+
+
+def start_views(cameras: Cameras, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Cameras as a page takes them: name, pose (3 rows of 4), field of view of the shorter side in degrees."""
+    views = []
+    for pose, (fx, fy, _, _), (width, height), name in zip(
+        cameras.poses, cameras.intrinsics, cameras.sizes, names, strict=True
+    ):
+        half = 0.5 * (width / fx if width < height else height / fy)
+        fov = math.degrees(2 * math.atan(half))
+        views.append({"name": name, "pose": _rounded(pose), "fov": round(fov, 3)})
+    return views
+
+
+def _on_path(path: Path_) -> list[dict[str, Any]]:
+    return start_views(path.cameras(1), ["start"])
+
+
+def _rounded(pose: np.ndarray) -> list[list[float]]:
+    """Seven digits, which is what they have as float32."""
+    return [[float(f"{v:.7g}") for v in row] for row in pose]
+
+
+def _surroundings(field: "Field", path: Path_) -> dict[str, Any]:
+    """What the page's camera turns around, which way is up, and how large that is."""
+    low, high = np.asarray(field.world_box, np.float64)
+    target = np.asarray(path.center, np.float64)
+    if isinstance(path, paths.Spiral):
+        target = target - path.focus * np.cross(path.right, path.up)
+    return {"target": target.tolist(), "up": list(path.up), "extent": float(np.linalg.norm(high - low))}
+
+
+def _thumbnail(field: "Field", view: dict[str, Any]) -> str:
+    """The first view as a small picture, as a data address."""
+    from PIL import Image
+
+    from tslim.rendering import media
+    from tslim.rendering.renderer import render
+
+    focal = 0.5 * THUMBNAIL / math.tan(math.radians(view["fov"]) / 2)
+    camera = Cameras.pinhole(np.asarray(view["pose"])[None], focal, (THUMBNAIL, THUMBNAIL))
+    packed = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(media.to_uint8(render(field, camera).rgb))).save(packed, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
+def _parts(model: Iterable[bytes]) -> Iterator[str]:
+    """Elements that hold a model's bytes; the page reads each when the next one has arrived."""
+    for index, part in enumerate(model):
+        yield f'<script type="text/plain" id="part-{index}">{base64.b64encode(part).decode()}</script>\n'
+
+
+def _script() -> str:
+    """All scripts as one, with names of their own."""
+    shader = f"const MARCH_SHADER = {_json(_asset('march.frag'))};"
+    return "\n".join(['(() => {\n"use strict";', shader, *map(_asset, SCRIPTS), "})();"])
+
+
+def _asset(name: str) -> str:
+    return resources.files("tslim.web").joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    """As json that may stand within a script element, whatever strangers' texts it holds."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _filled(**values: str) -> str:
+    """The page's text; what is filled in is not looked at again."""
+    pieces = _asset("page.html").split("{{")
+    out = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        out.append((values[name] if name in values else "{{" + name + "}}") + rest)
+    return "".join(out)
