@@ -1,12 +1,19 @@
 """``python -m tslim``. Imports nothing that may be missing before it can say so in one line."""
 
+import os
+import signal
 import sys
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
+    _open_standard_streams()
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         return _stop(f"needs Python 3.10 to 3.13 (Taichi has no wheels for others); this is {sys.version.split()[0]}")
+    # There is nothing to save yet, and modules that are interrupted while they load say anything but that.
+    heard = signal.getsignal(signal.SIGINT)
+    if heard is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_stop("interrupted", 128 + number)))
     try:
         from tslim import cli
     except ModuleNotFoundError as error:
@@ -16,12 +23,26 @@ def main() -> int:
             f"the package {error.name} is not installed for {sys.executable}: "
             "use the venv's python, or run: python -m pip install -r requirements.txt"
         )
+    if heard is signal.default_int_handler:
+        signal.signal(signal.SIGINT, heard)
     return cli.main()
 
 
-def _stop(message: str) -> int:
-    sys.stderr.write(f"tslim: {message}\n")
-    return 2
+def _open_standard_streams() -> None:
+    """Leads closed standard streams into nothing: the next file that is opened would take their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _stop(message: str, code: int = 2) -> int:
+    try:
+        os.write(2, f"tslim: {message}\n".encode(errors="replace"))
+    except OSError:
+        pass  # nobody reads it
+    return code
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tslim import presets
-from tslim.commands import console
+from tslim.commands import console, output
 from tslim.commands.options import Doctor, Eval, Export, Info, Poses, Render, Slim, Train, View
 from tslim.commands.parsing import asked, parse
 from tslim.errors import ConfigError, TslimError
@@ -23,7 +23,7 @@ from tslim.training.run_folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 after the user's mistake, 130 after Ctrl-C."""
+    """Runs one command; returns the exit code: 0, or what ``guarded`` makes of an error."""
     return guarded(_command, list(sys.argv[1:] if argv is None else argv))
 
 
@@ -54,27 +54,42 @@ def experiment(action: Callable[[Any], None], kind: type) -> int:
 
 
 def guarded(action: Callable[..., int | None], *args: Any) -> int:
-    """Calls ``action``; whatever the user can do something about becomes one line and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="replace")
+    """Calls ``action``; every error becomes one line and an exit code.
+
+    2 after what the user can do something about, 1 after a fault of tslim's own (with ``TSLIM_TRACEBACK`` set it is
+    raised), 128 + the number of the signal that ended it, 141 where the reader of the output has gone.
+    """
+    with output.lasting() as out:
+        code = _outcome(action, args)
+        out.flush()
+        if code or out.lost is None:
+            return code
+        if output.reader_has_gone():
+            return 128 + 13  # as a shell says of what SIGPIPE ended
+        console.fail(f"cannot write standard output: {getattr(out.lost, 'strerror', None) or out.lost}")
+        return 2
+
+
+def _outcome(action: Callable[..., int | None], args: tuple) -> int:
     try:
         require_own_kernels()
         with _terminable():
             return action(*args) or 0
-    except BrokenPipeError:
-        # Whoever read our output has gone: say nothing more, and keep Python from trying at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except TslimError as error:
         console.fail(error)
     except OSError as error:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
     except MemoryError as error:
         console.fail(f"not enough memory: {error or 'lower --batch-rays, --grid-end or --field.max-rank'}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         console.fail("interrupted")
-        return 130
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    except Exception as error:
+        if os.environ.get("TSLIM_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        console.fail(f"this should not have happened: {what}; set TSLIM_TRACEBACK=1 to see where, and please report it")
+        return 1
     return 2
 
 
@@ -84,21 +99,24 @@ TERMINATION_PATIENCE = 3.0
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM end the process as an exception does, so that half-written files are removed.
+    """Lets SIGTERM and SIGHUP end the process as an exception does, so that half-written files are removed.
 
     An exception that rises inside a finaliser or a callback from C is swallowed there, so it is raised again while the
-    process goes on.
+    process goes on. A signal that is ignored stays so, as nohup wants it.
     """
     again = getattr(signal, "setitimer", None)
+    asked: list[int] = []
 
-    def stop(_number: int, _frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
+        asked.append(number)
         if again:
             again(signal.ITIMER_REAL, TERMINATION_PATIENCE)
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(128 + asked[0])
 
-    numbers = [signal.SIGTERM, signal.SIGALRM] if again else [signal.SIGTERM]
+    names = ("SIGTERM", "SIGHUP", *(("SIGALRM",) if again else ()))
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     try:
-        before = {number: signal.signal(number, stop) for number in numbers}
+        before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     except ValueError:  # not in the main thread: whoever runs us there sees to signals
         yield
         return

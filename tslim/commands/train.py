@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tslim import __version__, config, files
-from tslim.commands import shared
-from tslim.commands.console import Console, memory_text
+from tslim.commands import output, shared
+from tslim.commands.console import Console, fail, memory_text
 from tslim.commands.options import Train
 from tslim.device import memory
 from tslim.errors import ConfigError, RunFolderError, TslimError
@@ -36,6 +36,8 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
     if signalled:
         console.line(f"saved at step {trainer.step}; continue with:")
         console.line(f"  {_resume_command(run)}", style="bold")
+        if not output.is_read():
+            fail(f"saved at step {trainer.step}; continue with: {_resume_command(run)}")
         return 128 + signalled
     from tslim.commands.eval import report
 
@@ -133,7 +135,6 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
         stop = stack.enter_context(StopRequests())
         window = stack.enter_context(_open_preview()) if preview else None
         view = stack.enter_context(console.training(trainer.config.steps))
-        stop.note = view.note
         try:
             for event in trainer.run():
                 begun = begun or isinstance(event, events.Stepped)
@@ -143,9 +144,10 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
                         window.show(event)
                     _say_notices(window, view.note)
                 between_steps = isinstance(event, events.Stepped | events.Started)
-                if stop.signal and between_steps and trainer.step < trainer.config.steps:
+                wanted = stop.signal or (signal.SIGPIPE if output.reader_has_gone() else 0)
+                if wanted and between_steps and trainer.step < trainer.config.steps:
                     trainer.save_checkpoint()
-                    return stop.signal
+                    return wanted
         except TslimError:
             if not begun and not run.history():
                 run.discard()
@@ -158,20 +160,22 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
 
 
 class StopRequests:
-    """While entered: Ctrl-C and SIGTERM are noted in ``signal``, so that training ends between two steps.
+    """While entered: Ctrl-C, SIGTERM and SIGHUP are noted in ``signal``, so that training ends between two steps.
 
-    A second Ctrl-C ends it at once, by ``KeyboardInterrupt``.
+    A second one ends it at once, by ``KeyboardInterrupt``. What is ignored, as by nohup, stays so. Nothing is printed
+    here: the step that is being done may be printing, and output that fails would end it unsaved.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        self.note = lambda text: None
         self._waiting = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequests":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -190,10 +194,9 @@ class StopRequests:
             self._waiting = False
 
     def _handle(self, number: int, _frame: object) -> None:
-        again, self.signal = self.signal, number
+        again, self.signal = self.signal, self.signal or number
         if again or self._waiting:
-            raise KeyboardInterrupt
-        self.note("stopping after this step (Ctrl-C again: at once, without saving)")
+            raise KeyboardInterrupt(self.signal)
 
 
 def _open_preview() -> "Preview":  # noqa: F821
