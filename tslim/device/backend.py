@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
-from tslim.device import hardware, workers
+from tslim.device import cache, hardware, workers
 from tslim.errors import BackendError
 
 ARCHS = ("cpu", "cuda", "vulkan")
@@ -89,7 +89,7 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
             "Taichi was already started by other code, and can start once in a process: "
             "call tslim.init() instead of ti.init()"
         )
-    notes: list[str] = []
+    notes = list(cache.prepare())
     if arch == "auto":
         arch = _best_arch(notes)
     count = threads or hardware.cpu_count()
@@ -109,6 +109,7 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
 
 def load_taichi() -> ModuleType:
     """Imports Taichi, silent also where it fails. Raises ``BackendError`` saying what to install."""
+    cache.prepare()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             import taichi

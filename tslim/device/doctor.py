@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tslim.device import backend, display, hardware
+from tslim.device import backend, cache, display, hardware
 
 PACKAGES = ("taichi", "numpy", "imageio", "imageio-ffmpeg", "rich", "tyro", "matplotlib", "torch")
 OPTIONAL = {"torch": "only needed for --decoder-precision bfloat16 and for the tests"}
@@ -128,10 +128,8 @@ def _machine() -> Iterator[Row]:
     memory = _memory()
     if memory is not None:
         yield Row("memory", f"{memory[0] / 1e9:.1f} GB, {memory[1] / 1e9:.1f} GB available")
-    cache = Path(os.environ.get("TI_OFFLINE_CACHE_FILE_PATH") or Path.home() / ".cache" / "taichi")
-    folder = next(p for p in (cache, *cache.parents) if p.exists())
-    writable = os.access(folder, os.W_OK)
-    yield Row("kernel cache", str(cache), writable, "" if writable else "not writable: every start compiles anew")
+    notes = cache.prepare()
+    yield Row("kernel cache", "; ".join([os.environ[cache.VARIABLE], *notes]), True)
 
 
 def _system_name() -> str:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tslim.device import cache
+
 VULKAN_KINDS = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "software")
 
 
@@ -153,6 +155,7 @@ def preferred_vulkan_device(devices: list[dict], asked: str | None = None) -> in
 
 def run_python(code: str, *, timeout: float, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs Python code in a fresh process with this one's ``sys.path``. Raises ``RuntimeError`` past the time limit."""
+    cache.prepare()
     prelude = f"import sys; sys.path[:] = {[p or os.getcwd() for p in sys.path]!r}\n"
     environment = {**os.environ, **(env or {})}
     environment.pop("TI_ARCH", None)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tslim.device import cache
 from tslim.preview.window import SLOTS
 
 SILENCE_SECONDS = 20.0
@@ -34,6 +35,7 @@ class WindowLink:
         self._sent_at = time.perf_counter()
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._log = open(self.folder / "log", "w+")  # noqa: SIM115 (closed in close)
+        cache.prepare()
         arguments = (str(self.folder), width, height, title, panel_width)
         self._process = subprocess.Popen(
             [sys.executable, "-c", self._program(arguments)],
