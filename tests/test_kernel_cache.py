@@ -19,7 +19,9 @@ def started(done) -> tuple[str, Path]:
     return device, Path(folder)
 
 
-@pytest.mark.parametrize("kind", ["read-only", "unset", *(pytest.param(k, marks=pytest.mark.slow) for k in ("missing", "a file"))])
+@pytest.mark.parametrize(
+    "kind", ["read-only", "unset", *(pytest.param(k, marks=pytest.mark.slow) for k in ("missing", "a file"))]
+)
 def test_a_home_that_cannot_be_written_or_is_not_there_costs_nothing(tmp_path, kind):
     """Taichi by itself ends in SIGSEGV or aborts."""
     home, temporary = tmp_path / "home", tmp_path / "tmp"

@@ -7,6 +7,7 @@ Whatever the user got wrong comes out as one line on standard error and exit cod
 
 import contextlib
 import inspect
+import logging
 import os
 import signal
 import sys
@@ -71,6 +72,7 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
 
 
 def _outcome(action: Callable[..., int | None], args: tuple) -> int:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells at length where it keeps its fonts
     try:
         require_own_kernels()
         with _terminable():
