@@ -6,6 +6,7 @@ Whatever the user got wrong comes out as one line on standard error and exit cod
 """
 
 import contextlib
+import importlib
 import inspect
 import logging
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 from tslim import presets
 from tslim.commands import console, output
-from tslim.commands.options import Doctor, Eval, Export, Info, Poses, Render, Slim, Train, View
+from tslim.commands.options import Train
 from tslim.commands.parsing import asked, parse
 from tslim.errors import ConfigError, TslimError
 from tslim.ownership import require_own_kernels
@@ -150,21 +151,5 @@ def _command(argv: list[str]) -> int | None:
 
 def _action(options: Any) -> Callable[[Any, console.Console], None]:
     """What the command does whose options these are. Each is imported when it is asked for: help waits for none."""
-    match options:
-        case Eval():
-            from tslim.commands.eval import evaluate as action
-        case Slim():
-            from tslim.commands.slim import slim as action
-        case Render():
-            from tslim.commands.render import render as action
-        case View():
-            from tslim.commands.view import view as action
-        case Export():
-            from tslim.commands.export import export as action
-        case Info():
-            from tslim.commands.info import info as action
-        case Poses():
-            from tslim.commands.poses import poses as action
-        case Doctor():
-            from tslim.commands.doctor import doctor as action
-    return action
+    name = type(options).__name__.lower()
+    return getattr(importlib.import_module(f"tslim.commands.{name}"), {"eval": "evaluate"}.get(name, name))

@@ -1,6 +1,7 @@
 """Presets: named settings of training. Each is a function of the space of the scene that it is for."""
 
 import dataclasses
+from collections.abc import Callable
 
 from tslim.config import FieldConfig, ScheduleConfig, Space, TrainConfig, with_steps
 
@@ -10,7 +11,8 @@ def paper(space: Space = "box") -> TrainConfig:
 
     In other spaces the setting of the data set that it was published for: ``llff`` or ``tanks``.
     """
-    return {"box": TrainConfig, "ndc": llff, "contracted": tanks}[space]()
+    of_space: dict[Space, Callable[[], TrainConfig]] = {"box": TrainConfig, "ndc": llff, "contracted": tanks}
+    return of_space[space]()
 
 
 def llff(space: Space = "ndc") -> TrainConfig:

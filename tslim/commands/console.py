@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -17,6 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tslim.training import events
+
+if TYPE_CHECKING:
+    from tslim.measuring.evaluate import SweepRow
 
 PLAIN_SECONDS, PLAIN_SHARE = 10.0, 1 / 40
 """Without a terminal, progress is a line after so many seconds at the least, and so large a share of the run."""
@@ -48,7 +52,7 @@ class Console:
         """Something the user should know but need not act on."""
         self.line(f"warning: {message}", style="yellow")
 
-    def sweep_table(self, rows: Iterable["SweepRow"], title: str | None = None) -> list["SweepRow"]:  # noqa: F821
+    def sweep_table(self, rows: Iterable["SweepRow"], title: str | None = None) -> list["SweepRow"]:
         """Shows rank, size, PSNR, SSIM and time of each row, and returns the rows."""
         rows = list(rows)
         table = _table("rank", "MB", "PSNR (dB)", "SSIM", "ms/frame", title=title)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tslim.commands import shared
 from tslim.commands.console import Console
@@ -15,6 +16,9 @@ from tslim.model import model_file
 from tslim.rendering import media
 from tslim.scene.scene import Scene, Views
 from tslim.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tslim.field.field import Field
 
 TRAINED_VIEWS = 10
 """After training at most so many test views are measured; ``eval`` measures all."""
@@ -43,7 +47,7 @@ def evaluate(given: Eval, console: Console) -> None:
     console.wrote(_measure(field, source, scene, result, console, ranks=given.ranks, pictures=pictures, sizes=sizes))
 
 
-def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:  # noqa: F821
+def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:
     """What ``train`` ends with: measures, pictures and films a trained field, into its run folder."""
     wrote = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS)]
     history = run.history()
@@ -58,7 +62,7 @@ def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> No
 
 
 def _measure(
-    field: "Field",  # noqa: F821
+    field: "Field",
     source: Path,
     scene: Scene,
     result: RunFolder,

@@ -1,6 +1,7 @@
 """``slim``: a smaller model by rank, by size, by quality, or with separate ranks of density and appearance."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tslim import config
 from tslim.commands import shared
@@ -16,6 +17,9 @@ from tslim.model.stored import StoredState
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 from tslim.training.schedules import make_schedule
+
+if TYPE_CHECKING:
+    from tslim.field.field import Field
 
 SUFFIX = ".slim"
 SEARCH_VIEWS = 10
@@ -160,7 +164,7 @@ def _rows_upwards(given: Slim, state: FieldState, folder: RunFolder | None, cons
         yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer, sizes=sizes)
 
 
-def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:  # noqa: F821
+def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:
     shared.start(given.arch, console)
     from tslim.field.field import Field
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tslim import __version__, config, files
 from tslim.commands import output, shared
@@ -22,6 +22,10 @@ from tslim.web.page import start_views
 
 START_CAMERAS = 12
 """of those that photographs were taken with, in a model's file"""
+
+if TYPE_CHECKING:
+    from tslim.preview.preview import Preview
+    from tslim.training.trainer import Trainer
 
 
 def train(given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
@@ -53,7 +57,7 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
 
 def _started(
     given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig]
-) -> tuple["Trainer", RunFolder]:  # noqa: F821
+) -> tuple["Trainer", RunFolder]:
     if given.path is not None and RunFolder(given.path).is_run():
         raise ConfigError(
             f"{given.path} is a run, not photographs: to continue it, tslim train --out {shlex.quote(str(given.path))} "
@@ -87,7 +91,7 @@ def _started(
     return trainer, run
 
 
-def _resumed(given: Train, console: Console) -> tuple["Trainer", RunFolder]:  # noqa: F821
+def _resumed(given: Train, console: Console) -> tuple["Trainer", RunFolder]:
     if given.out is None:
         raise ConfigError("--resume needs the run's folder: --out RUN")
     run = RunFolder(given.out)
@@ -128,7 +132,7 @@ def _differences(mine: dict[str, Any], other: dict[str, Any], prefix: str = "") 
     return names
 
 
-def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console) -> int:  # noqa: F821
+def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console) -> int:
     """Shows a run to its end. Returns the number of the signal that stopped it before, its state saved; else 0."""
     begun = False
     with contextlib.ExitStack() as stack:
@@ -199,25 +203,25 @@ class StopRequests:
             raise KeyboardInterrupt(self.signal)
 
 
-def _open_preview() -> "Preview":  # noqa: F821
+def _open_preview() -> "Preview":
     from tslim.preview.preview import Preview
 
     return Preview.open_if_possible()
 
 
-def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:  # noqa: F821
+def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:
     for line in window.notices:
         say(line)
     window.notices.clear()
 
 
-def _save_model(trainer: "Trainer", run: RunFolder) -> None:  # noqa: F821
+def _save_model(trainer: "Trainer", run: RunFolder) -> None:
     """Writes the model, before anyone is waited for."""
     trainer.field.metadata |= provenance(trainer, run.settings()["scene"])
     trainer.save_model()
 
 
-def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:  # noqa: F821
+def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:
     """What a model file says beyond what the trainer notes: enough to film and measure it without its run folder."""
     return {
         "tslim": __version__,

@@ -28,7 +28,7 @@ SUN = (0.55, -0.35, 0.85)
 FLOOR = -0.6
 """Height of the table's top."""
 
-Vector = Sequence[float]
+Vector = Sequence[float] | np.ndarray
 
 
 def builtin_scene(*, size: int = SIZE, train: int = TRAIN, test: int = TEST, seed: int = 0) -> Scene:
@@ -179,10 +179,12 @@ class _Model:
 
     def rod(self, material: str, start: Vector, end: Vector, radius: float, end_radius: float | None = None) -> None:
         """A round rod, or a cone, from point to point."""
-        start, end = np.asarray(start, float), np.asarray(end, float)
-        length = np.linalg.norm(end - start)
+        first, last = np.asarray(start, float), np.asarray(end, float)
+        length = float(np.linalg.norm(last - first))
         end_radius = radius if end_radius is None else end_radius
-        self.add(FRUSTUM, material, (start + end) / 2, (radius, end_radius, length / 2), _axes((end - start) / length))
+        self.add(
+            FRUSTUM, material, (first + last) / 2, (radius, end_radius, length / 2), _axes((last - first) / length)
+        )
 
     def _close_group(self, first: int) -> None:
         rows = np.array(self.primitives[first:])
@@ -223,8 +225,8 @@ def _lattice(model: _Model) -> None:
     for axis in range(3):
         for u in steps:
             for v in steps:
-                ends = [np.insert([u, v], axis, s) for s in (-half, half)]
-                model.rod("teal", *(center + turn @ e for e in ends), 0.013)
+                start, end = (center + turn @ np.insert([u, v], axis, s) for s in (-half, half))
+                model.rod("teal", start, end, 0.013)
     for material, cell in (("coral", (-1, 1, -1)), ("mustard", (1, -1, 1))):
         model.ball(material, center + turn @ (np.array(cell) * half / 2), 0.085)
 

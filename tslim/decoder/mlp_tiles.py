@@ -13,6 +13,7 @@ Notation and layout are those of ``kernels/decode.py``, whose kernels compute th
 
 import abc
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,19 @@ ROOM = 1 << 28
 
 
 class Scratch:
-    """What one thread needs for a tile besides the activations that are kept."""
+    """What one thread needs for a tile besides the activations that are kept.
+
+    What only one kind of products needs, its class adds: the names without a value here.
+    """
+
+    active: np.ndarray
+    inputs: np.ndarray
+    output: Any
+    grad_hidden1: np.ndarray
+    grad_hidden2: np.ndarray
+    grad_inputs: np.ndarray
+    grad_of_inputs: dict[int, Any]
+    grad_of_weights: dict[int, Any]
 
     def __init__(self, tile: int, k: int, table_width: int) -> None:
         self.sines = np.empty((tile, N_FEATURES), np.float32)

@@ -32,7 +32,7 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     curves = {name: sorted(rows, key=lambda row: row.bytes) for name, rows in curves.items() if len(rows)}
     if not curves:
         raise ConfigError("no measurements to plot")
-    figure, axes = _figure(title)
+    figure, (axes,) = _figure(title)
     for (name, rows), colour, marker in zip(curves.items(), _cycle(COLOURS), _cycle("osD^vP"), strict=False):
         x, y = [row.bytes / 1e6 for row in rows], [row.psnr for row in rows]
         axes.plot(x, y, marker=marker, markersize=5, color=colour, linewidth=1.8, label=name, zorder=3)
@@ -87,7 +87,7 @@ def few_views(
     """
     if not lines or not counts:
         raise ConfigError("no measurements to plot")
-    figure, axes = _figure(title)
+    figure, (axes,) = _figure(title)
     families = list(dict.fromkeys(name.split()[0].rstrip(",") for name in lines))
     for number, (name, by_count) in enumerate(lines.items()):
         family = families.index(name.split()[0].rstrip(","))
@@ -112,7 +112,7 @@ def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, t
     if not lines:
         raise ConfigError("no progress to plot: the run has not reported any yet")
     steps, psnr, rank = ([line[name] for line in lines] for name in needed)
-    figure, axes = _figure(title)
+    figure, (axes,) = _figure(title)
     axes.plot(steps, psnr, color=COLOURS[0], alpha=0.3, linewidth=1)
     axes.plot(steps, _smoothed(psnr), color=COLOURS[0], linewidth=1.8)
     axes.set_xlabel("step")
@@ -124,7 +124,7 @@ def training_curves(path: str | Path, history: Sequence[Mapping[str, Any]], *, t
     ranks.fill_between(steps, rank, step="post", color=_LIGHT, alpha=0.6, linewidth=0)
     ranks.set_ylabel("active rank", color=_GREY)
     ranks.set_ylim(0, 1.25 * max(rank))
-    ranks.yaxis.get_major_locator().set_params(integer=True)
+    ranks.locator_params(axis="y", integer=True)
     ranks.spines[["top", "left", "bottom"]].set_visible(False)
     ranks.spines["right"].set_color(_GREY)
     ranks.tick_params(colors=_GREY)
@@ -138,7 +138,7 @@ def compare_training(
     curves = {name: [(r["step"], r["psnr"]) for r in rows if "psnr" in r] for name, rows in histories.items()}
     if not any(curves.values()):
         raise ConfigError("no progress to plot: the runs have not reported any yet")
-    figure, axes = _figure(title)
+    figure, (axes,) = _figure(title)
     for (name, points), colour in zip(curves.items(), _cycle(COLOURS), strict=False):
         steps, psnr = zip(*points, strict=True) if points else ((), ())
         axes.plot(steps, psnr, color=colour, alpha=0.3, linewidth=1)
@@ -179,13 +179,13 @@ def rank_trace(path: str | Path, history: Sequence[Mapping[str, Any]], *, title:
     below.step([0, *at, lines[-1]["step"]], active, where="post", color=_GREY, linewidth=1.5)
     below.plot(at, [increase["rank"] for increase in grown], "o", color=COLOURS[1], markersize=4)
     below.set_ylim(0, 1.15 * max(row["rank"] for row in lines))
-    below.yaxis.get_major_locator().set_params(integer=True)
+    below.locator_params(axis="y", integer=True)
     below.set_ylabel("active rank")
     below.set_xlabel("step")
     return _save(figure, path)
 
 
-def _figure(title: str, rows: int = 1) -> "tuple[Figure, Axes | Sequence[Axes]]":
+def _figure(title: str, rows: int = 1) -> "tuple[Figure, list[Axes]]":
     """A figure of its own (no pyplot, hence no global state and no window) with quiet axes: one, or several rows."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -200,7 +200,7 @@ def _figure(title: str, rows: int = 1) -> "tuple[Figure, Axes | Sequence[Axes]]"
         axes.grid(True, color=_LIGHT, linewidth=0.8, zorder=0)
     if title:
         every[0].set_title(title, fontsize=11, loc="left")
-    return figure, every[0] if rows == 1 else every
+    return figure, list(every)
 
 
 def _shades(n: int) -> "Sequence[Any]":
@@ -221,12 +221,12 @@ def _plain_log_ticks(axes: "Axes") -> None:
 
 def _smoothed(values: Sequence[float]) -> np.ndarray:
     """Mean over a window around each value, narrower towards the ends; what is not finite is left out."""
-    values = np.asarray(values, np.float64)
-    reach = max(len(values) // 30, 1)
-    out = np.full(len(values), np.nan)
-    for i in range(len(values)):
-        near = min(reach, i, len(values) - 1 - i)
-        window = values[i - near : i + near + 1]
+    every = np.asarray(values, np.float64)
+    reach = max(len(every) // 30, 1)
+    out = np.full(len(every), np.nan)
+    for i in range(len(every)):
+        near = min(reach, i, len(every) - 1 - i)
+        window = every[i - near : i + near + 1]
         if np.isfinite(window).any():
             out[i] = window[np.isfinite(window)].mean()
     return out

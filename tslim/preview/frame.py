@@ -48,7 +48,7 @@ class History:
 
 def on_backdrop(values: np.ndarray) -> np.ndarray:
     """(h, w) in [0, 1] to colours (h, w, 3); NaN becomes the backdrop."""
-    return np.where(np.isnan(values)[..., None], np.float32(BACKDROP), ramp(values))
+    return np.where(np.isnan(values)[..., None], np.array(BACKDROP, np.float32), ramp(values))
 
 
 def depth_picture(depth: np.ndarray, opacity: np.ndarray) -> np.ndarray:

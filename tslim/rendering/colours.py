@@ -38,4 +38,4 @@ def depth_colours(
     near, far = limits or depth_limits(depth, opacity)
     closeness = 1 - np.clip((np.nan_to_num(depth) - near) / max(far - near, 1e-9), 0, 1)
     shown = np.clip(np.nan_to_num(opacity), 0, 1)[..., None]
-    return (ramp(closeness) * shown + np.float32(empty) * (1 - shown)).astype(np.float32)
+    return (ramp(closeness) * shown + np.array(empty, np.float32) * (1 - shown)).astype(np.float32)
