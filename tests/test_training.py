@@ -211,7 +211,7 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
 def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):
     settings = dataclasses.replace(
         SETTINGS, field=dataclasses.replace(SETTINGS.field, rank_affine=True),
-        schedule=ScheduleConfig(policy="staged", stage_ranks=(2, 5), stage_starts=(0, 0.2), anchors=(1,)),
+        schedule=ScheduleConfig(policy="staged", stage_ranks=(2, 5), stage_starts=(0, 0.2), anchors=(1, 2)),
     )  # fmt: skip
     trainer = new_trainer(settings)
     run_to(trainer, 8)

@@ -33,7 +33,8 @@ class FieldConfig:
     init_scale: float = 0.1
     """standard deviation of the initial factors"""
     rank_affine: bool = False
-    """learn a scale and shift per rank for the density feature and the 27 colour features"""
+    """learn a scale and shift per rank for the density feature and the 27 colour features: of the ranks that rays are
+    rendered at; those of others lie between them"""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 
 from kernels import density
 from kernels import occupancy as occupancy_kernels
+from kernels import rank_rows as row_kernels
 from tslim.config import FieldConfig, Precision
 from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, memory
 from tslim.errors import ConfigError
 from tslim.field.factors import CAPACITY_MARGIN, Factors, texels_of
 from tslim.field.occupancy import Occupancy, blocks_of, n_words
-from tslim.model import model_file, ordering
+from tslim.model import model_file, ordering, rank_rows
 from tslim.model.state import AFFINE_WIDTH, N_FEATURES, FieldState, lesser
 from tslim.scene.domain import Colour, Domain, InDomain
 
@@ -99,6 +101,8 @@ class Field(InDomain):
         self.metadata: dict[str, Any] = {}
         self.kept: tuple[int, int] | None = None
         """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
+        self._brackets: tuple[tuple[int, ...], tuple] | None = None
+        """What ``interpolate_rows`` was last told, and what it hands to its kernel."""
         capacity = tuple(int(CAPACITY_MARGIN * t) for t in texels_of((max_grid,) * 3))
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
@@ -350,11 +354,19 @@ class Field(InDomain):
         self.domain = self.domain.with_box(np.stack([low + first / per_unit, low + last / per_unit]))
         self._resample(grid, np.ones(3), first, scratch)
 
-    def inherit_affine(self, rank: int, last: int) -> None:
-        """Gives ranks ``rank + 1 .. last`` the scale and shift of ``rank``, so that they start from where it stands."""
-        rows = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)
-        rows[rank:last] = rows[rank - 1]
-        buffers.write(self.affine, rows.ravel())
+    def interpolate_rows(self, rendered: Sequence[int]) -> None:
+        """Puts the scale and shift of every rank that is not among ``rendered`` between those of its neighbours there.
+
+        To be called after each change of the rendered ranks' rows: those of others are not learned, and would be left
+        behind. Ranks beyond the first and the last have the nearest's, which is where they start from once they are
+        rendered. Notes the ranks in the metadata. Raises ``ConfigError`` if none of them is a rank of the field.
+        """
+        if self._brackets is None or self._brackets[0] != tuple(rendered):
+            below, above, share = rank_rows.brackets(self.max_rank, rendered)
+            self._brackets = tuple(rendered), (buffers.upload(below), buffers.upload(above), buffers.upload(share))
+        self.metadata[rank_rows.RENDERED] = list(rendered)
+        if self.config.rank_affine:
+            row_kernels.interpolate_rows(self.max_rank, *self._brackets[1], self.affine)
 
     def _resample(self, grid, scale: np.ndarray, shift: np.ndarray, scratch) -> None:
         for i, factors in enumerate((self.density, self.appearance)):

@@ -33,9 +33,10 @@ import numpy as np
 from tslim import files
 from tslim.config import Precision
 from tslim.errors import ModelFileError
+from tslim.model import rank_rows
 from tslim.model.compact import layout_of
 from tslim.model.header import CHECKSUM, ModelHeader, decode_header, encode_head
-from tslim.model.layout import DTYPES, N_STEPS
+from tslim.model.layout import DTYPES, N_STEPS, RankLayout
 from tslim.model.rounding import convert
 from tslim.model.sizes import fit, rank_that_fits, size_of, sizes
 from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser, require_rank
@@ -76,6 +77,9 @@ def blocks(state: FieldState) -> Iterator[bytes]:
 def read(path: str | Path, *, rank: int | None = None) -> StoredState:
     """Reads the first ``rank`` ranks of a model file (all that are whole if None), as float32.
 
+    Scales and shifts of ranks that training never rendered, which older files hold as it left them, are put right
+    (see ``rank_rows``).
+
     Raises:
         FileNotFoundError: there is no such file.
         ModelFileError: not a model file, of another version, damaged, or cut before the end of its first rank.
@@ -86,22 +90,37 @@ def read(path: str | Path, *, rank: int | None = None) -> StoredState:
         header = decode_header(source, path)
         rank = header.rank if rank is None else rank
         require_rank(rank, header.rank, f"{path} holds")
-        state = _empty_state(header, rank)
+        sound = rank_rows.heal_from(header.metadata, header.rank) if header.affine else ()
+        # A row that is to be interpolated needs the next sound one, even where its rank is not asked for.
+        wanted = min((r for r in sound if rank <= r <= header.rank), default=rank)
+        state = _empty_state(header, wanted)
         _read_shared(source, header, state, path)
-        layout = layout_of(state)
-        at = header.fixed_bytes
-        for r, end in enumerate(header.ends[:rank]):
-            checksum, block = source.read(CHECKSUM.size), source.read(end - at - CHECKSUM.size)
-            at = end
-            if checksum != CHECKSUM.pack(zlib.crc32(block)):
-                intact = f"; ranks 1 to {r} are intact and can be read" if r else ""
-                raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
+        at, layout = header.fixed_bytes, layout_of(state)
+        for r, end in enumerate(header.ends[:wanted]):
             try:
-                layout.unpack(block, state, r)
-            except (ValueError, OSError, EOFError) as error:
-                raise ModelFileError(f"{path} is damaged: rank {r + 1} cannot be unpacked: {error}") from error
+                _read_rank(source, end - at, layout, state, r, path)
+            except ModelFileError:
+                if r < rank:
+                    raise
+                state = state.slim(r)
+                break
+            at = end
+    if sound:
+        rank_rows.heal(state, sound)
     state.spread_affine()
-    return state
+    return state if state.rank == rank else state.slim(rank)
+
+
+def _read_rank(source: BinaryIO, n_bytes: int, layout: RankLayout, state: StoredState, r: int, path: Path) -> None:
+    """Reads 0-based rank ``r``, with its checksum ``n_bytes`` long, into a state."""
+    checksum, block = source.read(CHECKSUM.size), source.read(n_bytes - CHECKSUM.size)
+    if checksum != CHECKSUM.pack(zlib.crc32(block)):
+        intact = f"; ranks 1 to {r} are intact and can be read" if r else ""
+        raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
+    try:
+        layout.unpack(block, state, r)
+    except (ValueError, OSError, EOFError) as error:
+        raise ModelFileError(f"{path} is damaged: rank {r + 1} cannot be unpacked: {error}") from error
 
 
 def read_header(path: str | Path) -> ModelHeader:

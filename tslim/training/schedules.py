@@ -47,6 +47,10 @@ class Schedule:
         """Share of the rays of step ``step`` to render at a prefix, and the ranks to draw from (below the active)."""
         return 0.0, ()
 
+    def rendered(self, step: int) -> tuple[int, ...]:
+        """The ranks that step ``step`` renders, rising: what belongs to other ranks is not learned."""
+        return tuple(sorted({*self.prefixes(step)[1], self.rank}))
+
     def emptied(self, step: int) -> list[int]:
         """Ranks at which space has to be empty to count as empty, rising: the active one and its trained prefixes.
 
@@ -156,8 +160,12 @@ class Staged(Schedule):
         return f"stage begins at {100 * (step + 1) / self.steps:.0f} % of training"
 
     def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
-        """The configured share, over the anchors below the active rank, or all ranks below it."""
-        return self.config.prefix_share, self._named_below(self.rank)
+        """The configured share, over the anchors, or all ranks, below the active one; none if none is drawn."""
+        return self.config.prefix_share, self._named_below(self.rank) if self._draws() else ()
+
+    def _draws(self) -> bool:
+        """Whether any prefixes are rendered at all."""
+        return self.config.prefixes_per_ray > 0 or self.config.prefix_share > 0
 
     def _named_below(self, rank: int) -> tuple[int, ...]:
         """The anchors below a rank, or all ranks below it where none is named."""
@@ -170,8 +178,7 @@ class Staged(Schedule):
 
     def least_rank(self) -> int:
         """The lowest anchor that rays are drawn from, or the first stage's rank."""
-        drawn = self.config.prefixes_per_ray or self.config.prefix_share
-        return min((self.first_rank(), *(self._named_below(self.max_rank) if drawn else ())))
+        return min((self.first_rank(), *(self._named_below(self.max_rank) if self._draws() else ())))
 
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.

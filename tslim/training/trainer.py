@@ -207,6 +207,7 @@ class Trainer:
             lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
             lazy=settings.lazy_adam,
         )  # fmt: skip
+        self.field.interpolate_rows(schedule.rendered(step))
         if settings.batch_decoded:
             fitting = settings.batch_decoded * self.batch // max(pipeline.n_kept, 1)
             self.batch = min(max(fitting, self.batch // 2, MIN_RAYS), 2 * self.batch, settings.batch_rays)
@@ -246,8 +247,7 @@ class Trainer:
         if cause:
             events.append(RankGrew(self.step, self.rank, cause))
             self.grew += events
-            self.field.inherit_affine(self.field.rank, self.rank)
-        self.field.rank = self.rank
+            self._set_rank()
         if self.step in settings.occupancy_steps:
             events += self._refresh_occupancy()
         if self.step in settings.grow_steps and settings.grid_end > settings.grid_start:
@@ -255,6 +255,11 @@ class Trainer:
             self._restart_optimizer()
             events.append(GridGrew(self.step, self.field.grid))
         return events
+
+    def _set_rank(self) -> None:
+        """Tells the field how many ranks it has now, and which of them are rendered from now on."""
+        self.field.rank = self.rank
+        self.field.interpolate_rows(self.schedule.rendered(self.step))
 
     def _side_after(self, step: int) -> int:
         """Grid side once the growth at ``step`` is done: log-spaced in voxels from the first to the last."""
@@ -382,8 +387,8 @@ class Trainer:
         sampler_arrays = {k.removeprefix("sampler."): v for k, v in arrays.items() if k.startswith("sampler.")}
         self.sampler.load_state(sampler_arrays, plain["sampler"])
         field.metadata = plain["metadata"]
-        field.rank = self.rank
         self.step, self.seconds = plain["step"], plain["seconds"]
+        self._set_rank()
         self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
         self.batch = plain["batch"]
         self.grew = [RankGrew(**event) for event in plain.get("grew", [])]
