@@ -113,10 +113,32 @@ class Slim:
     rounding: Annotated[float | None, _maybe("FLOAT")] = None
     """how coarsely a compact model is rounded; 0.1 if not given, and with --max-mb as coarsely as it takes for all
     ranks to fit, before ranks are dropped"""
+    reorder: Literal["auto", "yes", "no"] = "auto"
+    """put ranks in order first (see the command reorder); auto: where training left them in none and some are dropped"""
     scene: Annotated[Path | None, _Path] = None
     """folder of posed photographs to measure on; --separate takes those that the model was trained on if not given"""
     arch: Arch = "auto"
     """device to measure on"""
+    options: _SceneFlags = field(default_factory=SceneOptions)
+
+
+@dataclass(frozen=True)
+class Reorder:
+    """Puts the ranks of a model that was trained whole in order, so that it can be slimmed; can train sizes further."""
+
+    model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
+    """run folder or model file"""
+    out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
+    """model file to write (.slim)"""
+    steps: Annotated[int | None, _maybe("INT")] = None
+    """train all sizes further, for so many steps on photographs; some hundreds are worth it"""
+    scene: Annotated[Path | None, _Path] = None
+    """folder of posed photographs to measure on, and to train on with --steps, which takes those that the model was
+    trained on if not given"""
+    precision: Annotated[config.Precision | None, _maybe("{float16,float32,compact}")] = None
+    """how numbers are stored; as in the model if not given"""
+    arch: Arch = "auto"
+    """device to train and measure on"""
     options: _SceneFlags = field(default_factory=SceneOptions)
 
 
@@ -209,6 +231,7 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "eval": Eval,
     "slim": Slim,
+    "reorder": Reorder,
     "render": Render,
     "view": View,
     "export": Export,

@@ -13,6 +13,8 @@ from tslim.model import model_file
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 
+SUFFIX = ".slim"
+
 if TYPE_CHECKING:
     from tslim.model.header import ModelHeader
     from tslim.model.state import FieldState
@@ -86,6 +88,15 @@ def warn_about(scene: Scene, console: Console) -> None:
     """Shows what the loader skipped or guessed."""
     for warning in scene.warnings:
         console.warn(warning)
+
+
+def require_new_model(path: Path, source: Path) -> None:
+    """Raises ``ConfigError`` or ``RunFolderError`` unless a model made of ``source`` can be written to ``path``."""
+    if path.suffix.lower() != SUFFIX:
+        raise ConfigError(f"-o {path}: what is written is a model file, whose name ends in {SUFFIX}")
+    if path.exists() and path.samefile(source):
+        raise RunFolderError(f"{path} is the model itself: choose another -o, so that it is not lost")
+    require_writable(path)
 
 
 def require_writable(path: Path) -> None:

@@ -7,10 +7,11 @@ from tslim import config
 from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Slim
-from tslim.errors import ConfigError, ModelFileError, RunFolderError
+from tslim.commands.reorder import held_text
+from tslim.errors import ConfigError, ModelFileError
 from tslim.measuring import evaluate
 from tslim.measuring.evaluate import SweepRow
-from tslim.model import model_file
+from tslim.model import model_file, ordering
 from tslim.model.sizes import megabytes, size_of_pair
 from tslim.model.state import FieldState
 from tslim.model.stored import StoredState
@@ -21,7 +22,6 @@ from tslim.training.schedules import make_schedule
 if TYPE_CHECKING:
     from tslim.field.field import Field
 
-SUFFIX = ".slim"
 SEARCH_VIEWS = 10
 """Separate ranks are chosen on so many training views: there are many pairs to try, and what was chosen on test views
 could not be measured on them any more."""
@@ -31,10 +31,8 @@ def slim(given: Slim, console: Console) -> None:
     """Writes a smaller model as a file of its own."""
     _check(given)
     source, folder = shared.find_model(given.model, console)
-    if given.out.exists() and given.out.samefile(source):
-        raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
-    shared.require_writable(given.out)
-    state = model_file.read(source)
+    shared.require_new_model(given.out, source)
+    state = _ordered(given, model_file.read(source), console)
     if given.max_mb is not None and not given.separate:
         small = _fitted(given, state)
     else:
@@ -53,10 +51,32 @@ def slim(given: Slim, console: Console) -> None:
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
     if state.precision == small.precision == "compact" and small.metadata != state.metadata:
         console.warn("the model was rounded before: the one that it was made from would lose less")
-    least = _least_trained(state)
+    least = 1 if state.metadata.get(ordering.REORDERED) else _least_trained(state)
     if min(small.kept or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
     console.wrote([given.out])
+
+
+def _ordered(given: Slim, state: StoredState, console: Console) -> StoredState:
+    """The model with its ranks in order: if that is asked for, or if they are not and some are about to be dropped."""
+    if given.reorder == "no" or (
+        given.reorder == "auto" and not (ordering.is_unordered(state) and _drops(given, state))
+    ):
+        return state
+    new = ordering.reordered(state)
+    console.line(held_text(state, new))
+    return StoredState.of(new, "float16" if state.precision == "compact" else state.precision)
+
+
+def _drops(given: Slim, state: StoredState) -> bool:
+    """Whether ranks are dropped by what is asked for. What ``eval`` measured is of the ranks as they are."""
+    if given.rank is not None:
+        return given.rank < state.rank
+    if given.density_rank is not None:
+        return min(given.density_rank, given.appearance_rank) < state.rank
+    if given.max_mb is not None:
+        return given.separate or _fitted(given, state).rank < state.rank
+    return given.min_psnr is not None and given.scene is not None
 
 
 def _fitted(given: Slim, state: StoredState) -> StoredState:
@@ -99,8 +119,6 @@ def _check(given: Slim) -> None:
     pair = (given.density_rank, given.appearance_rank)
     if (pair[0] is None) != (pair[1] is None):
         raise ConfigError("--density-rank and --appearance-rank go together")
-    if given.out.suffix.lower() != SUFFIX:
-        raise ConfigError(f"-o {given.out}: slim writes a model file, whose name ends in {SUFFIX}")
     ways = sum(way is not None for way in (given.rank, given.max_mb, given.min_psnr, pair[0]))
     rounds = given.precision is not None or given.rounding is not None
     if ways > 1 or not (ways or rounds):

@@ -20,8 +20,10 @@ ROUNDS = 300
 """of the nested fit: more change nothing that can be seen"""
 FULL_WEIGHT = 4.0
 """what the error of all ranks counts for in the nested fit: several times as much as that of any prefix"""
-TRAINED_IN_ORDER = ("train", "staged", "bounded", "linear", "all_prefixes")
-"""policies of training under which the first ranks come to say most"""
+WITHOUT_ORDER = ("fixed", "bcd")
+"""policies of training under which no rank comes to say more than another"""
+REORDERED = "reordered"
+"""in the metadata of a field whose ranks were put in order after training"""
 
 
 class Held(NamedTuple):
@@ -68,7 +70,7 @@ def reordered(state: FieldState, rounds: int = ROUNDS) -> FieldState:
         )
         planes[mode][some] = plane.reshape(planes[mode][some].shape)
     state = dataclasses.replace(state, appearance_planes=planes, appearance_lines=lines, basis=basis)
-    state.metadata = state.metadata | {"reordered": True}
+    state.metadata = state.metadata | {REORDERED: True}
     return state
 
 
@@ -87,12 +89,10 @@ def held(state: FieldState) -> Held:
     return Held(*(1 - lost / np.maximum(whole, 1e-300) for lost, whole in (density, appearance)))
 
 
-def is_ordered(state: FieldState) -> bool:
-    """Whether the ranks are known to be in order: by ``reordered``, or by the policy of the field's training."""
+def is_unordered(state: FieldState) -> bool:
+    """Whether the ranks are known to be in no order: by the policy of the field's training, and not reordered since."""
     try:
-        return state.metadata.get("reordered") is True or (
-            state.metadata["train"]["schedule"]["policy"] in TRAINED_IN_ORDER
-        )
+        return REORDERED not in state.metadata and state.metadata["train"]["schedule"]["policy"] in WITHOUT_ORDER
     except (KeyError, TypeError):
         return False
 
