@@ -114,7 +114,7 @@ class Slim:
     """how coarsely a compact model is rounded; 0.1 if not given, and with --max-mb as coarsely as it takes for all
     ranks to fit, before ranks are dropped"""
     reorder: Literal["auto", "yes", "no"] = "auto"
-    """put ranks in order first (see the command reorder); auto: where training left them in none and some are dropped"""
+    """put ranks in order first (see the command reorder); auto: where they are in none, and some are dropped"""
     scene: Annotated[Path | None, _Path] = None
     """folder of posed photographs to measure on; --separate takes those that the model was trained on if not given"""
     arch: Arch = "auto"
