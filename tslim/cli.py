@@ -1,4 +1,4 @@
-"""The command line: ``python -m tslim train | eval | slim | reorder | render | view | export | info | poses | doctor``.
+"""The command line: ``python -m tslim train | eval | slim | reorder | render | view | …``.
 
 ``commands/`` has a file for each of them, ``commands/options.py`` what each can be told, and ``commands/parsing.py``
 how that is read.
