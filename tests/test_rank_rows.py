@@ -14,7 +14,7 @@ from tslim.model import model_file, rank_rows
 from tslim.model.header import CHECKSUM
 from tslim.training.schedules import POLICIES, make_schedule
 
-OLD = Path(__file__).parent / "data" / "model_files" / "stale-rows.slim"
+OLD = Path(__file__).parent / "data" / "stale-rows.slim"
 """6 ranks of which 1, 2, 4 and 6 were rendered, as tslim wrote it when rows 3 and 5 were left behind."""
 SETTINGS = TrainConfig(
     field=FieldConfig(max_rank=9, density_shift=-3.0, decoder="sh", rank_affine=True),
