@@ -62,7 +62,7 @@ def test_a_page_holds_the_model_and_needs_nothing_else(model, tmp_path):
     told = about(page)
     assert told["title"] == "lumps" and told["ranks"] == 4 and told["model"] is None
     assert told["bytes"] == model_file.sizes(model_file.read(model))
-    assert 'src="data:image/jpeg;base64,' in text
+    assert 'src="data:image/webp;base64,' in text
 
 
 def test_a_split_page_leaves_the_model_beside_it(model, tmp_path):
@@ -125,3 +125,15 @@ def test_what_cannot_be_exported_is_refused(model, tmp_path):
     (tmp_path / "folder.html").mkdir()
     assert "it is a folder" in refused(model, "-o", tmp_path / "folder.html")
     assert not list(tmp_path.glob("page*"))
+
+
+def test_models_keep_some_cameras_of_their_photographs(cpu):
+    from tslim.commands.train import START_CAMERAS, start_cameras
+    from tslim.data.builtin import builtin_scene
+
+    scene = builtin_scene(size=8, train=30, test=0)
+    kept = start_cameras(scene)
+    assert len(kept) == START_CAMERAS and kept[0]["name"] == scene.train.names[0]
+    assert np.allclose(kept[-1]["pose"], scene.train.cameras.poses[-1]) and np.isclose(kept[0]["fov"], 39.6, atol=0.01)
+    assert len(start_cameras(builtin_scene(size=8, train=30, test=3))) == 3
+    assert len(json.dumps(kept)) < 4000

@@ -70,7 +70,11 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = [name for name in SETTINGS if "colour" in name]
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_pages_picture_is_the_renderers(name, tmp_path, open_tab):
     space, config, span = SETTINGS[name]
     state = smooth_state(space, config=config, march=MarchConfig(0.7, 1e-3, 1e-3, span))
@@ -97,6 +101,7 @@ def test_a_field_without_occupancy_affine_and_background_and_with_ranks_that_dif
         assert psnr(tab.picture(view, rank=rank, background=grey), wanted) > CLOSE, rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [(6, 3), (3, 6)])
 def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(kept, tmp_path, open_tab):
     state = model_file.convert(smooth_state("box", ranks=6).separate(*kept), "float32")
@@ -108,6 +113,7 @@ def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(kep
             assert psnr(tab.picture(view, rank=rank), renderer.render(view, rank=rank).rgb) > CLOSE, rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["box", "ndc", "contracted"])
 def test_depth_is_the_renderers_as_colours(space, tmp_path, open_tab):
     from tslim.preview.frame import ramp
@@ -185,14 +191,14 @@ def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
     ("name", "ranks", "said"),
     [
         ("cut within a rank", 2, "cut short: it ends within rank 3"),
-        ("cut after a rank", 2, "Only 2 of 6 ranks have arrived"),
+        pytest.param("cut after a rank", 2, "Only 2 of 6 ranks have arrived", marks=pytest.mark.slow),
         ("damaged in rank 3", 2, "rank 3 of the model is damaged: ranks 1 to 2 are shown"),
-        ("damaged in rank 1", 0, "damaged: its first rank"),
+        pytest.param("damaged in rank 1", 0, "damaged: its first rank", marks=pytest.mark.slow),
         ("damaged in its header", 0, "damaged: its header"),
-        ("damaged before its ranks", 0, "damaged: its decoder or occupancy"),
-        ("cut within its header", 0, "cut short: it ends within its header"),
-        ("something else", 0, "not a tslim model file"),
-        ("of version 3", 0, "compact model"),
+        pytest.param("damaged before its ranks", 0, "damaged: its decoder or occupancy", marks=pytest.mark.slow),
+        pytest.param("cut within its header", 0, "cut short: it ends within its header", marks=pytest.mark.slow),
+        pytest.param("something else", 0, "not a tslim model file", marks=pytest.mark.slow),
+        pytest.param("of version 3", 0, "compact model", marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_or_cut_file_is_said_in_the_page(name, ranks, said, tmp_path, open_tab):
@@ -204,6 +210,7 @@ def test_a_damaged_or_cut_file_is_said_in_the_page(name, ranks, said, tmp_path, 
     assert tab.run("tslim.page.ranks") == ranks
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fetched_is_said_in_the_page(tmp_path, chromium):
     split_page(smooth_state("box", ranks=2), tmp_path)
     (tmp_path / "model.slim").unlink()
@@ -241,6 +248,7 @@ def test_memory_is_given_back_when_the_page_is_left(tmp_path, chromium):
     tab.close()
 
 
+@pytest.mark.slow
 def test_a_lost_device_is_said_in_the_page(tmp_path, chromium):
     page_of(smooth_state("box", ranks=2), tmp_path / "page.html")
     tab = Tab(chromium, f"file://{tmp_path}/page.html")
@@ -272,6 +280,20 @@ def test_the_address_sets_rank_budget_camera_and_what_is_shown(tmp_path, open_ta
     assert np.allclose(tab.run("tslim.page.viewer.camera.eye"), camera("box").poses[0][:, 3], atol=1e-5)
 
 
+@pytest.mark.slow
+def test_backgrounds_are_the_scenes_own_and_on_a_dark_page_a_dark_one_first(tmp_path, open_tab):
+    page_of(smooth_state("box", ranks=1), tmp_path / "page.html")
+    for scheme, first, count in (("light", browser.BACKGROUND, 4), ("dark", (0.08, 0.09, 0.1), 5)):
+        tab = open_tab(tmp_path / "page.html", color_scheme=scheme)
+        seen = [tab.run("tslim.page.viewer.background")]
+        while len(seen) < 2 or seen[-1] != seen[0]:
+            tab.page.keyboard.press("b")
+            seen.append(tab.run("tslim.page.viewer.background"))
+        assert np.allclose(seen[0], first) and len(seen) - 1 == count
+        assert any(np.allclose(colour, browser.BACKGROUND) for colour in seen)
+
+
+@pytest.mark.slow
 def test_little_memory_takes_fewer_ranks(tmp_path, open_tab):
     page_of(smooth_state("box"), tmp_path / "page.html")
     tab = open_tab(f"file://{tmp_path}/page.html?memory=0.1")
@@ -300,6 +322,7 @@ MOVES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_camera_moves_as_that_of_the_preview(tmp_path, open_tab):
     from tslim.preview.camera import OrbitCamera
 
@@ -360,6 +383,7 @@ def test_mouse_and_keys(tmp_path, open_tab):
     assert tab.page.is_visible("#keys")
 
 
+@pytest.mark.slow
 def test_paths_are_those_of_films(tmp_path, open_tab):
     from tslim.scene import paths
 

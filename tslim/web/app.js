@@ -3,7 +3,7 @@
 const about = JSON.parse(document.getElementById("about").textContent);
 const query = new URLSearchParams(location.search);
 const byId = (id) => document.getElementById(id);
-const BACKDROPS = [about.background ?? null, [1, 1, 1], [0, 0, 0], [0.5, 0.5, 0.5]];
+const DARK = matchMedia("(prefers-color-scheme: dark)");
 const SECONDS_ON_PATH = 24;
 
 class Page {
@@ -103,8 +103,8 @@ class Page {
     if (this.last) {
       const [width, height] = this.last.size;
       byId("pixels").textContent = `${width} × ${height}`;
-      const perSecond = 1000 / this.last.ms;
-      byId("speed").textContent = perSecond >= 1 ? `${perSecond.toFixed(0)} fps` : `${(this.last.ms / 1000).toFixed(1)} s`;
+      // Of a still picture the time does not matter.
+      if (!this.last.fine) byId("speed").textContent = `${Math.max(1000 / this.last.ms, 0.1).toPrecision(2)} fps`;
     }
     const count = about.cameras.length;
     byId("camera").textContent = this.cameraIndex < 0 ? `${count} views` : `${this.cameraIndex + 1} / ${count}`;
@@ -135,10 +135,19 @@ class Page {
   }
 
   setBackdrop(index) {
-    this.backdrop = index % BACKDROPS.length;
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    this.viewer.background = BACKDROPS[this.backdrop] ?? (dark ? [0.08, 0.09, 0.1] : [1, 1, 1]);
+    const choices = this.backdrops();
+    this.backdrop = index % choices.length;
+    this.viewer.background = choices[this.backdrop];
     this.viewer.changed();
+  }
+
+  /** Colours behind the scene: its own first, but an object's (which is a photographer's paper) not on a dark page. */
+  backdrops() {
+    const own = about.background;
+    const theme = DARK.matches ? [0.08, 0.09, 0.1] : [1, 1, 1];
+    const foreign = own === null || (DARK.matches && this.viewer.field.header.space === "box");
+    const all = [...(foreign ? [theme, own ?? theme] : [own, theme]), [0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 1]];
+    return all.filter((colour, i) => all.findIndex((other) => other.join() === colour.join()) === i);
   }
 
   showCamera(index) {
@@ -239,7 +248,7 @@ class Page {
     window.addEventListener("keydown", (event) => this.key(event));
     const observer = new ResizeObserver(() => this.resized());
     for (const element of [this.canvas, byId("panel")]) observer.observe(element);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", when(() => this.setBackdrop(this.backdrop)));
+    DARK.addEventListener("change", when(() => this.setBackdrop(this.backdrop)));
     this.canvas.addEventListener("pointerdown", () => this.play(false));
     this.canvas.addEventListener("webglcontextlost", (event) => this.lost(event));
     window.addEventListener("pagehide", () => this.dispose());

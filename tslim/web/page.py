@@ -122,17 +122,19 @@ def _surroundings(field: "Field", path: Path_) -> dict[str, Any]:
 
 
 def _thumbnail(field: "Field", view: dict[str, Any]) -> str:
-    """The first view as a small picture, as a data address."""
+    """The first view as a small picture without what is behind it, as a data address."""
     from PIL import Image
 
-    from tslim.rendering import media
     from tslim.rendering.renderer import render
 
     focal = 0.5 * THUMBNAIL / math.tan(math.radians(view["fov"]) / 2)
     camera = Cameras.pinhole(np.asarray(view["pose"])[None], focal, (THUMBNAIL, THUMBNAIL))
+    image = render(field, camera, background=(0.0, 0.0, 0.0))
+    opacity = image.opacity[..., None]
+    rgba = np.concatenate([image.rgb / np.maximum(opacity, 1e-3), opacity], axis=2)
     packed = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(media.to_uint8(render(field, camera).rgb))).save(packed, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+    Image.fromarray((np.clip(rgba, 0, 1) * 255 + 0.5).astype(np.uint8)).save(packed, "WEBP", quality=75)
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
 
 
 def _parts(model: Iterable[bytes]) -> Iterator[str]:
