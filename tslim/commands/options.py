@@ -223,6 +223,28 @@ class Poses:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Trains many scenes, presets, settings and seeds from one file, on Ray or SLURM; one table of all."""
+
+    file: Positional[Annotated[Path, arg(metavar="FILE")]]
+    """what to train (.toml; docs/sweeps.md). What is done already is not done again, what was begun goes on"""
+    address: Annotated[str | None, _maybe("ADDRESS")] = None
+    """Ray cluster to run on, such as auto or 10.0.0.1:6379; this machine if not given"""
+    cpus: Annotated[int | None, _maybe("INT")] = None
+    """cores that a training takes; all of a machine if not given"""
+    gpus: float = 0.0
+    """GPUs that a training takes"""
+    arch: Arch = "auto"
+    """device of each training"""
+    slurm: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """write an array of SLURM jobs instead of running anything"""
+    only: Annotated[int | None, _maybe("INT")] = None
+    """run this one training, counted from 0, here, without Ray: what a job of the array does"""
+    table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """run nothing: write the table of what is finished"""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Checks what tslim needs on this machine, and that gradients come out right."""
 
@@ -237,5 +259,6 @@ COMMANDS: dict[str, type] = {
     "export": Export,
     "info": Info,
     "poses": Poses,
+    "sweep": Sweep,
     "doctor": Doctor,
 }

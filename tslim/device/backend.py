@@ -66,7 +66,7 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
     Args:
         arch: ``cpu``, ``cuda``, ``vulkan``, or ``auto``: a real GPU if there is one that works, else the CPU.
         seed: of Taichi's random numbers on the device.
-        threads: CPU threads; all available cores by default.
+        threads: CPU threads; the environment's TSLIM_THREADS, else all available cores by default.
 
     Returns:
         What was started. A second call for the same arch, or for ``auto``, returns the device in use unchanged.
@@ -75,6 +75,8 @@ def init(arch: str = "auto", *, seed: int = 0, threads: int | None = None) -> Ba
         BackendError: the device is not there or does not start; another one is already in use.
     """
     global _current
+    if threads is None and os.environ.get("TSLIM_THREADS", "").isdigit():
+        threads = int(os.environ["TSLIM_THREADS"])
     if arch not in ("auto", *ARCHS):
         raise BackendError(f"unknown arch {arch!r}; accepted: auto, {', '.join(ARCHS)}")
     if threads is not None and threads < 1:

@@ -1,0 +1,210 @@
+"""Sweeps: what a file asks for, what is done again and what is not, the table, and nodes that are lost on the way."""
+
+import csv
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tslim import cli
+from tslim.errors import ConfigError
+from tslim.measuring.evaluate import SweepRow, write_eval_json
+from tslim.model import model_file
+from tslim.sweeps import engine, single, table
+from tslim.sweeps.plan import read_plan
+from tslim.training.run_folder import RunFolder
+
+FILE = """
+out = "made"
+presets = ["quick", "tiny"]
+seeds = [0, 3]
+ranks = [4, 1]
+[scenes]
+lego = "data/lego"
+ball = { path = "builtin", downscale = 5, max_images = 6 }
+[settings]
+steps = 50
+[variants.smooth]
+tv_density = 0.1
+lazy_adam = false
+schedule.upsilon = 0.3
+grow_steps = [10, 20]
+"""
+
+
+def plan_of(tmp_path: Path, text: str = FILE):
+    (tmp_path / "sweep.toml").write_text(text)
+    return read_plan(tmp_path / "sweep.toml")
+
+
+def test_a_file_becomes_every_combination_each_with_a_folder_of_its_own(tmp_path):
+    plan = plan_of(tmp_path)
+    assert len(plan.runs) == 2 * 2 * 2 * 2 and len({run.name for run in plan.runs}) == 16
+    assert plan.out == (tmp_path / "made").absolute()
+    run = next(run for run in plan.runs if run.name == "ball-tiny-smooth-seed3")
+    assert run.command(Path("f"), resume=False) == (
+        "train --preset tiny --seed 3 --out f --downscale 5 --max-images 6 --steps 50 --tv-density 0.1 --no-lazy-adam "
+        "--schedule.upsilon 0.3 --grow-steps 10 20"
+    ).split(" ")
+    assert cli.parse(run.command(Path("f"), resume=False)).settings.schedule.upsilon == 0.3
+    lego = next(run for run in plan.runs if run.scene == "lego")
+    assert lego.command(Path("f"), resume=False)[1] == str(tmp_path / "data" / "lego")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = [", "is no TOML"),
+        ("", "no scenes"),
+        ('[scenes]\na = "x"\n[more]\n', "unknown key 'more'; known: out, presets"),
+        ('presets = ["best"]\n[scenes]\na = "x"', "preset 'best' is unknown; known: quick"),
+        ('seeds = "0"\n[scenes]\na = "x"', "seeds is '0': expected a list of whole numbers"),
+        ('seeds = [1, 1]\n[scenes]\na = "x"', "seeds names something twice"),
+        ('ranks = [0]\n[scenes]\na = "x"', "expected 1 or more"),
+        ('[scenes]\n"../a" = "x"', "cannot name a folder"),
+        ("[scenes]\na = 3", "scene a is 3: expected a path"),
+        ('[scenes]\na = {path = "x", depth = 1}', "unknown key 'depth'"),
+        ('[scenes]\na = "x"\n[settings]\nsteps = 2020-01-01', "steps is .*: expected a number"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_one_line_that_names_the_key(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        plan_of(tmp_path, text)
+    assert "\n" not in str(raised.value) and "sweep.toml" in str(raised.value)
+
+
+def pretend(plan, run, psnr: float, minutes: float = 2.0) -> None:
+    """A training that has ended with these numbers."""
+    folder = RunFolder(plan.folder(run))
+    rows = [SweepRow(rank, 1000 * rank, psnr - 1 / rank, 0.9, 5.0) for rank in (4, 1)]
+    write_eval_json(folder.evaluation, rows, 3)
+    record = {"command": run.command(folder.path, resume=False), "minutes": minutes, "peak_mb": 500.0, "max_rank": 4}
+    (folder.path / single.RECORD).write_text(json.dumps(record))
+
+
+def test_the_table_has_means_over_seeds_and_scenes_and_says_what_is_missing(tmp_path):
+    plan = plan_of(tmp_path, FILE.replace('["quick", "tiny"]', '["quick"]'))
+    for run in plan.runs:
+        if run.variant == "plain":
+            pretend(plan, run, (30.0 if run.scene == "lego" else 20.0) + run.seed)
+    cells = {(cell.line, cell.scene, cell.rank): cell for cell in table.entries(plan)}
+    assert cells["quick", "lego", 4].psnr == pytest.approx(31.25) and cells["quick", "lego", 4].seeds == 2
+    assert cells["quick", "mean", 1].psnr == pytest.approx((30.5 + 20.5) / 2)
+    wrote = {path.name: path for path in table.write(plan, list(cells.values()))}
+    rows = list(csv.DictReader(wrote["table.csv"].read_text().splitlines()))
+    assert {"PSNR", "SSIM", "LPIPS", "Size [Bytes]"} <= set(rows[0]) and rows[0]["Size [Bytes]"] == "4000"
+    text = wrote["table.md"].read_text()
+    assert "| lego | quick | 31.25 (0.00 MB) | 30.50 (0.00 MB) | 2.0 |" in text
+    assert "| lego | SlimmeRF-16 | 36.45 |" in text, "published figures of scenes of that name"
+    assert "Not finished: lego-quick-smooth-seed0" in text
+    assert json.loads(wrote["table.json"].read_text())["finished"]["lego-quick-seed0"] is True
+    assert wrote["size-quality.png"].stat().st_size > 5000
+
+
+def test_what_was_trained_with_other_settings_is_not_done(tmp_path):
+    plan = plan_of(tmp_path)
+    pretend(plan, plan.runs[0], 30.0)
+    assert single.is_done(plan, plan.runs[0])
+    changed = plan_of(tmp_path, FILE.replace("steps = 50", "steps = 60"))
+    assert not single.is_done(changed, changed.runs[0])
+
+
+def test_an_array_of_slurm_jobs_runs_one_training_each(tmp_path, capsys):
+    plan = plan_of(tmp_path)
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--slurm", "--arch", "cpu"]) == 0
+    script = (plan.out / "sweep.sbatch").read_text()
+    assert "#SBATCH --array=0-15" in script and "--only $SLURM_ARRAY_TASK_ID" in script and "gres" not in script
+    subprocess.run(["bash", "-n", plan.out / "sweep.sbatch"], check=True)
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--only", "16"]) == 2
+    assert "trainings 0 to 15" in capsys.readouterr().err
+
+
+def test_who_lacks_ray_is_told_what_to_install(tmp_path, monkeypatch, capsys):
+    plan_of(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml")]) == 2
+    assert "needs ray, which is not installed: pip install" in capsys.readouterr().err
+
+
+SMALL = """
+presets = ["tiny"]
+seeds = [0, 1]
+ranks = [4, 1]
+[scenes]
+ball = { path = "builtin", downscale = 5, max_images = 6 }
+[settings]
+steps = 100
+checkpoint_every = 20
+schedule.policy = "fixed"
+grow_steps = [30, 60]
+"""
+
+
+@pytest.mark.slow
+def test_a_training_without_a_cluster_is_measured_and_not_done_twice(tmp_path):
+    plan = plan_of(tmp_path, SMALL.replace("steps = 100", "steps = 40"))
+    assert single.perform(plan, plan.runs[0], "cpu", threads=1) == ""
+    measured = single.result(plan, plan.runs[0])
+    assert set(measured["rows"]) == {4, 1} and measured["peak_mb"] > 50
+    before = RunFolder(plan.folder(plan.runs[0])).model.stat().st_mtime_ns
+    assert single.perform(plan, plan.runs[0], "cpu") == ""
+    assert RunFolder(plan.folder(plan.runs[0])).model.stat().st_mtime_ns == before
+    bad = plan_of(tmp_path, SMALL.replace("steps = 100", "steps = 0"))
+    assert "steps" in single.perform(bad, bad.runs[1], "cpu")
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_no_training_and_changes_no_bit(tmp_path):
+    ray = pytest.importorskip("ray", reason="ray, which runs sweeps, is not installed (tests/requirements.txt)")
+    from ray.cluster_utils import Cluster
+
+    plan = plan_of(tmp_path, SMALL)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        second = cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        running = engine.run_on_ray(plan, list(plan.runs), address=None, cpus=1, gpus=0.0, arch="cpu")
+        ended = []
+        folders = [RunFolder(plan.folder(run)) for run in plan.runs]
+        killer = _when(lambda: all(f.path.exists() and any(f.path.glob("checkpoint*")) for f in folders),
+                       lambda: cluster.remove_node(second, allow_graceful=False))  # fmt: skip
+        ended = list(running)
+        killer.join(timeout=5)
+        assert killer.done, "the node was lost while both were training"
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert sorted(end.run.name for end in ended) == sorted(run.name for run in plan.runs)
+    assert [end.problem for end in ended] == ["", ""]
+    for run, folder in zip(plan.runs, folders, strict=True):
+        plain = tmp_path / f"plain-{run.seed}"
+        assert single._tslim([*run.command(plain, resume=False), "--arch", "cpu"], tmp_path / "log", 1) == ""
+        a, b = (model_file.read(path / "model.slim") for path in (folder.path, plain))
+        for mode in range(3):
+            assert (a.density_planes[mode] == b.density_planes[mode]).all()
+            assert (a.appearance_planes[mode] == b.appearance_planes[mode]).all()
+        steps = [row["step"] for row in folder.history()]
+        assert steps == sorted(set(steps)), "no step is logged twice"
+
+
+def _when(ready, act):
+    """A thread that acts once something is ready; ``done`` says whether it did."""
+    import threading
+
+    class Watcher(threading.Thread):
+        done = False
+
+        def run(self):
+            deadline = time.monotonic() + 300
+            while time.monotonic() < deadline:
+                if ready():
+                    act()
+                    self.done = True
+                    return
+                time.sleep(0.05)
+
+    watcher = Watcher(daemon=True)
+    watcher.start()
+    return watcher

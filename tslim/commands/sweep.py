@@ -1,0 +1,38 @@
+"""``sweep``: many trainings from one file, and one table of what came of them."""
+
+from tslim.commands.console import Console
+from tslim.commands.options import Sweep
+from tslim.errors import ConfigError
+from tslim.sweeps import engine, table
+from tslim.sweeps.plan import read_plan
+from tslim.sweeps.single import is_done, perform
+
+
+def sweep(given: Sweep, console: Console) -> int:
+    """Runs what is not done yet, then writes the table of what is."""
+    plan = read_plan(given.file)
+    if given.only is not None:
+        if not 0 <= given.only < len(plan.runs):
+            raise ConfigError(f"--only {given.only}: the sweep has trainings 0 to {len(plan.runs) - 1}")
+        problem = perform(plan, plan.runs[given.only], given.arch)
+        if problem:
+            raise ConfigError(f"{plan.runs[given.only].name}: {problem}")
+        return 0
+    if given.slurm:
+        console.wrote([engine.write_slurm(plan, plan.out / "sweep.sbatch", arch=given.arch)])
+        return 0
+    waiting = [run for run in plan.runs if not is_done(plan, run)]
+    console.line(f"{len(plan.runs)} trainings, {len(plan.runs) - len(waiting)} of them done, in {plan.out}")
+    failed = 0
+    if waiting and not given.table:
+        finished = engine.run_on_ray(
+            plan, waiting, address=given.address, cpus=given.cpus, gpus=given.gpus, arch=given.arch
+        )
+        for count, end in enumerate(finished, start=1):
+            failed += bool(end.problem)
+            console.line(f"{count}/{len(waiting)} {end.run.name}: {end.problem or 'done'}")
+    cells = table.entries(plan)
+    if not cells:
+        raise ConfigError(f"no training of {given.file} is finished: their output is in {plan.out}/*.log")
+    console.wrote(table.write(plan, cells))
+    return 1 if failed else 0

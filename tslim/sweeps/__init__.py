@@ -1,0 +1,1 @@
+"""Many trainings from one small file, on one machine or many, as one table."""

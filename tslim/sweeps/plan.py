@@ -1,0 +1,200 @@
+"""What a sweep's file asks for: scenes × presets × variants × seeds, each a training in a folder of its own.
+
+::
+
+    out = "runs/table"                # where everything goes; next to this file if relative
+    presets = ["quick", "fine"]
+    seeds = [0, 1]
+    ranks = [16, 8, 4, 2]             # that are measured
+
+    [scenes]
+    lego = "data/lego"                # relative to this file
+    chair = { path = "data/chair", downscale = 2 }
+
+    [settings]                        # of every training: the options of `tslim train`
+    steps = 4800
+
+    [variants.smooth]                 # besides: trainings with other settings; "plain" are those without
+    tv_density = 0.1
+    schedule.upsilon = 0.3
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tslim.errors import ConfigError
+from tslim.presets import PRESETS
+
+PLAIN = "plain"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
+_KEYS = ("out", "presets", "seeds", "ranks", "scenes", "settings", "variants")
+_SCENE_KEYS = ("path", "format", "downscale", "background", "max_images", "space")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a sweep."""
+
+    scene: str
+    preset: str
+    variant: str
+    seed: int
+    path: Path | None
+    """folder of the images; None for the built-in scene"""
+    words: tuple[str, ...]
+    """of the command line, besides scene, preset, seed and folder"""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        variant = () if self.variant == PLAIN else (self.variant,)
+        return "-".join((self.scene, self.preset, *variant, f"seed{self.seed}"))
+
+    @property
+    def line(self) -> str:
+        """Of the table: trainings that differ in scene and seed only share it."""
+        return self.preset if self.variant == PLAIN else f"{self.preset}, {self.variant}"
+
+    def command(self, folder: Path, *, resume: bool) -> list[str]:
+        """The words of ``tslim train`` that start, or continue, this training in a folder."""
+        if resume:
+            return ["train", "--out", str(folder), "--resume"]
+        scene = [] if self.path is None else [str(self.path)]
+        return ["train", *scene, "--preset", self.preset, "--seed", str(self.seed), "--out", str(folder), *self.words]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep."""
+
+    out: Path
+    runs: tuple[Run, ...]
+    ranks: tuple[int, ...]
+    source: Path = field(default_factory=Path)
+    """the file that it was read from"""
+
+    def folder(self, run: Run) -> Path:
+        """Of one training."""
+        return self.out / run.name
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or asks for something that makes no sense; the message names the key.
+    """
+    data = _read_toml(path)
+    _require_known(data, _KEYS, str(path))
+    scenes = data.get("scenes", {})
+    if not isinstance(scenes, dict) or not scenes:
+        raise ConfigError(f'{path}: no scenes: name at least one under [scenes], such as lego = "data/lego"')
+    presets = _list_of(data, "presets", str, ["quick"], path)
+    for preset in presets:
+        if preset not in PRESETS:
+            raise ConfigError(f"{path}: preset {preset!r} is unknown; known: {', '.join(PRESETS)}")
+    seeds = _list_of(data, "seeds", int, [0], path)
+    ranks = tuple(_list_of(data, "ranks", int, [16, 8, 4, 2], path))
+    if min(ranks) < 1:
+        raise ConfigError(f"{path}: ranks {list(ranks)}: expected 1 or more")
+    common = _words(data.get("settings", {}), f"{path}: settings")
+    variants = {PLAIN: ()} | {
+        _checked_name(name, path): _words(settings, f"{path}: variants.{name}")
+        for name, settings in _table(data, "variants", path).items()
+    }
+    runs = []
+    for scene, given in scenes.items():
+        where, words = _scene(_checked_name(scene, path), given, path)
+        for preset in presets:
+            for variant, more in variants.items():
+                for seed in seeds:
+                    runs.append(Run(scene, preset, variant, seed, where, (*words, *common, *more)))
+    out = data.get("out", f"runs/{path.stem}")
+    if not isinstance(out, str):
+        raise ConfigError(f"{path}: out is {out!r}: expected the path of a folder")
+    return Plan((path.parent / out).absolute(), tuple(runs), ranks, path.absolute())
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is no TOML: {str(error)[:200]}") from error
+
+
+def _require_known(data: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+
+
+def _table(data: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: {key} is {found!r}: expected a table")
+    return found
+
+
+def _list_of(data: Mapping[str, Any], key: str, kind: type, default: list, path: Path) -> list:
+    found = data.get(key, default)
+    if not isinstance(found, list) or not found or not all(type(value) is kind for value in found):
+        raise ConfigError(
+            f"{path}: {key} is {found!r}: expected a list of {'names' if kind is str else 'whole numbers'}"
+        )
+    if len(set(found)) < len(found):
+        raise ConfigError(f"{path}: {key} names something twice: {found}")
+    return found
+
+
+def _checked_name(name: str, path: Path) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{path}: {name!r} cannot name a folder: use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _scene(name: str, given: Any, path: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Folder and options of a scene. "builtin" is the built-in one."""
+    options = {"path": given} if isinstance(given, str) else given
+    if not isinstance(options, dict) or not isinstance(options.get("path"), str):
+        raise ConfigError(f"{path}: scene {name} is {given!r}: expected a path, or a table with one")
+    _require_known(options, _SCENE_KEYS, f"{path}: scene {name}")
+    words = _words({k: v for k, v in options.items() if k != "path"}, f"{path}: scene {name}")
+    return (None if options["path"] == "builtin" else (path.parent / options["path"]).absolute()), words
+
+
+def _words(settings: Any, where: str) -> tuple[str, ...]:
+    """Settings as words of the command line."""
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{where} is {settings!r}: expected a table of settings")
+    words: list[str] = []
+    for name, value in _flat(settings):
+        prefix, _, last = name.rpartition(".")
+        prefix, last = (f"{prefix}." if prefix else "").replace("_", "-"), last.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{prefix}{last}" if value else f"--{prefix}no-{last}")
+        elif isinstance(value, list):
+            words += [f"--{prefix}{last}", *map(str, value)]
+        elif isinstance(value, int | float | str):
+            words += [f"--{prefix}{last}", str(value)]
+        else:
+            raise ConfigError(f"{where}: {name} is {value!r}: expected a number, a word, true or false, or a list")
+    return tuple(words)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,116 @@
+"""One training of a sweep, by the command line itself: started, continued or found done."""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tslim import files
+from tslim.errors import TslimError
+from tslim.measuring import evaluate
+from tslim.sweeps.plan import Plan, Run
+from tslim.training.run_folder import RunFolder
+
+RECORD = "sweep.json"
+"""In the folder of a training: what the table needs besides ``eval.json``."""
+_DIE_WITH_PARENT = 1
+"""Linux: prctl(PR_SET_PDEATHSIG, ...)"""
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def result(plan: Plan, run: Run) -> dict[str, Any] | None:
+    """What a finished training measured: ``rows`` by rank, ``views``, ``minutes``, ``peak_mb``; None if unfinished."""
+    folder = RunFolder(plan.folder(run))
+    try:
+        record = json.loads((folder.path / RECORD).read_text(encoding="utf-8"))
+        rows, views = evaluate.read_eval_json(folder.evaluation)
+        measured = {row.rank: row for row in rows}
+        wanted = _measured_ranks(plan, int(record["max_rank"]))
+        minutes, peak = float(record["minutes"]), float(record["peak_mb"])
+        if record["command"] != run.command(folder.path, resume=False) or not set(wanted) <= set(measured):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, TslimError):
+        return None
+    return {"rows": {rank: measured[rank] for rank in wanted}, "views": views, "minutes": minutes, "peak_mb": peak}
+
+
+def is_done(plan: Plan, run: Run) -> bool:
+    """Whether a training is there as a whole, measured at the ranks that are asked for."""
+    return result(plan, run) is not None
+
+
+def perform(plan: Plan, run: Run, arch: str, threads: int | None = None) -> str:
+    """Does what is left of a training, with its output in ``train.log`` beside its folder; returns what went wrong.
+
+    Its processes end with this one, so that a training whose node is lost can go on elsewhere.
+
+    Args:
+        threads: of the CPU; as many as cores if None.
+    """
+    if is_done(plan, run):
+        return ""
+    folder = RunFolder(plan.folder(run))
+    plan.out.mkdir(parents=True, exist_ok=True)
+    log = plan.out / f"{run.name}.log"
+    if not folder.model.exists():
+        problem = _tslim([*run.command(folder.path, resume=folder.config.exists()), "--arch", arch], log, threads)
+        if problem:
+            return problem
+    held = _ranks_held(folder)
+    ranks = [str(rank) for rank in _measured_ranks(plan, held)]
+    problem = _tslim(["eval", str(folder.path), "--ranks", *ranks, "--arch", arch], log, threads)
+    if problem:
+        return problem
+    history = folder.history()
+    record = {
+        "command": run.command(folder.path, resume=False),
+        "minutes": (history[-1]["seconds"] if history else 0.0) / 60,
+        "peak_mb": _peak_megabytes(),
+        "max_rank": held,
+    }
+    files.write_bytes(folder.path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    return ""
+
+
+def _measured_ranks(plan: Plan, held: int) -> list[int]:
+    """Of the ranks asked for, those that a model has; all it has where they are fewer than any."""
+    return [rank for rank in plan.ranks if rank <= held] or [held]
+
+
+def _ranks_held(folder: RunFolder) -> int:
+    from tslim.model import model_file
+
+    return model_file.read_header(folder.model).rank
+
+
+def _tslim(words: list[str], log: Path, threads: int | None) -> str:
+    """Runs one command of the command line; returns its last line if it failed."""
+    path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    if threads is not None:
+        environment["TSLIM_THREADS"] = str(threads)
+    with open(log, "a", encoding="utf-8") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "tslim", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )  # fmt: skip
+    if done.returncode == 0:
+        return ""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{(lines or ['nothing was said'])[-1][:300]} (exit code {done.returncode}; {log})"
+
+
+def _end_with_parent() -> None:
+    """In the new process: it is sent SIGTERM, upon which a training saves, when this one ends."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _peak_megabytes() -> float:
+    """Most memory that a process of ours has held, MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,0 +1,168 @@
+"""The table of a sweep: per scene and mean, as CSV, JSON, Markdown and a plot, published figures beside ours."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tslim import files
+from tslim.measuring.evaluate import SweepRow
+from tslim.measuring.plots import size_quality
+from tslim.model.sizes import megabytes
+from tslim.sweeps.plan import Plan
+from tslim.sweeps.single import result
+
+MEAN = "mean"
+COLUMNS = ("Submethod", "Scene", "PSNR", "SSIM", "LPIPS", "Size [Bytes]", "Minutes", "Peak memory [MB]", "Seeds")
+"""of ``table.csv``; those of the 3DGS compression survey among them"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of the table: a line (preset and variant) on a scene at a rank, as a mean over seeds."""
+
+    line: str
+    scene: str
+    rank: int
+    psnr: float
+    ssim: float
+    bytes: int
+    minutes: float
+    peak_mb: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure from the literature."""
+
+    method: str
+    scene: str
+    psnr: float
+    mb: float | None
+    """as its source counts them"""
+    note: str
+
+
+def entries(plan: Plan) -> list[Entry]:
+    """What finished trainings measured: by line, scene and rank; then each line's mean over the scenes that all of its
+    ranks have."""
+    found: dict[tuple[str, str, int], list[tuple[SweepRow, dict[str, Any]]]] = {}
+    for run in plan.runs:
+        measured = result(plan, run)
+        for rank, row in (measured["rows"] if measured else {}).items():
+            found.setdefault((run.line, run.scene, rank), []).append((row, measured))
+    cells = [_entry(*key, rows) for key, rows in found.items()]
+    scenes = list(dict.fromkeys(run.scene for run in plan.runs))
+    if len(scenes) > 1:
+        for line, rank in dict.fromkeys((cell.line, cell.rank) for cell in cells):
+            group = [cell for cell in cells if (cell.line, cell.rank) == (line, rank)]
+            if len(group) == len(scenes):
+                cells.append(_mean(line, rank, group))
+    return cells
+
+
+def _entry(line: str, scene: str, rank: int, rows: Sequence[tuple[SweepRow, dict[str, Any]]]) -> Entry:
+    mean = {name: float(np.mean([getattr(row, name) for row, _ in rows])) for name in ("psnr", "ssim", "bytes")}
+    more = {name: float(np.mean([run[name] for _, run in rows])) for name in ("minutes", "peak_mb")}
+    return Entry(line, scene, rank, mean["psnr"], mean["ssim"], round(mean["bytes"]), **more, seeds=len(rows))
+
+
+def _mean(line: str, rank: int, group: Sequence[Entry]) -> Entry:
+    mean = {
+        name: float(np.mean([getattr(cell, name) for cell in group])) for name in ("psnr", "ssim", "bytes", "minutes")
+    }
+    peak = max(cell.peak_mb for cell in group)
+    return Entry(
+        line, MEAN, rank, mean["psnr"], mean["ssim"], round(mean["bytes"]), mean["minutes"], peak,
+        seeds=min(cell.seeds for cell in group),
+    )  # fmt: skip
+
+
+def published(scenes: Iterable[str]) -> list[Published]:
+    """Figures of the literature for scenes of these names (NeRF-synthetic), and their means over its eight scenes."""
+    wanted = {scene.lower() for scene in scenes} | {MEAN}
+    rows = csv.DictReader(
+        line
+        for line in (Path(__file__).with_name("published.csv")).read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    )
+    return [
+        Published(r["method"], r["scene"], float(r["psnr"]), float(r["mb"]) if r["mb"] else None, r["note"])
+        for r in rows
+        if r["scene"] in wanted
+    ]
+
+
+def write(plan: Plan, cells: Sequence[Entry]) -> list[Path]:
+    """Writes ``table.csv`` (the columns of the 3DGS compression survey), ``table.json``, ``table.md`` and
+    ``size-quality.png`` into the sweep's folder; returns them."""
+    others = published({run.scene for run in plan.runs})
+    wrote = [
+        files.write_bytes(plan.out / "table.csv", _csv(cells).encode()),
+        files.write_bytes(plan.out / "table.json", _json(plan, cells).encode()),
+        files.write_bytes(plan.out / "table.md", _markdown(plan, cells, others).encode()),
+    ]
+    curves: dict[str, list[SweepRow]] = {}
+    for cell in cells:
+        row = SweepRow(cell.rank, cell.bytes, cell.psnr, cell.ssim, 0.0)
+        curves.setdefault(f"{cell.scene}, {cell.line}", []).append(row)
+    if curves:
+        wrote.append(size_quality(plan.out / "size-quality.png", curves, title=plan.source.stem))
+    return wrote
+
+
+def _csv(cells: Sequence[Entry]) -> str:
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(
+        ("Submethod", "Scene", "PSNR", "SSIM", "LPIPS", "Size [Bytes]", "Minutes", "Peak memory [MB]", "Seeds")
+    )
+    for c in cells:
+        name = f"{c.line}, rank {c.rank}"
+        # LPIPS is not measured: its networks' weights are not to be had without a download.
+        out.writerow(
+            (
+                name,
+                c.scene,
+                f"{c.psnr:.4f}",
+                f"{c.ssim:.4f}",
+                "",
+                c.bytes,
+                f"{c.minutes:.2f}",
+                f"{c.peak_mb:.0f}",
+                c.seeds,
+            )
+        )
+    return text.getvalue()
+
+
+def _json(plan: Plan, cells: Sequence[Entry]) -> str:
+    finished = {run.name: result(plan, run) is not None for run in plan.runs}
+    return json.dumps({"finished": finished, "rows": [vars(cell) for cell in cells]}, indent=2) + "\n"
+
+
+def _markdown(plan: Plan, cells: Sequence[Entry], others: Sequence[Published]) -> str:
+    ranks = sorted({cell.rank for cell in cells}, reverse=True)
+    lines = [f"### {plan.source.stem}", "", "PSNR in dB (size of the file) by ranks kept; MB are 10^6 bytes.", ""]
+    lines += ["| scene | trained as | " + " | ".join(map(str, ranks)) + " | minutes |"]
+    lines += ["| --- | --- |" + " --- |" * (len(ranks) + 1)]
+    by_key = {(cell.scene, cell.line, cell.rank): cell for cell in cells}
+    for scene, line in dict.fromkeys((cell.scene, cell.line) for cell in cells):
+        row = [by_key.get((scene, line, rank)) for rank in ranks]
+        shown = [f"{cell.psnr:.2f} ({megabytes(cell.bytes)})" if cell else "–" for cell in row]
+        minutes = next(cell.minutes for cell in row if cell)
+        lines.append(f"| {scene} | {line} | " + " | ".join(shown) + f" | {minutes:.1f} |")
+    if others:
+        lines += ["", "Published, for orientation; sizes as each source counts them:", ""]
+        lines += ["| scene | method | PSNR | MB | note |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"| {o.scene} | {o.method} | {o.psnr:.2f} | {o.mb or '–'} | {o.note} |" for o in others]
+    missing = [run.name for run in plan.runs if result(plan, run) is None]
+    if missing:
+        lines += ["", f"Not finished: {', '.join(missing)}."]
+    return "\n".join([*lines, ""])
