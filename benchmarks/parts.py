@@ -34,7 +34,7 @@ def _counts(trainer: Any) -> Counts:
     shapes = [shape for name, (_, shape) in field.decoder.layout.items() if name.startswith("w")]
     layers = (shapes[0][0], *(shape[1] for shape in shapes))
     from_features = 27 * (1 + 2 * field.config.feature_encoding)
-    return Counts(p.n_rays, p.n_samples, used, p.n_kept, p.n_groups, trainer.rank, field.grid, layers, from_features)
+    return Counts(p.n_rays, p.n_samples, used, p.n_visible, p.n_groups, trainer.rank, field.grid, layers, from_features)
 
 
 def step(load: Workload, machine: Machine, report: Report, sides: list[int], n_steps: int) -> None:

@@ -129,22 +129,24 @@ class Stopwatch:
 @contextmanager
 def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
     """While open, every stage of the trainer's steps is timed."""
-    from kernels import appearance, composite, density, march
+    from kernels import appearance, composite, density, groups, loss, march, trace
 
     pipeline, watch = trainer.pipeline, Stopwatch()
     targets = [
         (trainer.sampler, "fill", "rays"),
         (pipeline, "march", "march"),
         (march, "expand", "march"),
-        (composite, "trace_density", "density"),
-        (composite, "collect_kept", "density"),
+        (trace, "trace_density", "density"),
+        (groups, "count_visible", "density"),
+        (groups, "collect_visible", "density"),
         (pipeline, "_appearance", "appearance"),
         (trainer.field.decoder, "forward", "decode"),
         (composite, "composite", "composite"),
-        (composite, "squared_error", "composite"),
+        (loss, "squared_error", "composite"),
         (composite, "colour_gradients", "composite adjoint"),
-        (composite, "mean_gradients", "composite adjoint"),
+        (groups, "mean_gradients", "composite adjoint"),
         (composite, "composite_backward", "composite adjoint"),
+        (trace, "trace_backward", "composite adjoint"),
         (density, "density_backward", "density adjoint"),
         (trainer.field.decoder, "backward", "decode adjoint"),
         (pipeline, "_basis_backward", "appearance adjoint"),

@@ -1,163 +1,178 @@
-"""From kept samples to the decoder's features: appearance products, masked by rank, and their basis; with adjoints.
+"""From visible samples to the decoder's features: appearance products, masked by rank, and their basis; with adjoints.
 
     a(x, rank) = s_rank * (p B) + b_rank           27 features; p: the products of 3 rank components in each mode
 
 B is the basis, s and b the optional scale and shift per rank. Of a group of samples that share one colour p is their
-mean by weight (``composite.py``). Components at and above the rank are zero and get no gradient; chunks that lie wholly
+mean by weight (``groups.py``). Components at and above the rank are zero and get no gradient; chunks that lie wholly
 above it are not read.
 """
 
 import taichi as ti
 
 from kernels.launch import kernel, vector_kernel
-from kernels.space import pull_back
-from kernels.tasks import indices_each, scatter_items, scatter_share
-from kernels.types import f32_1d, i32_1d, ivec3, load3, vec3
+from kernels.tasks import Cut, Share, indices_each, whole_share
+from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
     AFFINE_WIDTH,
     N_FEATURES,
+    Lattice,
+    Layout,
     product,
     product_slope,
     scatter_line,
     scatter_plane,
-    texel_below,
 )
+
+
+@record
+class Groups:
+    """Numbers of groups, of visible samples in them, and of chunks of components that the largest rank has."""
+
+    n: ti.i32
+    visible: ti.i32
+    chunks: ti.i32
 
 
 @vector_kernel
 def appearance_products(
-    n_groups: ti.i32,
-    n_chunks: ti.i32,
+    groups: Groups,
     block: ti.i32,
     group_ray: i32_1d,
     group_start: i32_1d,
-    group_kept: f32_1d,
-    kept_at: f32_1d,
-    kept_weight: f32_1d,
+    group_visible: f32_1d,
+    visible_at: f32_1d,
+    visible_weight: f32_1d,
     ray_rank: i32_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
-    grid: ivec3,
-    max_chunks: ti.i32,
+    factors: vec16_1d,
+    layout: Layout,
     products: vec16_1d,
 ):
-    """products (n_groups, 3 n_chunks) of 16: p^m_k at each group's ray's rank, zeros above it; the groups' means.
+    """products (n groups, 3 chunks) of 16: p^m_k at each group's ray's rank, zeros above it; the groups' means.
 
-    Column 3 c + m, as the rows of the basis. kept_at: as ``composite.collect_kept`` left it. One task takes ``block``
-    groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the cache.
-    Adjoint: ``appearance_backward``.
+    Column 3 c + m, as the rows of the basis. visible_at: as ``groups.collect_visible`` left it. One task takes
+    ``block`` groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the
+    cache. Adjoint: ``appearance_backward``.
     """
-    blocks = (n_groups + block - 1) // block
+    blocks = (groups.n + block - 1) // block
     spread = ti.static(indices_each(2))
-    for index in range(3 * n_chunks * blocks * spread):
+    for index in range(3 * groups.chunks * blocks * spread):
         if index % spread > 0:
             continue
         item = index // spread
         column = item // blocks
         chunk = column // 3
         first = item % blocks * block
-        for g in range(first, ti.min(first + block, n_groups)):
+        for g in range(first, ti.min(first + block, groups.n)):
             ray = group_ray[g]
             components = 3 * ray_rank[ray]
             p = vec16(0.0)
             if chunk * CHUNK < components:
                 for j in range(group_start[g], group_start[g + 1]):
-                    low, frac = texel_below(load3(kept_at, j), grid)
-                    share = kept_weight[j] / group_kept[g]
-                    p += product(planes, lines, column % 3, chunk, low, frac, grid, max_chunks) * share
-            products[g * 3 * n_chunks + column] = below(p, components, chunk)
+                    corner = layout.corner(column % 3, chunk, layout.spot(load3(visible_at, j)))
+                    part = visible_weight[j] / group_visible[g]
+                    p += product(factors, corner) * part
+            products[g * 3 * groups.chunks + column] = below(p, components, chunk)
+
+
+@ti.func
+def scatter_group(
+    g: ti.i32,
+    share: Share,
+    groups: ti.template(),
+    layout: ti.template(),
+    of_groups: ti.template(),
+    of_visible: ti.template(),
+    factors: ti.template(),
+    with_slopes: ti.i32,
+    atomic: ti.template(),
+):
+    """Adds a share of the gradients of a group's products: what the two kernels below have in common."""
+    group_ray, group_start, group_visible, ray_rank, grad_products = ti.static(of_groups)
+    visible_at, visible_weight, visible_slope = ti.static(of_visible)
+    values, grad = ti.static(factors)
+    column = share.task
+    chunk = column // 3
+    components = 3 * ray_rank[group_ray[g]]
+    learns = chunk * CHUNK < components
+    whole = vec16(0.0)
+    if learns:
+        whole = below(grad_products[g * 3 * groups.chunks + column], components, chunk)
+    for j in range(group_start[g], group_start[g + 1]):
+        along = 0.0
+        owns = ti.cast(share.band == 0, ti.i32)
+        if learns:
+            corner = layout.corner(column % 3, chunk, layout.spot(load3(visible_at, j)))
+            part = visible_weight[j] / group_visible[g]
+            q = whole * part
+            if share.plane == 1:
+                scatter_plane(q, corner, share, values, grad, atomic)
+            if share.line == 1:
+                owns, qp = scatter_line(q, corner, share, values, grad, with_slopes, atomic)
+                along = qp / part
+        if with_slopes == 1 and owns == 1 and share.line == 1:
+            visible_slope[column * groups.visible + j] = along
 
 
 @vector_kernel
 def appearance_backward(
-    n_groups: ti.i32,
-    n_kept: ti.i32,
-    n_chunks: ti.i32,
-    threads: ti.i32,
-    n_whole: ti.i32,
-    n_bands: ti.i32,
-    n_parts: ti.i32,
+    groups: Groups,
+    cut: Cut,
     group_ray: i32_1d,
     group_start: i32_1d,
-    group_kept: f32_1d,
-    kept_at: f32_1d,
-    kept_weight: f32_1d,
+    group_visible: f32_1d,
+    visible_at: f32_1d,
+    visible_weight: f32_1d,
     ray_rank: i32_1d,
     grad_products: vec16_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
-    grad_planes: vec16_1d,
-    grad_lines: vec16_1d,
-    grid: ivec3,
-    max_chunks: ti.i32,
-    use_slope: ti.i32,
-    kept_slope: f32_1d,
-    atomic: ti.template(),
+    factors: vec16_1d,
+    grad_factors: vec16_1d,
+    layout: Layout,
+    with_slopes: ti.i32,
+    visible_slope: f32_1d,
 ):
-    """Adjoint of ``appearance_products``: adds to the gradient arenas, given grad_products, as large as products.
+    """Adjoint of ``appearance_products``: adds to grad_factors, given grad_products, as large as products.
 
-    With use_slope = 1 it also writes kept_slope (3 n_chunks, n_kept), grad_products . p of each kept sample, from which
-    ``composite.mean_gradients`` goes on. threads, n_whole, n_bands, n_parts: see ``tasks.scatter_share``.
+    With with_slopes = 1 it also writes visible_slope (3 chunks, visible), grad_products . p of each visible sample,
+    from which ``groups.mean_gradients`` goes on. For the CPU: a thread owns what it writes.
     """
-    if ti.static(atomic):
-        for item in range(n_groups * n_chunks * 3):
-            group = item // (n_chunks * 3)
-            column = item % (n_chunks * 3)
-            chunk = column // 3
-            ray = group_ray[group]
-            components = 3 * ray_rank[ray]
-            learns = chunk * CHUNK < components
-            whole = below(grad_products[group * 3 * n_chunks + column], components, chunk)
-            for j in range(group_start[group], group_start[group + 1]):
-                along = 0.0
-                if learns:
-                    low, frac = texel_below(load3(kept_at, j), grid)
-                    share = kept_weight[j] / group_kept[group]
-                    q = whole * share
-                    scatter_plane(q, column % 3, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                    _, qp = scatter_line(
-                        q, use_slope, column % 3, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid,
-                        max_chunks, True,
-                    )  # fmt: skip
-                    along = qp / share
-                if use_slope == 1:
-                    kept_slope[column * n_kept + j] = along
-    else:
-        spread = ti.static(indices_each(1))
-        for index in range(scatter_items(3 * n_chunks, threads, n_whole, n_bands, n_parts) * spread):
-            if index % spread > 0:
-                continue
-            item = index // spread
-            column, plane, line, band, bands = scatter_share(item, 3 * n_chunks, threads, n_whole, n_bands, n_parts)
-            m = column % 3
-            chunk = column // 3
-            for group in range(n_groups):
-                ray = group_ray[group]
-                components = 3 * ray_rank[ray]
-                learns = chunk * CHUNK < components
-                whole = vec16(0.0)
-                if learns:
-                    whole = below(grad_products[group * 3 * n_chunks + column], components, chunk)
-                for j in range(group_start[group], group_start[group + 1]):
-                    along = 0.0
-                    owns = ti.cast(band == 0, ti.i32)
-                    if learns:
-                        low, frac = texel_below(load3(kept_at, j), grid)
-                        share = kept_weight[j] / group_kept[group]
-                        q = whole * share
-                        if plane == 1:
-                            scatter_plane(
-                                q, m, chunk, band, bands, low, frac, lines, grad_planes, grid, max_chunks, False
-                            )
-                        if line == 1:
-                            owns, qp = scatter_line(
-                                q, use_slope, m, chunk, band, bands, low, frac, planes, lines, grad_lines, grid,
-                                max_chunks, False,
-                            )  # fmt: skip
-                            along = qp / share
-                    if use_slope == 1 and owns == 1 and line == 1:
-                        kept_slope[column * n_kept + j] = along
+    n_tasks = 3 * groups.chunks
+    spread = ti.static(indices_each(1))
+    for index in range(cut.shares(n_tasks) * spread):
+        if index % spread > 0:
+            continue
+        share = cut.share(index // spread, n_tasks)
+        for g in range(groups.n):
+            scatter_group(
+                g, share, groups, layout, (group_ray, group_start, group_visible, ray_rank, grad_products),
+                (visible_at, visible_weight, visible_slope), (factors, grad_factors), with_slopes, False,
+            )  # fmt: skip
+
+
+@vector_kernel
+def appearance_backward_atomic(
+    groups: Groups,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_visible: f32_1d,
+    visible_at: f32_1d,
+    visible_weight: f32_1d,
+    ray_rank: i32_1d,
+    grad_products: vec16_1d,
+    factors: vec16_1d,
+    grad_factors: vec16_1d,
+    layout: Layout,
+    with_slopes: ti.i32,
+    visible_slope: f32_1d,
+):
+    """``appearance_backward`` for a GPU: a thread for each group, chunk and mode, by atomics."""
+    for item in range(3 * groups.chunks * groups.n):
+        share = whole_share(item % (3 * groups.chunks))
+        scatter_group(
+            item // (3 * groups.chunks), share, groups, layout,
+            (group_ray, group_start, group_visible, ray_rank, grad_products),
+            (visible_at, visible_weight, visible_slope), (factors, grad_factors), with_slopes, True,
+        )  # fmt: skip
 
 
 @vector_kernel
@@ -166,20 +181,16 @@ def appearance_ray_gradients(
     n_chunks: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
-    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_group_start: i32_1d,
     group_start: i32_1d,
-    group_kept: f32_1d,
-    kept_t: f32_1d,
-    kept_at: f32_1d,
-    kept_weight: f32_1d,
+    group_visible: f32_1d,
+    visible_t: f32_1d,
+    visible_at: f32_1d,
+    visible_weight: f32_1d,
     grad_products: vec16_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
-    texels_per_unit: vec3,
-    grid: ivec3,
-    max_chunks: ti.i32,
+    factors: vec16_1d,
+    lattice: Lattice,
     grad_o: f32_1d,
     grad_d: f32_1d,
 ):
@@ -195,22 +206,19 @@ def appearance_ray_gradients(
         by_d = vec3(0.0)
         for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
             for j in range(group_start[g], group_start[g + 1]):
-                t = kept_t[j]
-                low, frac = texel_below(load3(kept_at, j), grid)
-                by_x = vec3(0.0)
-                for part in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
-                    q = below(grad_products[g * 3 * n_chunks + part], 3 * ray_rank[ray], part // 3)
-                    by_x += product_slope(
-                        planes, lines, q, part % 3, part // 3, low, frac, texels_per_unit, grid, max_chunks
-                    )
-                by_x *= kept_weight[j] / group_kept[g]
-                if contracted == 1:
-                    by_x = pull_back(o + d * t, by_x)
+                t = visible_t[j]
+                spot = lattice.layout.spot(load3(visible_at, j))
+                by_texels = vec3(0.0)
+                for column in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
+                    q = below(grad_products[g * 3 * n_chunks + column], 3 * ray_rank[ray], column // 3)
+                    corner = lattice.layout.corner(column % 3, column // 3, spot)
+                    by_texels += product_slope(factors, q, column % 3, corner)
+                by_texels *= visible_weight[j] / group_visible[g]
+                by_x = lattice.ray_slope(o + d * t, by_texels)
                 by_o += by_x
                 by_d += by_x * t
-        for a in ti.static(range(3)):
-            grad_o[3 * ray + a] = grad_o[3 * ray + a] + by_o[a]
-            grad_d[3 * ray + a] = grad_d[3 * ray + a] + by_d[a]
+        store3(grad_o, ray, load3(grad_o, ray) + by_o)
+        store3(grad_d, ray, load3(grad_d, ray) + by_d)
 
 
 @kernel

@@ -1,7 +1,7 @@
 """The density feature, masked by rank, and density; with adjoints.
 
     f(x, rank) = sum_m sum_{k < rank} p^m_k(x)                              (SlimmeRF eq. 2; p: ``vm.py``)
-    sigma(x, rank) = activation(s_rank f + b_rank + shift)
+    sigma(x, rank) = activation(z),   z = s_rank f + b_rank + shift
 
 s and b are the optional scale and shift per rank (one and zero when unused). Components at and above the rank are
 neither added nor given a gradient; chunks that lie wholly above it are not read.
@@ -10,11 +10,19 @@ neither added nor given a gradient; chunks that lie wholly above it are not read
 import taichi as ti
 
 from kernels.launch import vector_kernel
-from kernels.space import pull_back
-from kernels.tasks import indices_each, scatter_items, scatter_share
-from kernels.types import f32_1d, i32_1d, ivec3, load3, vec3
+from kernels.tasks import Cut, Share, indices_each, whole_share
+from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d
-from kernels.vm import AFFINE_WIDTH, in_box, on_grid, product, product_slope, scatter_line, scatter_plane, texel_below
+from kernels.vm import (
+    AFFINE_WIDTH,
+    Lattice,
+    Layout,
+    Spot,
+    product,
+    product_slope,
+    scatter_line,
+    scatter_plane,
+)
 
 
 @ti.func
@@ -38,80 +46,68 @@ def exp_minus(x: ti.f32) -> ti.f32:
     return y
 
 
-@ti.func
-def activate(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
-    """Density from the density feature: softplus or relu of scale f + shift."""
-    z = scale * feature + shift
-    sigma = ti.max(z, 0.0)
-    if use_softplus == 1:
-        sigma = softplus(z)
-    return sigma
+@record
+class Activation:
+    """How the density feature becomes density: by softplus or relu of z = s f + b + ``shift``."""
+
+    shift: ti.f32
+    use_softplus: ti.i32
+
+    @ti.func
+    def scale_and_shift(self, affine: ti.template(), rank: ti.i32):
+        """s and b + shift of a rank."""
+        at = (rank - 1) * AFFINE_WIDTH
+        return affine[at], affine[at + 1] + self.shift
+
+    @ti.func
+    def density(self, z: ti.f32) -> ti.f32:
+        """sigma."""
+        sigma = ti.max(z, 0.0)
+        if self.use_softplus == 1:
+            sigma = softplus(z)
+        return sigma
+
+    @ti.func
+    def slope(self, z: ti.f32) -> ti.f32:
+        """d sigma / d z."""
+        slope = ti.select(z > 0.0, 1.0, 0.0)
+        if self.use_softplus == 1:
+            slope = 1.0 / (1.0 + ti.exp(-z))
+        return slope
 
 
 @ti.func
-def activate_slope(feature: ti.f32, scale: ti.f32, shift: ti.f32, use_softplus: ti.i32) -> ti.f32:
-    """d sigma / d z of ``activate``, z = scale f + shift."""
-    z = scale * feature + shift
-    slope = ti.select(z > 0.0, 1.0, 0.0)
-    if use_softplus == 1:
-        slope = 1.0 / (1.0 + ti.exp(-z))
-    return slope
-
-
-@ti.func
-def density_components(
-    planes: ti.template(),
-    lines: ti.template(),
-    chunk: ti.i32,
-    low: ivec3,
-    frac: vec3,
-    grid: ivec3,
-    max_chunks: ti.i32,
-) -> vec16:
+def density_components(factors: ti.template(), layout: ti.template(), chunk: ti.i32, spot: Spot) -> vec16:
     """What each of a chunk's 16 components adds to the density feature: its products in the three modes."""
     acc = vec16(0.0)
     for m in ti.static(range(3)):
-        acc += product(planes, lines, m, chunk, low, frac, grid, max_chunks)
+        acc += product(factors, layout.corner(m, chunk, spot))
     return acc
 
 
 @ti.func
-def density_feature(
-    planes: ti.template(),
-    lines: ti.template(),
-    at: vec3,
-    rank: ti.i32,
-    grid: ivec3,
-    max_chunks: ti.i32,
-) -> ti.f32:
+def density_feature(factors: ti.template(), layout: ti.template(), at: vec3, rank: ti.i32) -> ti.f32:
     """f(x, rank): the sum over modes and the first ``rank`` components; ``at`` is x on the grid."""
-    low, frac = texel_below(at, grid)
+    spot = layout.spot(at)
     total = 0.0
     for chunk in range((rank + CHUNK - 1) // CHUNK):
-        total += below(density_components(planes, lines, chunk, low, frac, grid, max_chunks), rank, chunk).sum()
+        total += below(density_components(factors, layout, chunk, spot), rank, chunk).sum()
     return total
 
 
 @ti.func
-def density_features(
-    planes: ti.template(),
-    lines: ti.template(),
-    at: vec3,
-    ranks: ti.template(),
-    grid: ivec3,
-    max_chunks: ti.i32,
-):
+def density_features(factors: ti.template(), layout: ti.template(), at: vec3, ranks: ti.template()):
     """``density_feature`` at several ranks (a vector), for which texels are read once."""
     features = ti.Vector([0.0] * ranks.n)
     if ti.static(ranks.n == 1):
-        features[0] = density_feature(planes, lines, at, ranks[0], grid, max_chunks)
+        features[0] = density_feature(factors, layout, at, ranks[0])
     else:
-        low, frac = texel_below(at, grid)
+        spot = layout.spot(at)
         last = 0
         for r in ti.static(range(ranks.n)):
             last = ti.max(last, ranks[r])
         for chunk in range((last + CHUNK - 1) // CHUNK):
-            components = density_components(planes, lines, chunk, low, frac, grid, max_chunks)
+            components = density_components(factors, layout, chunk, spot)
             sums = vec16(0.0)  # of the chunk's first 1, 2, .. components
             total = 0.0
             for lane in ti.static(range(CHUNK)):
@@ -129,15 +125,10 @@ def density_at(
     n: ti.i32,
     points: f32_1d,
     point_rank: i32_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
+    factors: vec16_1d,
     affine: f32_1d,
-    box_min: vec3,
-    texels_per_unit: vec3,
-    grid: ivec3,
-    max_chunks: ti.i32,
-    density_shift: ti.f32,
-    use_softplus: ti.i32,
+    lattice: Lattice,
+    activation: Activation,
     sigma: f32_1d,
 ):
     """Density (per unit of the field, before the distance scale) at points (n, 3) in field coordinates, each at its own
@@ -147,26 +138,18 @@ def density_at(
         x = load3(points, i)
         sigma[i] = 0.0
         rank = point_rank[i]
-        if in_box(x, box_min, texels_per_unit, grid) == 1 and rank > 0:
-            at = on_grid(x, box_min, texels_per_unit, grid)
-            f = density_feature(planes, lines, at, rank, grid, max_chunks)
-            a = (rank - 1) * AFFINE_WIDTH
-            sigma[i] = activate(f, affine[a], affine[a + 1] + density_shift, use_softplus)
+        if lattice.holds(x) == 1 and rank > 0:
+            f = density_feature(factors, lattice.layout, lattice.on_grid(x), rank)
+            scale, shift = activation.scale_and_shift(affine, rank)
+            sigma[i] = activation.density(scale * f + shift)
 
 
 @ti.func
-def find_copies(
-    path: ti.i32,
-    n_paths: ti.i32,
-    copies: ti.template(),
-    chunk: ti.i32,
-    ray_rank: ti.template(),
-    ray_start: ti.template(),
-    ray_used: ti.template(),
-):
+def find_copies(path: ti.i32, n_paths: ti.i32, copies: ti.template(), chunk: ti.i32, rays: ti.template()):
     """Rank, first sample and number of samples (0 at ranks without the chunk) of a path's rays, as vectors; and which
     of them has the most samples.
     """
+    ray_rank, ray_start, ray_used = ti.static(rays)
     ranks = ti.Vector([0] * copies)
     starts = ti.Vector([0] * copies)
     used = ti.Vector([0] * copies)
@@ -208,67 +191,86 @@ def sum_copies(
     return q
 
 
+@ti.func
+def scatter_path(
+    path: ti.i32,
+    n_paths: ti.i32,
+    copies: ti.template(),
+    share: Share,
+    layout: ti.template(),
+    rays: ti.template(),
+    samples: ti.template(),
+    factors: ti.template(),
+    atomic: ti.template(),
+):
+    """Adds a share of the gradients that a path's samples have: what the two kernels below have in common."""
+    sample_at, sample_grad = ti.static(samples)
+    values, grad = ti.static(factors)
+    m = share.task % 3
+    chunk = share.task // 3
+    ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, rays)
+    mask = lane_mask(ranks[0], chunk)
+    for k in range(used[longest]):
+        corner = layout.corner(m, chunk, layout.spot(load3(sample_at, starts[longest] + k)))
+        q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
+        if share.plane == 1:
+            scatter_plane(q, corner, share, values, grad, atomic)
+        if share.line == 1:
+            scatter_line(q, corner, share, values, grad, 0, atomic)
+
+
 @vector_kernel
 def density_backward(
     n_paths: ti.i32,
     copies: ti.template(),
     n_chunks: ti.i32,
-    threads: ti.i32,
-    n_whole: ti.i32,
-    n_bands: ti.i32,
-    n_parts: ti.i32,
+    cut: Cut,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
     sample_at: f32_1d,
     sample_grad: f32_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
-    grad_planes: vec16_1d,
-    grad_lines: vec16_1d,
-    grid: ivec3,
-    max_chunks: ti.i32,
-    atomic: ti.template(),
+    factors: vec16_1d,
+    grad_factors: vec16_1d,
+    layout: Layout,
 ):
-    """Adjoint of the density feature: adds to the gradient arenas, given sample_grad = dL/df of each used sample.
+    """Adjoint of the density feature: adds to grad_factors, given sample_grad = dL/df of each used sample.
 
-    sample_at, n_paths, copies: as ``composite.trace_density`` left and takes them.
-
-    On the CPU a thread owns what it writes; threads, n_whole, n_bands, n_parts: see ``tasks.scatter_share``.
+    sample_at, n_paths, copies: as ``trace.trace`` left and takes them. For the CPU: a thread owns what it writes.
     """
-    if ti.static(atomic):
-        for item in range(n_paths * n_chunks * 3):
-            path = item % n_paths
-            chunk = item // n_paths // 3
-            m = item // n_paths % 3
-            ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, ray_rank, ray_start, ray_used)
-            mask = lane_mask(ranks[0], chunk)
-            for k in range(used[longest]):
-                low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)
-                q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
-                scatter_plane(q, m, chunk, 0, 1, low, frac, lines, grad_planes, grid, max_chunks, True)
-                scatter_line(q, 0, m, chunk, 0, 1, low, frac, planes, lines, grad_lines, grid, max_chunks, True)
-    else:
-        spread = ti.static(indices_each(1))
-        for index in range(scatter_items(3 * n_chunks, threads, n_whole, n_bands, n_parts) * spread):
-            if index % spread > 0:
-                continue
-            item = index // spread
-            task, plane, line, band, bands = scatter_share(item, 3 * n_chunks, threads, n_whole, n_bands, n_parts)
-            m = task % 3
-            chunk = task // 3
-            for path in range(n_paths):
-                ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, ray_rank, ray_start, ray_used)
-                mask = lane_mask(ranks[0], chunk)
-                for k in range(used[longest]):
-                    low, frac = texel_below(load3(sample_at, starts[longest] + k), grid)
-                    q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
-                    if plane == 1:
-                        scatter_plane(q, m, chunk, band, bands, low, frac, lines, grad_planes, grid, max_chunks, False)
-                    if line == 1:
-                        scatter_line(
-                            q, 0, m, chunk, band, bands, low, frac, planes, lines, grad_lines, grid, max_chunks, False
-                        )
+    n_tasks = 3 * n_chunks
+    spread = ti.static(indices_each(1))
+    for index in range(cut.shares(n_tasks) * spread):
+        if index % spread > 0:
+            continue
+        share = cut.share(index // spread, n_tasks)
+        for path in range(n_paths):
+            scatter_path(
+                path, n_paths, copies, share, layout, (ray_rank, ray_start, ray_used), (sample_at, sample_grad),
+                (factors, grad_factors), False,
+            )  # fmt: skip
+
+
+@vector_kernel
+def density_backward_atomic(
+    n_paths: ti.i32,
+    copies: ti.template(),
+    n_chunks: ti.i32,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_at: f32_1d,
+    sample_grad: f32_1d,
+    factors: vec16_1d,
+    grad_factors: vec16_1d,
+    layout: Layout,
+):
+    """``density_backward`` for a GPU: a thread for each path, chunk and mode, by atomics."""
+    for item in range(n_paths * n_chunks * 3):
+        scatter_path(
+            item % n_paths, n_paths, copies, whole_share(item // n_paths), layout, (ray_rank, ray_start, ray_used),
+            (sample_at, sample_grad), (factors, grad_factors), True,
+        )  # fmt: skip
 
 
 @vector_kernel
@@ -276,18 +278,14 @@ def density_ray_gradients(
     n_rays: ti.i32,
     ray_o: f32_1d,
     ray_d: f32_1d,
-    contracted: ti.i32,
     ray_rank: i32_1d,
     ray_start: i32_1d,
     ray_used: i32_1d,
     sample_t: f32_1d,
     sample_at: f32_1d,
     sample_grad: f32_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
-    texels_per_unit: vec3,
-    grid: ivec3,
-    max_chunks: ti.i32,
+    factors: vec16_1d,
+    lattice: Lattice,
     grad_o: f32_1d,
     grad_d: f32_1d,
 ):
@@ -303,16 +301,14 @@ def density_ray_gradients(
         by_d = vec3(0.0)
         for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
             t = sample_t[s]
-            low, frac = texel_below(load3(sample_at, s), grid)
-            by_x = vec3(0.0)
+            spot = lattice.layout.spot(load3(sample_at, s))
+            by_texels = vec3(0.0)
             for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
                 q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]
                 for m in range(3):
-                    by_x += product_slope(planes, lines, q, m, chunk, low, frac, texels_per_unit, grid, max_chunks)
-            if contracted == 1:
-                by_x = pull_back(o + d * t, by_x)
+                    by_texels += product_slope(factors, q, m, lattice.layout.corner(m, chunk, spot))
+            by_x = lattice.ray_slope(o + d * t, by_texels)
             by_o += by_x
             by_d += by_x * t
-        for a in ti.static(range(3)):
-            grad_o[3 * ray + a] = by_o[a]
-            grad_d[3 * ray + a] = by_d[a]
+        store3(grad_o, ray, by_o)
+        store3(grad_d, ray, by_d)

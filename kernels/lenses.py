@@ -13,9 +13,7 @@ q is a point of the plane z = 1 for perspective lenses, and θ (cos φ, sin φ) 
 
 import taichi as ti
 
-vec2 = ti.types.vector(2, ti.f32)
-vec3 = ti.types.vector(3, ti.f32)
-vec4 = ti.types.vector(4, ti.f32)
+from kernels.types import vec2, vec3, vec4
 
 PINHOLE, RADIAL, FISHEYE, EQUIRECTANGULAR, POLYNOMIAL = range(5)
 """Kinds of lenses, the same in ``tslim.scene.lenses``; a RADIAL and a POLYNOMIAL one differ in their files only."""

@@ -7,13 +7,14 @@ the live vertices (as the public code looks its mask up) is above zero.
 
 import taichi as ti
 
-from kernels.density import activate, density_components
+from kernels.bits import get_bit
+from kernels.cells import BLOCK, Cells
+from kernels.density import Activation, density_components
 from kernels.launch import kernel, vector_kernel
-from kernels.march import BLOCK, block_of, get_bit, is_occupied
 from kernels.tasks import indices_each
-from kernels.types import f32_1d, i32_1d, ivec3, u32_1d, vec3
+from kernels.types import f32_1d, i32_1d, ivec3, record, u32_1d, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
-from kernels.vm import AFFINE_WIDTH, in_box, on_grid, texel_below
+from kernels.vm import Lattice
 
 
 @ti.func
@@ -22,49 +23,49 @@ def vertex(i: ti.i32, size: ivec3) -> ivec3:
     return ivec3(i % size[0], i // size[0] % size[1], i // (size[0] * size[1]))
 
 
+@record
+class Vertices:
+    """Where alpha is asked for: vertices along x, y, z, where the first lies, and how far the next."""
+
+    size: ivec3
+    low: vec3
+    spacing: vec3
+
+
 @vector_kernel
 def vertex_alpha(
-    size: ivec3,
-    low: vec3,
-    spacing: vec3,
+    vertices: Vertices,
     n_ranks: ti.i32,
     ranks: i32_1d,
-    planes: vec16_1d,
-    lines: vec16_1d,
+    factors: vec16_1d,
     affine: f32_1d,
-    box_min: vec3,
-    texels_per_unit: vec3,
-    grid: ivec3,
-    max_chunks: ti.i32,
-    density_shift: ti.f32,
-    use_softplus: ti.i32,
+    lattice: Lattice,
+    activation: Activation,
     delta: ti.f32,
-    old_cells: ivec3,
-    old_blocks: ivec3,
-    old_low: vec3,
-    old_per_unit: vec3,
-    old_occupied: u32_1d,
+    older: Cells,
+    older_occupied: u32_1d,
     alpha: f32_1d,
 ):
     """alpha = 1 - exp(-delta sigma) (x fastest) at each lattice vertex: the largest over the given ranks, which rise.
 
-    0 outside the field's box and where an older grid (old_cells = (0, 0, 0): none) is empty.
+    0 outside the field's box and where an older grid is empty.
     """
+    size = vertices.size
     for i in range(size[0] * size[1] * size[2]):
         c = vertex(i, size)
-        x = low
+        x = vertices.low
         for a in ti.static(range(3)):
-            x[a] += ti.cast(c[a], ti.f32) * spacing[a]
+            x[a] += ti.cast(c[a], ti.f32) * vertices.spacing[a]
         sigma = 0.0
-        wanted = in_box(x + (box_min - x) * 1e-5, box_min, texels_per_unit, grid)
-        if wanted == 1 and old_cells[0] > 0:
+        wanted = lattice.holds(x + (lattice.box_min - x) * 1e-5)
+        if wanted == 1 and older.count[0] > 0:
             q = ivec3(0)
             for a in ti.static(range(3)):
-                cell = ti.floor((x[a] - old_low[a]) * old_per_unit[a], ti.i32)
-                q[a] = ti.min(ti.max(cell, 0), old_cells[a] - 1)
-            wanted = is_occupied(old_occupied, block_of(q, old_blocks), q)
+                cell = ti.floor((x[a] - older.origin[a]) * older.per_unit[a], ti.i32)
+                q[a] = ti.min(ti.max(cell, 0), older.count[a] - 1)
+            wanted = older.is_occupied(older_occupied, older.block(q), q)
         if wanted == 1:
-            low_texel, frac = texel_below(on_grid(x, box_min, texels_per_unit, grid), grid)
+            spot = lattice.layout.spot(lattice.on_grid(x))
             whole = 0.0
             chunk = -1
             components = vec16(0.0)
@@ -73,10 +74,10 @@ def vertex_alpha(
                 while (chunk + 1) * CHUNK < rank:
                     whole += components.sum()
                     chunk += 1
-                    components = density_components(planes, lines, chunk, low_texel, frac, grid, max_chunks)
+                    components = density_components(factors, lattice.layout, chunk, spot)
                 f = whole + below(components, rank, chunk).sum()
-                a = (rank - 1) * AFFINE_WIDTH
-                sigma = ti.max(sigma, activate(f, affine[a], affine[a + 1] + density_shift, use_softplus))
+                scale, shift = activation.scale_and_shift(affine, rank)
+                sigma = ti.max(sigma, activation.density(scale * f + shift))
         alpha[i] = 1.0 - ti.exp(-delta * sigma)
 
 
@@ -107,7 +108,7 @@ def live_vertices(size: ivec3, threshold: ti.f32, alpha: f32_1d, live: u32_1d):
 
 @kernel
 def occupied_cells(size: ivec3, blocks: ivec3, live: u32_1d, occupied: u32_1d):
-    """Bit per cell (size - 1 along each axis, in the order of ``kernels.march``): any corner is live."""
+    """Bit per cell (size - 1 along each axis, in the order of ``kernels.cells``): any corner is live."""
     spread = ti.static(indices_each(1))
     for index in range(blocks[0] * blocks[1] * blocks[2] * spread):
         if index % spread > 0:

@@ -10,51 +10,39 @@ and 1e-2 of that is added up over the three modes.
 import taichi as ti
 
 from kernels.launch import vector_kernel
-from kernels.types import ivec3
 from kernels.vectors import CHUNK, below, vec16_1d
-from kernels.vm import mode_layout
+from kernels.vm import Layout
 
 TV_SCALE = 1e-2
 
 
 @vector_kernel
-def tv_backward(
-    planes: vec16_1d,
-    grad_planes: vec16_1d,
-    grid: ivec3,
-    max_chunks: ti.i32,
-    components: ti.i32,
-    weight: ti.f32,
-):
-    """Adds weight * dTV/dP to the gradient arena for the first ``components`` components, texel by texel."""
-    per_chunk = grid[0] * grid[1] + grid[0] * grid[2] + grid[1] * grid[2]
+def tv_backward(factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, components: ti.i32, weight: ti.f32):
+    """Adds weight * dTV/dP to the gradients of the first ``components`` components' planes, texel by texel."""
+    per_chunk = layout.plane_texels()
     n_chunks = (components + CHUNK - 1) // CHUNK
     for i in range(n_chunks * per_chunk):
         chunk = i // per_chunk
-        rest = i % per_chunk
-        m = 0
-        plane_base, area, g_u, line_base, g_w = mode_layout(0, grid, max_chunks)
-        while rest >= area:
-            rest -= area
-            m += 1
-            plane_base, area, g_u, line_base, g_w = mode_layout(m, grid, max_chunks)
-        g_v = area // g_u
-        u = rest % g_u
-        v = rest // g_u
-        at = plane_base + chunk * area + rest
-        x = planes[at]
+        m, _, rest = layout.find_texel(i % per_chunk)
+        mode = layout.mode(m)
+        width = mode.width
+        height = mode.area // width
+        u = rest % width
+        v = rest // width
+        at = mode.plane + chunk * mode.area + rest
+        x = factors[at]
         by_v = x * 0.0
         by_u = x * 0.0
         if v > 0:
-            by_v += x - planes[at - g_u]
-        if v < g_v - 1:
-            by_v += x - planes[at + g_u]
+            by_v += x - factors[at - width]
+        if v < height - 1:
+            by_v += x - factors[at + width]
         if u > 0:
-            by_u += x - planes[at - 1]
-        if u < g_u - 1:
-            by_u += x - planes[at + 1]
+            by_u += x - factors[at - 1]
+        if u < width - 1:
+            by_u += x - factors[at + 1]
         k = ti.cast(components, ti.f32)
         c = 4.0 * TV_SCALE * weight / k
-        scale_v = c / (ti.cast(g_v - 1, ti.f32) * ti.cast(g_u, ti.f32))
-        scale_u = c / (ti.cast(g_v, ti.f32) * ti.cast(g_u - 1, ti.f32))
-        grad_planes[at] = grad_planes[at] + below(by_v * scale_v + by_u * scale_u, components, chunk)
+        scale_v = c / (ti.cast(height - 1, ti.f32) * ti.cast(width, ti.f32))
+        scale_u = c / (ti.cast(height, ti.f32) * ti.cast(width - 1, ti.f32))
+        grad_factors[at] = grad_factors[at] + below(by_v * scale_v + by_u * scale_u, components, chunk)

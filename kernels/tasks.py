@@ -12,13 +12,13 @@ more indices:
         item = index // spread
 
 which costs a nanosecond or two an index. Where items are few and unequal their order has to make the runs equal, as
-that of ``scatter_share`` does.
+that of ``Cut`` does.
 """
 
 import taichi as ti
 
 from kernels.launch import kernel
-from kernels.types import f32_1d
+from kernels.types import f32_1d, record
 
 SLICE = 512
 """Successive indices that a CPU thread is handed, at least."""
@@ -44,40 +44,74 @@ def occupy(items: ti.i32, rounds: ti.i32, out: f32_1d):
             out[index // spread] = x
 
 
-@ti.func
-def scatter_items(n_tasks: ti.i32, threads: ti.i32, n_whole: ti.i32, n_bands: ti.i32, n_parts: ti.i32) -> ti.i32:
-    """Items of a scatter (see ``scatter_share``): as many for each thread."""
-    divided = (n_tasks - n_whole) * n_bands * n_parts
-    return (n_whole // threads + (divided + threads - 1) // threads) * threads
+@record
+class Share:
+    """What one thread does of a scatter at a time.
 
-
-@ti.func
-def scatter_share(item: ti.i32, n_tasks: ti.i32, threads: ti.i32, n_whole: ti.i32, n_bands: ti.i32, n_parts: ti.i32):
-    """Item ``item`` of a scatter: its task; whether it does the task's plane, and its line; its band, and of how many.
-
-    A task is a chunk of a mode: a plane and a line of the gradient, which one thread owns. The first ``n_whole`` tasks,
-    a multiple of ``threads``, are an item each; the others are divided, so that no thread waits long for another: each
-    in ``n_bands`` bands of rows and, with n_parts = 2, in its plane and its line, which share no arithmetic but the
-    position. A thread takes successive items: first whole tasks, then its part of the others, which may be nothing.
+    ``task`` is a chunk of a mode: a plane and a line of the gradient. ``plane`` and ``line`` say whether their
+    gradients are wanted, and which rows or texels of them: band ``band`` of ``bands``.
     """
-    whole_each = n_whole // threads
-    each = scatter_items(n_tasks, threads, n_whole, n_bands, n_parts) // threads
-    thread = item // each
-    task = thread * whole_each + item % each
-    plane = 1
-    line = 1
-    band = 0
-    bands = 1
-    if item % each >= whole_each:
-        rest = (item % each - whole_each) * threads + thread
-        divided = n_tasks - n_whole
-        task = n_whole + rest // n_parts % divided
-        band = rest // (n_parts * divided)
-        bands = n_bands
-        if n_parts == 2:
-            line = rest % 2
-            plane = 1 - line
-        if band >= n_bands:
-            plane = 0
-            line = 0
-    return task, plane, line, band, bands
+
+    task: ti.i32
+    plane: ti.i32
+    line: ti.i32
+    band: ti.i32
+    bands: ti.i32
+
+    @ti.func
+    def holds(self, i: ti.i32, size: ti.i32) -> ti.i32:
+        """Whether row i of ``size`` is in the band: i bands // size = band, without the division."""
+        rest = i * self.bands - self.band * size
+        return ti.cast(rest >= 0 and rest < size, ti.i32)
+
+
+@ti.func
+def whole_share(task: ti.i32):
+    """All of a task."""
+    return Share(task, 1, 1, 0, 1)
+
+
+@record
+class Cut:
+    """How the tasks of a scatter are cut up so that each thread owns what it writes, and none waits long for another.
+
+    The first ``whole`` tasks, a multiple of ``threads``, are a share each; the others are divided: each in ``bands``
+    bands of rows and, with parts = 2, in its plane and its line, which share no arithmetic but the position. A thread
+    takes successive shares: first whole tasks, then its part of the others, which may be nothing.
+    """
+
+    threads: ti.i32
+    whole: ti.i32
+    bands: ti.i32
+    parts: ti.i32
+
+    @ti.func
+    def shares(self, n_tasks: ti.i32) -> ti.i32:
+        """Number of shares of so many tasks: as many for each thread."""
+        divided = (n_tasks - self.whole) * self.bands * self.parts
+        return (self.whole // self.threads + (divided + self.threads - 1) // self.threads) * self.threads
+
+    @ti.func
+    def share(self, item: ti.i32, n_tasks: ti.i32):
+        """``Share`` number ``item``."""
+        whole_each = self.whole // self.threads
+        each = self.shares(n_tasks) // self.threads
+        thread = item // each
+        task = thread * whole_each + item % each
+        plane = 1
+        line = 1
+        band = 0
+        bands = 1
+        if item % each >= whole_each:
+            rest = (item % each - whole_each) * self.threads + thread
+            divided = n_tasks - self.whole
+            task = self.whole + rest // self.parts % divided
+            band = rest // (self.parts * divided)
+            bands = self.bands
+            if self.parts == 2:
+                line = rest % 2
+                plane = 1 - line
+            if band >= self.bands:
+                plane = 0
+                line = 0
+        return Share(task, plane, line, band, bands)

@@ -3,6 +3,7 @@
 Tests of kernels use this instead of ``tslim.Field``, so that a fault in packing cannot hide a fault in a kernel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -60,8 +61,8 @@ def random_state(
     )
 
 
-def pack(arrays: list[np.ndarray], max_chunks: int, capacity: int) -> np.ndarray:
-    """Per mode (C, …) → (capacity, 16): mode after mode, each with ``max_chunks`` chunks of its texels."""
+def pack(arrays: Sequence[np.ndarray], max_chunks: int, capacity: int) -> np.ndarray:
+    """Planes, then lines, (C, …) per mode → (capacity, 16): each with ``max_chunks`` chunks of its texels."""
     parts = []
     for values in arrays:
         chunks = np.zeros((max_chunks * CHUNK, values[0].size), np.float32)
@@ -72,7 +73,7 @@ def pack(arrays: list[np.ndarray], max_chunks: int, capacity: int) -> np.ndarray
     return packed
 
 
-def unpack(packed: np.ndarray, like: list[np.ndarray], max_chunks: int) -> list[np.ndarray]:
+def unpack(packed: np.ndarray, like: Sequence[np.ndarray], max_chunks: int) -> list[np.ndarray]:
     """The inverse of ``pack``; asserts that lanes of no component hold zeros."""
     out, at = [], 0
     for values in like:
@@ -87,7 +88,7 @@ def unpack(packed: np.ndarray, like: list[np.ndarray], max_chunks: int) -> list[
 
 
 def by_atomics() -> bool:
-    """Whether gradients are scattered by atomics on the device in use: the last argument of the adjoint kernels."""
+    """Whether gradients are scattered by atomics on the device in use, by kernels of their own."""
     from tslim.device import backend
 
     return not backend.current().is_cpu
@@ -121,12 +122,12 @@ def arena(n: int):
 class Arenas:
     """The arenas of one field: factors and their gradients, of both kinds."""
 
-    CAPACITY = 4096
+    CAPACITY = 8192
 
     def __init__(self) -> None:
-        names = ("density_planes", "density_lines", "appearance_planes", "appearance_lines")
-        for name in (*names, *(f"grad_{name}" for name in names)):
-            setattr(self, name, arena(self.CAPACITY))
+        for kind in ("density", "appearance"):
+            for name in (kind, f"grad_{kind}"):
+                setattr(self, name, arena(self.CAPACITY))
 
 
 @dataclass
@@ -152,10 +153,12 @@ class DeviceField:
         from tslim.device import buffers
 
         for kind in ("density", "appearance"):
-            for part in ("planes", "lines"):
-                values = getattr(self.state, f"{kind}_{part}")
-                buffers.write(getattr(self.arenas, f"{kind}_{part}"), pack(values, self.chunks(kind), Arenas.CAPACITY))
-                getattr(self.arenas, f"grad_{kind}_{part}").fill(0)
+            buffers.write(getattr(self.arenas, kind), pack(self.tensors(kind), self.chunks(kind), Arenas.CAPACITY))
+            getattr(self.arenas, f"grad_{kind}").fill(0)
+
+    def tensors(self, kind: str) -> list[np.ndarray]:
+        """Planes, then lines, of one kind of factor."""
+        return [*getattr(self.state, f"{kind}_planes"), *getattr(self.state, f"{kind}_lines")]
 
     def chunks(self, kind: str) -> int:
         """Chunk capacity of one kind of factor; more than it needs, so that a stride mistaken for a count shows."""
@@ -165,14 +168,9 @@ class DeviceField:
         """(planes, lines) of one kind, of the factors (prefix "") or of their gradients (prefix "grad_")."""
         from tslim.device import buffers
 
-        return tuple(
-            unpack(
-                buffers.read(getattr(self.arenas, f"{prefix}{kind}_{part}")),
-                getattr(self.state, f"{kind}_{part}"),
-                self.chunks(kind),
-            )
-            for part in ("planes", "lines")
-        )
+        packed = buffers.read(getattr(self.arenas, f"{prefix}{kind}"))
+        found = unpack(packed, self.tensors(kind), self.chunks(kind))
+        return found[:3], found[3:]
 
     def gradients(self) -> dict[str, np.ndarray]:
         """The gradients of all factors, named as ``ReferenceField.named_parameters`` names them."""
@@ -182,14 +180,19 @@ class DeviceField:
                 named |= {f"{kind}_{part}[{mode}]": values for mode, values in enumerate(arrays)}
         return named
 
-    @property
-    def where(self) -> tuple:
-        """Arguments box_min, texels_per_unit, grid of the kernels."""
-        from kernels.types import ivec3, vec3
+    def layout(self, kind: str):
+        """``kernels.vm.Layout`` of one kind of factor."""
+        from kernels.vm import Layout
 
-        grid = np.array(self.state.grid)
-        per_unit = (grid - 1) / (self.state.box[1] - self.state.box[0])
-        return vec3(*self.state.box[0]), vec3(*per_unit), ivec3(*grid)
+        return Layout(grid=self.state.grid, chunks=self.chunks(kind))
+
+    def lattice(self, kind: str, contracted: int = 0):
+        """``kernels.vm.Lattice`` of one kind of factor."""
+        from kernels.vm import Lattice
+
+        low, high = self.state.box
+        per_unit = (np.array(self.state.grid) - 1) / (high - low)
+        return Lattice(box_min=low, texels_per_unit=per_unit, layout=self.layout(kind), contracted=contracted)
 
     def on_grid(self, samples: "Samples") -> np.ndarray:
         """(3 n_samples) where samples lie in texels of the grid, clamped to the box."""
@@ -285,3 +288,10 @@ def assert_gradient(name: str, ours: np.ndarray, right: torch.Tensor | np.ndarra
     assert abs(size_a / size_b - 1) < tolerance, report
     assert 1 - cosine < tolerance**2 + 1e-7, report
     assert error.max() < tolerance, report
+
+
+def activation(shift: float, softplus: bool = True):
+    """``kernels.density.Activation``."""
+    from kernels.density import Activation
+
+    return Activation(shift=shift, use_softplus=int(softplus))

@@ -8,14 +8,13 @@ from tests import device_field, reference
 from tests.device_field import DeviceField, assert_gradient, pack, unpack
 
 LR, BETAS, EPSILON = 0.02, (0.9, 0.99), 1e-8
-GRID = device_field.GRID
 
 
 class Moments:
     """Arenas for the two moments of appearance factors."""
 
     def __init__(self) -> None:
-        for name in ("m_planes", "m_lines", "v_planes", "v_lines"):
+        for name in ("m", "v"):
             setattr(self, name, device_field.arena(device_field.Arenas.CAPACITY))
 
 
@@ -29,29 +28,32 @@ def moments(cpu):
     return Moments()
 
 
-def corrections(step: int) -> tuple[float, float]:
-    return 1 / (1 - BETAS[0] ** step), 1 / (1 - BETAS[1] ** step)
+def constants(step: int):
+    """``kernels.adam.AdamStep``."""
+    from kernels.adam import AdamStep
+
+    first, second = (1 / (1 - beta**step) for beta in BETAS)
+    return AdamStep(LR, *BETAS, first, second, EPSILON)
 
 
 def adam_step(field, moments, step, first, end, l1_planes=(0.0,) * 3, l1_lines=(0.0,) * 3, lazy=0, pace=1.0) -> None:
     from kernels import adam
-    from kernels.types import ivec3, vec3
 
     a, component_pace = field.arenas, np.zeros(16 * field.appearance_chunks, np.float32)
     component_pace[first:end] = pace
-    adam.adam_arena(
-        a.appearance_planes, a.grad_appearance_planes, moments.m_planes, moments.v_planes, a.appearance_lines,
-        a.grad_appearance_lines, moments.m_lines, moments.v_lines, ivec3(*GRID), field.appearance_chunks, first // 16,
-        -(-end // 16), vec3(*l1_planes), vec3(*l1_lines), lazy, LR, component_pace, *BETAS, *corrections(step), EPSILON,
+    how = adam.ArenaStep(
+        adam=constants(step), first_chunk=first // 16, end_chunk=-(-end // 16), l1_planes=l1_planes, l1_lines=l1_lines,
+        lazy=lazy,
     )  # fmt: skip
+    arrays = a.appearance, a.grad_appearance, moments.m, moments.v
+    adam.adam_arena(*arrays, field.layout("appearance"), how, component_pace)
 
 
 def set_gradients(field: DeviceField, planes: list[np.ndarray], lines: list[np.ndarray]) -> None:
     from tslim.device import buffers
 
-    a, chunks = field.arenas, field.appearance_chunks
-    buffers.write(a.grad_appearance_planes, pack(planes, chunks, device_field.Arenas.CAPACITY))
-    buffers.write(a.grad_appearance_lines, pack(lines, chunks, device_field.Arenas.CAPACITY))
+    packed = pack([*planes, *lines], field.appearance_chunks, device_field.Arenas.CAPACITY)
+    buffers.write(field.arenas.grad_appearance, packed)
 
 
 @pytest.mark.parametrize(("first", "end"), [(0, 39), (0, 15), (6, 21), (16, 39)])
@@ -82,8 +84,8 @@ def test_active_components_follow_torchs_adam_and_the_others_keep_their_bits(are
         assert_gradient("step", moved, tensor.detach().numpy() - start[first:end], tolerance=1e-4)
         assert ours[:first].tobytes() == start[:first].tobytes()
         assert ours[end:].tobytes() == start[end:].tobytes()
-    for arena, like in ((moments.m_planes, state.appearance_planes), (moments.v_lines, state.appearance_lines)):
-        for values in unpack(buffers.read(arena), like, field.appearance_chunks):
+    for arena in (moments.m, moments.v):
+        for values in unpack(buffers.read(arena), field.tensors("appearance"), field.appearance_chunks):
             assert values[first:end].any() and not values[:first].any() and not values[end:].any()
 
 
@@ -128,8 +130,7 @@ def test_the_first_ranks_learn_as_much_faster_as_asked(cpu, rank, ratio):
     before = field.state()
     optimizer = Optimizer(field, ratio)
     for factors in (optimizer.gradients.density, optimizer.gradients.appearance):
-        factors.planes.fill(1.0)
-        factors.lines.fill(1.0)
+        factors.values.fill(1.0)
     optimizer.step(rank, lr_factors=0.01, lr_network=1e-12, lr_affine=1e-12)
     after, moves = field.state(), []
     for k in range(rank):
@@ -193,7 +194,7 @@ def test_adam_over_a_flat_array_agrees_with_torch_within_its_range_and_touches_n
         gradient = rng.normal(size=100).astype(np.float32)
         tensor.grad = torch.tensor(gradient[10:60])
         optimiser.step()
-        adam.adam_flat(10, 60, values, gradient, m, v, LR, *BETAS, *corrections(step), EPSILON)
+        adam.adam_flat(values, gradient, m, v, 10, 60, constants(step))
         assert not gradient[10:60].any()
     assert np.abs(values[10:60] - tensor.detach().numpy()).max() < 1e-6
     outside = np.r_[0:10, 60:100]
@@ -204,13 +205,10 @@ def test_adam_over_a_flat_array_agrees_with_torch_within_its_range_and_touches_n
 @pytest.mark.parametrize("components", [39, 5, 17])
 def test_the_gradient_of_total_variation_agrees_with_the_twin(arenas, components):
     from kernels import regularize
-    from kernels.types import ivec3
 
     field = DeviceField(device_field.random_state(np.random.default_rng(5)), arenas)
     a = field.arenas
-    regularize.tv_backward(
-        a.appearance_planes, a.grad_appearance_planes, ivec3(*GRID), field.appearance_chunks, components, 0.7
-    )
+    regularize.tv_backward(a.appearance, a.grad_appearance, field.layout("appearance"), components, 0.7)
     twin = field.reference()
     (0.7 * reference.total_variation([p[:components] for p in twin.appearance_planes])).backward()
     for mode, ours in enumerate(field.read("grad_", "appearance")[0]):

@@ -35,65 +35,72 @@ class Traced:
     feature: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        from kernels import composite, march
+        from kernels import groups, trace
 
         s, f = self.samples, self.field
         n, total = len(s.ranks), max(len(s.t), 1)
         self.feature, self.weight = np.zeros(total, np.float32), np.zeros(total, np.float32)
         self.at = np.zeros(3 * total, np.float32)
-        self.used, self.kept, self.groups = (np.zeros(n, np.int32) for _ in range(3))
+        self.used, self.visible, self.groups = (np.zeros(n, np.int32) for _ in range(3))
         self.opacity, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
-        self.delta_scaled = self.delta * f.state.config.distance_scale
-        self.shift = f.state.config.density_shift
-        composite.trace_density(
-            n, 1, s.origins.ravel(), s.directions.ravel(), 0, s.ranks, s.start, s.t, f.arenas.density_planes,
-            f.arenas.density_lines, f.affine, *f.where, f.density_chunks, self.shift, self.softplus,
-            self.delta_scaled, self.stop, self.threshold, s.t, self.span, self.at, self.feature, self.weight,
-            self.used, self.kept, self.groups, self.opacity, self.depth,
+        self.medium = trace.Medium(
+            activation=device_field.activation(f.state.config.density_shift, self.softplus),
+            delta_scaled=self.delta * f.state.config.distance_scale,
+            early_stop=self.stop,
+        )
+        self.visibility = groups.Visibility(weight_threshold=self.threshold, span=self.span)
+        trace.trace_density(
+            n, 1, s.origins.ravel(), s.directions.ravel(), s.ranks, s.start, s.t, f.arenas.density, f.affine,
+            f.lattice("density"), self.medium, self.at, self.feature, self.weight, self.used, self.opacity, self.depth,
         )  # fmt: skip
-        self.kept_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
-        march.offsets_from_counts(n, n, self.kept, self.kept_start)
-        march.offsets_from_counts(n, n, self.groups, self.ray_group_start)
-        kept, groups = max(self.kept_start[-1], 1), max(self.ray_group_start[-1], 1)
-        self.kept_t, self.kept_weight = np.zeros(kept, np.float32), np.zeros(kept, np.float32)
-        self.kept_at = np.zeros(3 * kept, np.float32)
-        self.group_ray, self.group_start = np.zeros(groups, np.int32), np.zeros(groups + 1, np.int32)
-        self.group_kept, self.group_weight = np.zeros(groups, np.float32), np.zeros(groups, np.float32)
-        composite.collect_kept(
-            n, s.start, self.used, s.t, self.at, self.weight, self.threshold, s.t, self.span, self.kept_start,
-            self.ray_group_start, self.kept_t, self.kept_at, self.kept_weight, self.group_ray, self.group_start,
-            self.group_kept, self.group_weight,
+        self.visible_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
+        used = s.start, self.used
+        groups.count_visible(n, *used, self.weight, s.t, self.visibility, self.visible, self.groups)
+        groups.sum_counts(n, self.visible, self.groups, self.visible_start, self.ray_group_start)
+        visible, n_groups = max(self.visible_start[-1], 1), max(self.ray_group_start[-1], 1)
+        self.visible_t, self.visible_weight = np.zeros(visible, np.float32), np.zeros(visible, np.float32)
+        self.visible_at = np.zeros(3 * visible, np.float32)
+        self.group_ray, self.group_start = np.zeros(n_groups, np.int32), np.zeros(n_groups + 1, np.int32)
+        self.group_visible, self.group_weight = np.zeros(n_groups, np.float32), np.zeros(n_groups, np.float32)
+        groups.collect_visible(
+            n, *used, s.t, self.at, self.weight, s.t, self.visibility, self.visible_start, self.ray_group_start,
+            self.visible_t, self.visible_at, self.visible_weight, self.group_ray, self.group_start,
+            self.group_visible, self.group_weight,
         )  # fmt: skip
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:
         from kernels import composite
-        from kernels.types import vec3
 
         pixel = np.zeros(3 * len(self.samples.ranks), np.float32)
         composite.composite(
             len(self.samples.ranks), self.ray_group_start, self.group_weight, colours.ravel(), self.opacity,
-            vec3(*self.background), pixel,
+            self.background, pixel,
         )  # fmt: skip
         return pixel.reshape(-1, 3)
 
     def backward(self, colours, grad_pixel, grad_opacity, grad_depth):
         """(gradient of colours, of each sample's density feature, of the affine's density columns)."""
-        from kernels import composite
-        from kernels.types import vec3
+        from kernels import composite, trace
 
         s, n = self.samples, len(self.samples.ranks)
         grad_colours, sample_grad = np.zeros_like(colours).ravel(), np.zeros_like(self.feature)
         ray_affine, affine = np.zeros(2 * n, np.float32), np.zeros_like(self.field.affine)
         n_groups = int(self.ray_group_start[-1])
         composite.colour_gradients(n_groups, self.group_ray, self.group_weight, grad_pixel.ravel(), grad_colours)
+        composition = composite.Composition(
+            background=self.background, visibility=self.visibility.replace(span=0.0), with_penalties=0
+        )
         composite.composite_backward(
-            n, s.ranks, s.start, self.used, self.kept_start, self.ray_group_start, self.group_start,
-            np.full(1, np.nan, np.float32), 0.0, s.t, self.feature, self.weight,
-            colours.ravel(), self.field.affine, self.shift, self.softplus, self.delta_scaled, self.threshold,
-            vec3(*self.background), grad_pixel.ravel(), grad_opacity, grad_depth, 0, 0.0, sample_grad, ray_affine,
+            n, s.start, self.used, self.visible_start, self.ray_group_start, self.group_start,
+            np.full(1, np.nan, np.float32), s.t, self.weight, colours.ravel(), composition, grad_pixel.ravel(),
+            grad_opacity, grad_depth, sample_grad,
+        )  # fmt: skip
+        trace.trace_backward(
+            n, s.ranks, s.start, self.used, s.t, self.feature, self.weight, self.field.affine, self.medium, 0.0,
+            sample_grad, ray_affine,
         )  # fmt: skip
         rank_rows = self.field.state.rank
-        composite.sum_affine(n, rank_rows, s.ranks, ray_affine, affine)
+        trace.sum_affine(n, rank_rows, s.ranks, ray_affine, affine)
         return grad_colours.reshape(colours.shape), sample_grad, affine.reshape(rank_rows, 56)[:, :2]
 
 
@@ -134,7 +141,7 @@ def test_weights_depth_and_opacity_of_three_samples_are_those_computed_by_hand(a
     assert traced.weight == pytest.approx([3 / 4, 1 / 8, 1 / 32], abs=2e-6)
     assert traced.opacity == pytest.approx([0, 29 / 32], abs=2e-6)
     assert traced.depth == pytest.approx([0, 3 / 4 * t[0] + 1 / 8 * t[1] + 1 / 32 * t[2]], abs=2e-6)
-    assert traced.used.tolist() == [0, 3] and traced.kept_start.tolist() == [0, 0, 3]
+    assert traced.used.tolist() == [0, 3] and traced.visible_start.tolist() == [0, 0, 3]
 
 
 def test_a_pixel_is_the_weighted_colours_over_the_background(arenas):
@@ -150,10 +157,10 @@ def test_a_sample_below_the_weight_threshold_is_dark_but_hides_the_background(ar
     # A threshold of 1/16 leaves red and green; blue keeps only the background's 3/32 of 0.6.
     samples, t = samples_on_the_ramp()
     traced = Traced(ramp(arenas), samples, threshold=1 / 16, delta=1.0, softplus=0)
-    assert traced.kept_start.tolist() == [0, 0, 2]
+    assert traced.visible_start.tolist() == [0, 0, 2]
     assert traced.group_ray.tolist() == [1, 1]
-    assert traced.kept_t == pytest.approx(t[:2], abs=1e-6)
-    assert traced.kept_weight == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
+    assert traced.visible_t == pytest.approx(t[:2], abs=1e-6)
+    assert traced.visible_weight == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
     pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
     assert pixel[1] == pytest.approx([3 / 4 + 3 / 32 * 0.2, 1 / 8 + 3 / 32 * 0.9, 3 / 32 * 0.6], abs=2e-6)
 
@@ -177,24 +184,24 @@ def test_a_sample_that_is_not_kept_takes_the_colour_of_the_group_before_it_or_of
     samples, _ = samples_on_the_ramp()
     traced = Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=0.3, threshold=1 / 16)
     assert traced.group_start.tolist() == [0, 1, 2]
-    assert traced.group_kept == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
+    assert traced.group_visible == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
     assert traced.group_weight == pytest.approx([3 / 4, 5 / 32], abs=2e-6)
     # From behind: densities ln(4/3), ln 2, ln 4 give weights 1/4, 3/4 1/2, 3/8 3/4; only the second is above 0.3.
     samples.origins[1, 0], samples.directions[1, 0] = 0.0, 1.0
     samples.t[:] = np.log([4 / 3, 2, 4]) / 2
     traced = Traced(ramp(arenas), samples, delta=1.0, softplus=0, span=0.3, threshold=0.3)
-    assert traced.group_kept == pytest.approx([3 / 8], abs=2e-6)
+    assert traced.group_visible == pytest.approx([3 / 8], abs=2e-6)
     assert traced.group_weight == pytest.approx([1 / 4 + 3 / 8 + 9 / 32], abs=2e-6)
 
 
 def test_what_a_weight_does_to_the_mean_of_its_group_is_that_computed_by_hand(cpu):
     # One group of weights 3 and 1; dL/dP . p is 2 + 4 = 6 and 1 + 1 = 2 over two columns, their mean 20/4 = 5.
     # (6 - 5) / 4 and (2 - 5) / 4; the sample alone in its group has no effect.
-    from kernels import composite
+    from kernels import groups
 
     starts, weights = np.array([0, 2, 3], np.int32), np.array([3, 1, 2], np.float32)
     slopes = np.array([2, 1, 7, 4, 1, 8], np.float32)
-    composite.mean_gradients(2, 3, 2, starts, np.array([4, 2], np.float32), weights, slopes)
+    groups.mean_gradients(2, 3, 2, starts, np.array([4, 2], np.float32), weights, slopes)
     assert slopes[:3] == pytest.approx([1 / 4, -3 / 4, 0], abs=1e-6)
 
 
@@ -202,7 +209,7 @@ def test_a_ray_ends_behind_the_sample_that_leaves_less_light_than_the_stop(arena
     # After the second sample 1/8 is left, less than 0.2: the third is not looked at, and 1/8 of the background shows.
     samples, _ = samples_on_the_ramp()
     traced = Traced(ramp(arenas), samples, stop=0.2, delta=1.0, softplus=0)
-    assert traced.used.tolist() == [0, 2] and traced.kept_start.tolist() == [0, 0, 2]
+    assert traced.used.tolist() == [0, 2] and traced.visible_start.tolist() == [0, 0, 2]
     assert traced.opacity == pytest.approx([0, 7 / 8], abs=2e-6)
     pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
     assert pixel[1] == pytest.approx([3 / 4 + 0.2 / 8, 1 / 8 + 0.9 / 8, 0.6 / 8], abs=2e-6)
@@ -235,9 +242,9 @@ def twin_of(traced: Traced, colours: torch.Tensor, twin: reference.ReferenceFiel
     s = traced.samples
     _, _, ray, t, ranks = s.as_torch()
     sigma = reference.density(twin, s.points, ranks[ray])
-    weight = reference.weights(sigma * traced.delta_scaled, ray, traced.stop)
+    weight = reference.weights(sigma * traced.medium.delta_scaled, ray, traced.stop)
     kept = weight > traced.threshold
-    assert int(kept.sum()) == traced.kept_start[-1], "a weight lies on the threshold: choose another seed"
+    assert int(kept.sum()) == traced.visible_start[-1], "a weight lies on the threshold: choose another seed"
     everywhere = torch.zeros(len(t), 3, dtype=torch.float64).index_put((kept.nonzero()[:, 0],), colours)
     background = torch.tensor(traced.background).double()
     return reference.composite(weight, everywhere, t, ray, len(ranks), background, traced.threshold)
@@ -252,9 +259,9 @@ def test_pixels_and_every_gradient_agree_with_the_twin(arenas, activation, stop,
     field = dense(arenas, activation)
     traced = Traced(field, samples, stop=stop, threshold=threshold, softplus=int(activation == "softplus"))
     assert (traced.used < np.diff(samples.start)).any() == (stop > 0)
-    assert traced.kept_start[-1] < traced.used.sum()
+    assert traced.visible_start[-1] < traced.used.sum()
     n = len(samples.ranks)
-    colours = rng.random((traced.kept_start[-1], 3)).astype(np.float32)
+    colours = rng.random((traced.visible_start[-1], 3)).astype(np.float32)
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     pixel = traced.pixels(colours)
     grad_colours, sample_grad, affine = traced.backward(colours, *upstream)
@@ -283,7 +290,7 @@ def test_the_adjoint_agrees_with_central_differences(arenas):
     field = dense(arenas)
     traced = Traced(field, samples, threshold=-1.0)
     n = len(samples.ranks)
-    colours = rng.random((traced.kept_start[-1], 3)).astype(np.float32)
+    colours = rng.random((traced.visible_start[-1], 3)).astype(np.float32)
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     _, sample_grad, _ = traced.backward(colours, *upstream)
     run_density_backward(field, samples, traced.used, sample_grad)
@@ -311,14 +318,14 @@ def test_the_adjoint_agrees_with_central_differences(arenas):
 
 
 def test_the_squared_error_and_its_gradient_agree_with_the_twin_also_where_the_clamp_acts(cpu):
-    from kernels import composite
+    from kernels.loss import squared_error
 
     rng = np.random.default_rng(14)
     pixel, target = rng.uniform(-0.3, 1.3, (50, 3)), rng.uniform(0, 1, (50, 3))
     ray_weight = rng.uniform(0.5, 2, 50).astype(np.float32)
     loss, grad = np.zeros(50, np.float32), np.zeros(150, np.float32)
     flat = [np.ascontiguousarray(a, np.float32).ravel() for a in (pixel, target)]
-    composite.squared_error(50, *flat, ray_weight, 0.25, loss, grad)
+    squared_error(50, *flat, ray_weight, 0.25, loss, grad)
     p = torch.tensor(flat[0].reshape(50, 3)).double().requires_grad_()
     per_ray = ((p.clamp(0, 1) - torch.tensor(flat[1].reshape(50, 3)).double()) ** 2).mean(1)
     (0.25 * (per_ray * torch.tensor(ray_weight)).sum()).backward()
@@ -329,5 +336,15 @@ def test_the_squared_error_and_its_gradient_agree_with_the_twin_also_where_the_c
 def test_tracing_twice_gives_the_same_bits(arenas):
     samples = device_field.random_samples(np.random.default_rng(15), ranks=(5, 13), step=DELTA)
     one, two = (Traced(dense(arenas), samples) for _ in range(2))
-    for name in ("feature", "weight", "used", "opacity", "depth", "kept_t", "kept_weight", "group_ray", "group_start"):
+    for name in (
+        "feature",
+        "weight",
+        "used",
+        "opacity",
+        "depth",
+        "visible_t",
+        "visible_weight",
+        "group_ray",
+        "group_start",
+    ):
         assert (getattr(one, name) == getattr(two, name)).all(), name

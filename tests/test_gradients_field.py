@@ -49,8 +49,8 @@ def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, ac
     sigma = np.full(len(points), np.nan, np.float32)
     flat = np.ascontiguousarray(points.numpy(), dtype=np.float32).ravel()
     density.density_at(
-        len(points), flat, ranks, arenas.density_planes, arenas.density_lines, field.affine, *field.where,
-        field.density_chunks, -0.5, int(activation == "softplus"), sigma,
+        len(points), flat, ranks, arenas.density, field.affine, field.lattice("density"),
+        device_field.activation(-0.5, activation == "softplus"), sigma,
     )  # fmt: skip
     twin = field.reference(requires_grad=False)
     twin.activation = activation
@@ -78,8 +78,8 @@ def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     products = device_field.arena(n * 3 * n_chunks)
     products.fill(np.nan)
     appearance.appearance_products(
-        n, n_chunks, 100, *each_alone(field, samples), samples.ranks, field.arenas.appearance_planes,
-        field.arenas.appearance_lines, field.where[2], field.appearance_chunks, products,
+        appearance.Groups(n=n, visible=n, chunks=n_chunks), 100, *each_alone(field, samples), samples.ranks,
+        field.arenas.appearance, field.layout("appearance"), products,
     )  # fmt: skip
     return buffers.read(products).reshape(n, n_chunks, 3, 16)
 
@@ -125,15 +125,18 @@ def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, shares):
 
 
 def run_density_backward(field, samples, used, upstream, shares=(2, 0, 2, 1), n_chunks=1):
-    """``shares``: threads, n_whole, n_bands and n_parts of ``kernels.tasks.scatter_share``."""
+    """``shares``: the numbers of ``kernels.tasks.Cut``."""
     from kernels import density
+    from kernels.tasks import Cut
 
-    a = field.arenas
-    density.density_backward(
-        len(used), 1, n_chunks, *shares, samples.ranks, samples.start, used, field.on_grid(samples), upstream,
-        a.density_planes, a.density_lines, a.grad_density_planes, a.grad_density_lines, field.where[2],
-        field.density_chunks, device_field.by_atomics(),
+    arrays = (
+        samples.ranks, samples.start, used, field.on_grid(samples), upstream, field.arenas.density,
+        field.arenas.grad_density, field.layout("density"),
     )  # fmt: skip
+    if device_field.by_atomics():
+        density.density_backward_atomic(len(used), 1, n_chunks, *arrays)
+    else:
+        density.density_backward(len(used), 1, n_chunks, Cut(*shares), *arrays)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,7 @@ def run_density_backward(field, samples, used, upstream, shares=(2, 0, 2, 1), n_
 )
 def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, shares):
     from kernels import appearance
+    from kernels.tasks import Cut
     from tslim.device import buffers
 
     field = make(arenas)
@@ -149,11 +153,15 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, shares):
     grad_products = device_field.arena(n * 3 * n_chunks)
     buffers.write(grad_products, upstream.reshape(-1, 16))
     slopes = np.zeros(1, np.float32)
-    appearance.appearance_backward(
-        n, n, n_chunks, *shares, *each_alone(field, samples), samples.ranks, grad_products,
-        arenas.appearance_planes, arenas.appearance_lines, arenas.grad_appearance_planes, arenas.grad_appearance_lines,
-        field.where[2], field.appearance_chunks, 0, slopes, device_field.by_atomics(),
+    groups = appearance.Groups(n=n, visible=n, chunks=n_chunks)
+    arrays = (
+        *each_alone(field, samples), samples.ranks, grad_products, arenas.appearance, arenas.grad_appearance,
+        field.layout("appearance"), 0, slopes,
     )  # fmt: skip
+    if device_field.by_atomics():
+        appearance.appearance_backward_atomic(groups, *arrays)
+    else:
+        appearance.appearance_backward(groups, Cut(*shares), *arrays)
     twin = field.reference()
     x = reference.texel_coordinates(twin.box, twin.grid, clamp_to_box(samples.points))
     mask = reference.rank_mask(39, point_ranks(samples), 3, torch.float64)
@@ -192,8 +200,8 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
         field.upload()
         # relu of a feature lifted far above zero is the feature itself.
         density.density_at(
-            len(samples.t), points, samples.ranks[samples.ray], arenas.density_planes, arenas.density_lines,
-            field.affine, *field.where, field.density_chunks, 100.0, 0, feature,
+            len(samples.t), points, samples.ranks[samples.ray], arenas.density, field.affine, field.lattice("density"),
+            device_field.activation(100.0, softplus=False), feature,
         )  # fmt: skip
         return float((upstream.astype(np.float64) * (feature.astype(np.float64) - 100)).sum())
 

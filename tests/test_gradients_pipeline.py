@@ -108,9 +108,9 @@ def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, opt
     field, state = make_field(**options)
     pipeline = run(field, stop=stop, threshold=threshold, span=span, rays=copied_rays(copies), copies=copies)
     twin, seen = twin_pixels(pipeline, state, stop, threshold, span)
-    assert 0 < pipeline.n_groups <= pipeline.n_kept
-    assert (pipeline.n_groups < pipeline.n_kept) == (span > 0)
-    assert pipeline.n_kept < pipeline.n_samples or stop == 0
+    assert 0 < pipeline.n_groups <= pipeline.n_visible
+    assert (pipeline.n_groups < pipeline.n_visible) == (span > 0)
+    assert pipeline.n_visible < pipeline.n_samples or stop == 0
     host = on_host(pipeline)
     pairs = ((host.pixel.reshape(-1, 3), seen.rgb), (host.ray_opacity, seen.opacity), (host.ray_depth, seen.depth))
     for ours, right in pairs:
@@ -148,7 +148,7 @@ def test_copies_of_rays_are_what_they_would_be_alone(cpu, space):
         pipeline.backward(gradients)
         host = on_host(pipeline)
         found.append(device_gradients(field, gradients) | {"pixel": host.pixel.copy(), "depth": host.ray_depth.copy()})
-        assert pipeline.n_kept > 50
+        assert pipeline.n_visible > 50
         gradients.release()
     for name, alone in found[0].items():
         np.testing.assert_allclose(found[1][name], alone, rtol=1e-4, atol=1e-5 * np.abs(alone).max(), err_msg=name)

@@ -113,12 +113,12 @@ def pixels_off(camera, shrink=48) -> float:
     A picture ``shrink`` times smaller is rendered, which shows the same rays, but fewer of them.
     """
     from kernels import rays as kernels
-    from tslim.rendering.pipeline import camera_arrays
+    from tslim.rendering.camera_table import camera_table
 
     small = camera.scaled(1 / shrink)
     width, height = (int(s) for s in small.sizes[0])
     made, origins = np.zeros(3 * width * height, np.float32), np.zeros(3 * width * height, np.float32)
-    kernels.image_rays(width * height, 0, 0, width, *camera_arrays(small), origins, made)
+    kernels.image_rays(width * height, 0, 0, width, camera_table(small), origins, made)
     made = made.reshape(-1, 3).astype(np.float64)
     assert np.abs(np.linalg.norm(made, axis=1) - 1).max() < 1e-6
     pixels = small.pixel_centers()

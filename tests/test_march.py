@@ -48,10 +48,11 @@ def make_rays(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def run_march(
-    origins, directions, occupied, *, jitter_step=-1, seed=0, near=NEAR, far=FAR, n_steps=N_STEPS, enough=2**31 - 1
+    origins, directions, occupied, *, jitter_step=-1, seed=0, near=NEAR, far=FAR, n_steps=N_STEPS, most=2**31 - 1
 ):
     """The kernels' march: (t0 of each ray, list of sample distances of each ray)."""
     from kernels import march
+    from kernels.cells import Cells
 
     n = len(origins)
     cells = (0, 0, 0) if occupied is None else occupied.shape[::-1]
@@ -59,16 +60,17 @@ def run_march(
     coarse = coarse_blocks(flags)
     t0, mask = np.zeros(n, np.float32), np.zeros(n * N_WORDS, np.uint32)
     count, start = np.zeros(n, np.int32), np.zeros(n + 1, np.int32)
+    how = march.March(near=near, far=far, step=STEP, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step)
     per_unit = np.maximum(cells, 1) / (BOX[1] - BOX[0])
+    lattice = Cells(count=cells, origin=BOX[0], per_unit=per_unit, blocks=coarse.shape[::-1])
     ray_o, ray_d = np.ascontiguousarray(origins).ravel(), np.ascontiguousarray(directions).ravel()
     march.march(
-        n, ray_o, ray_d, seed, jitter_step, near, far, STEP, n_steps, enough, march.vec3(*BOX[0]), march.vec3(*BOX[1]),
-        march.ivec3(*cells), march.vec3(*BOX[0]), march.vec3(*per_unit), march.ivec3(*coarse.shape[::-1]),
-        pack_bits(in_blocks(flags)), pack_bits(coarse), N_WORDS, t0, mask, count,
+        n, ray_o, ray_d, how, march.Box(low=BOX[0], high=BOX[1]), lattice, pack_bits(in_blocks(flags)),
+        pack_bits(coarse), t0, mask, count,
     )  # fmt: skip
     march.offsets_from_counts(n, n, count, start)
     t = np.zeros(max(start[-1], 1), np.float32)
-    march.expand(n, n, STEP, N_WORDS, t0, mask, start, t)
+    march.expand(n, n, how, t0, mask, start, t)
     return t0, [t[a:b] for a, b in zip(start, start[1:], strict=False)]
 
 
@@ -135,16 +137,16 @@ def test_samples_are_exactly_the_steps_in_the_box_and_in_occupied_cells(cpu, kin
     assert (total == 0) == (kind == "nothing"), "the test must have looked at samples"
 
 
-@pytest.mark.parametrize("enough", [1, 3])
-def test_a_ray_is_followed_no_farther_than_to_as_many_samples_as_are_enough(cpu, enough):
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_ray_is_followed_no_farther_than_to_as_many_samples_as_are_asked_for(cpu, most):
     rng = np.random.default_rng(5)
     origins, directions = make_rays(rng, 120)
     occupied = occupancy("half of the cells", rng)
     _, everything = run_march(origins, directions, occupied)
-    _, first = run_march(origins, directions, occupied, enough=enough)
+    _, first = run_march(origins, directions, occupied, most=most)
     assert max(map(len, everything)) > 3
     for few, all_of_them in zip(first, everything, strict=True):
-        np.testing.assert_array_equal(few, all_of_them[:enough])
+        np.testing.assert_array_equal(few, all_of_them[:most])
 
 
 def test_steps_start_where_the_ray_enters_the_box_but_not_before_near(cpu):

@@ -127,14 +127,14 @@ def test_only_pixels_in_use_are_drawn(views):
 
 def test_the_rays_of_an_image_come_row_by_row_and_hit_the_pixel_centres(views):
     from kernels import rays as kernels
-    from tslim.rendering.pipeline import camera_arrays
+    from tslim.rendering.camera_table import camera_table
 
     for i in range(len(views)):
         width, height = (int(s) for s in views.cameras.sizes[i])
         n = width * height
         made = Rays(n)
-        device = camera_arrays(views.cameras[[i]])
-        kernels.image_rays(n - 4, 0, 4, width, *device, made.ray_o, made.ray_d)
+        device = camera_table(views.cameras[[i]])
+        kernels.image_rays(n - 4, 0, 4, width, device, made.ray_o, made.ray_d)
         origins, directions = views.cameras.rays(i)
         assert made.ray_o.reshape(n, 3)[: n - 4] == pytest.approx(origins[4:], abs=1e-6)
         assert made.ray_d.reshape(n, 3)[: n - 4] == pytest.approx(directions[4:], abs=1e-6)

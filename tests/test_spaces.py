@@ -140,8 +140,8 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
     host = on_host(pipeline)
     assert np.abs(host.pixel.reshape(-1, 3) - seen.rgb.detach().numpy()).max() < 5e-5
     assert np.abs(host.ray_opacity - seen.opacity.detach().numpy()).max() < 5e-5
-    assert (host.ray_opacity > 0.2).sum() > 10 and pipeline.n_kept > 100
-    assert (pipeline.n_groups < pipeline.n_kept) == (span > 0)
+    assert (host.ray_opacity > 0.2).sum() > 10 and pipeline.n_visible > 100
+    assert (pipeline.n_groups < pipeline.n_visible) == (span > 0)
 
     rng = np.random.default_rng(33)
     for name in ("grad_pixel", "grad_opacity", "grad_depth"):
@@ -236,8 +236,8 @@ def test_contracted_samples_in_occupied_cells_are_those_of_a_march_that_skips_no
     t, ray = samples_of(pipeline)
     along = buffers.read(pipeline.sample_along)[: len(t)]
     pipeline = run(some, "contracted")
-    kept_t, kept_ray = samples_of(pipeline)
-    kept_along = buffers.read(pipeline.sample_along)[: len(kept_t)]
+    visible_t, kept_ray = samples_of(pipeline)
+    kept_along = buffers.read(pipeline.sample_along)[: len(visible_t)]
     origins, directions = (torch.tensor(a).double() for a in make_rays("contracted"))
     x = field_points("contracted", origins, directions, torch.tensor(t).double(), torch.tensor(ray)).numpy()
     position = (x + 2) / 4 * np.array([69, 70, 71])
@@ -249,7 +249,7 @@ def test_contracted_samples_in_occupied_cells_are_those_of_a_march_that_skips_no
     number = {(int(i), round(float(a / pipeline.step))): k for k, (i, a) in enumerate(zip(ray, along, strict=True))}
     every = [number[int(i), round(float(a / pipeline.step))] for i, a in zip(kept_ray, kept_along, strict=True)]
     assert len(set(every)) == len(every)
-    np.testing.assert_allclose(kept_t, t[every], rtol=2e-3, err_msg="a step lies where it does if none is skipped")
+    np.testing.assert_allclose(visible_t, t[every], rtol=2e-3, err_msg="a step lies where it does if none is skipped")
     wrong = (np.isin(np.arange(len(t)), every) != occupied) & ~unclear
     assert not wrong.any() and 50 < len(every) < len(t) / 2
 

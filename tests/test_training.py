@@ -307,7 +307,7 @@ def test_the_l1_penalty_begins_when_rays_meet_something_however_few_samples_get_
         settings = dataclasses.replace(SETTINGS, field=field, weight_threshold=0.2, l1_start=weight)
         trainer = new_trainer(settings)
         run_to(trainer, 2)
-        assert trainer.pipeline.n_kept < 256
+        assert trainer.pipeline.n_visible < 256
         return {name: value for name, value in bits(trainer).items() if name.startswith("density")}
 
     assert (trained(0.0) != trained(0.05)) == penalised
@@ -350,9 +350,8 @@ def test_pixels_are_dropped_exactly_where_their_rays_meet_nothing(new_trainer):
     sampler, pipeline, hits = trainer.sampler, trainer.pipeline, []
     for first in range(0, sampler.n_pixels, 256):
         n = min(256, sampler.n_pixels - first)
-        rays.pixel_rays(
-            n, first, sampler.n_images, sampler.offsets, sampler.sizes, *sampler.cameras, pipeline.ray_o, pipeline.ray_d
-        )
+        where = sampler.n_images, sampler.images, sampler.cameras
+        rays.pixel_rays(n, first, *where, pipeline.ray_o, pipeline.ray_d)
         pipeline.march(n)
         hits.append(buffers.read(pipeline.ray_count)[:n] > 0)
     hits = np.concatenate(hits)

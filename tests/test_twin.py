@@ -50,13 +50,13 @@ def test_the_twin_renders_our_pixels_depths_and_opacities(cpu, rank):
 
 
 def test_the_twin_has_our_gradients(cpu):
-    from kernels import composite
+    from kernels import loss as losses
     from tslim.rendering.pipeline import Gradients
 
     field, pipeline, twin, batch = make(5)
     target = np.random.default_rng(32).random((N_RAYS, 3)).astype(np.float32)
     loss = np.zeros(N_RAYS, np.float32)
-    composite.squared_error(
+    losses.squared_error(
         N_RAYS, pipeline.pixel, target.ravel(), np.ones(N_RAYS, np.float32), 1 / N_RAYS, loss, pipeline.grad_pixel
     )
     gradients = Gradients(field)

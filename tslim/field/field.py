@@ -13,6 +13,9 @@ import numpy as np
 from kernels import density
 from kernels import occupancy as occupancy_kernels
 from kernels import rank_rows as row_kernels
+from kernels.cells import EVERYTHING
+from kernels.types import Values
+from kernels.vm import Lattice
 from tslim.config import FieldConfig, Precision
 from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, memory
@@ -103,7 +106,7 @@ class Field(InDomain):
         """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
         self._brackets: tuple[tuple[int, ...], tuple] | None = None
         """What ``interpolate_rows`` was last told, and what it hands to its kernel."""
-        capacity = tuple(int(CAPACITY_MARGIN * t) for t in texels_of((max_grid,) * 3))
+        capacity = int(CAPACITY_MARGIN * texels_of((max_grid,) * 3))
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
         self.affine = buffers.array(self.max_rank * AFFINE_WIDTH)
@@ -151,14 +154,19 @@ class Field(InDomain):
         """Mean side of a voxel, in units of the field."""
         return float(np.mean(1 / self.texels_per_unit))
 
-    def geometry(self, factors: Factors) -> tuple:
-        """The kernel arguments box_min, texels_per_unit, grid, max_chunks."""
-        return self.box[0].tolist(), self.texels_per_unit.tolist(), list(self.grid), factors.chunks
+    def lattice(self, factors: Factors) -> Values:
+        """The kernel argument ``kernels.vm.Lattice``: where the texels of density or appearance lie."""
+        return Lattice(
+            box_min=self.box[0], texels_per_unit=self.texels_per_unit, layout=factors.layout,
+            contracted=int(self.space == "contracted"),
+        )  # fmt: skip
 
     @property
-    def use_softplus(self) -> int:
-        """Kernel flag: 1 for softplus, 0 for relu."""
-        return int(self.config.density_activation == "softplus")
+    def activation(self) -> Values:
+        """The kernel argument ``kernels.density.Activation``."""
+        return density.Activation(
+            shift=self.config.density_shift, use_softplus=int(self.config.density_activation == "softplus")
+        )
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +176,7 @@ class Field(InDomain):
     @staticmethod
     def predicted_bytes(config: FieldConfig, side: int) -> int:
         """Device memory that the factors of a field of this grid side will take."""
-        texels = sum(int(CAPACITY_MARGIN * t) for t in texels_of((side,) * 3))
+        texels = int(CAPACITY_MARGIN * texels_of((side,) * 3))
         chunks = -(-config.max_rank // buffers.CHUNK) + -(-3 * config.max_rank // buffers.CHUNK)
         return 4 * buffers.CHUNK * chunks * texels
 
@@ -284,8 +292,8 @@ class Field(InDomain):
         ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
         sigma = buffers.array(max(n, 1))
         density.density_at(
-            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.planes, self.density.lines,
-            self.affine, *self.geometry(self.density), self.config.density_shift, self.use_softplus, sigma,
+            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.values, self.affine,
+            self.lattice(self.density), self.activation, sigma,
         )  # fmt: skip
         return buffers.read(sigma)[:n]
 
@@ -313,17 +321,12 @@ class Field(InDomain):
     def _lattice_alpha(self, size: tuple[int, ...], ranks: list[int], delta: float, before: Occupancy | None):
         """Alpha of a step at the vertices of a lattice over the box; see ``occupancy.vertex_alpha``."""
         alpha = buffers.array(max(math.prod(size), 1))
-        if before is None:
-            older = ([0, 0, 0], [0, 0, 0], [0.0] * 3, [1.0] * 3, buffers.array(1, np.uint32))
-        else:
-            older = (
-                list(before.cells), list(before.blocks), before.box[0].tolist(), before.per_unit.tolist(), before.words,
-            )  # fmt: skip
+        older = (EVERYTHING, buffers.array(1, np.uint32)) if before is None else (before.lattice, before.words)
         spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
+        vertices = occupancy_kernels.Vertices(size=size, low=self.box[0], spacing=spacing)
         occupancy_kernels.vertex_alpha(
-            list(size), self.box[0].tolist(), spacing.tolist(), len(ranks), buffers.upload(np.array(ranks, np.int32)),
-            self.density.planes, self.density.lines, self.affine, *self.geometry(self.density),
-            self.config.density_shift, self.use_softplus, delta, *older, alpha,
+            vertices, len(ranks), buffers.upload(np.array(ranks, np.int32)), self.density.values, self.affine,
+            self.lattice(self.density), self.activation, delta, *older, alpha,
         )  # fmt: skip
         return alpha
 

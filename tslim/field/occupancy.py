@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 
-from kernels.march import BLOCK
+from kernels.cells import BLOCK, Cells
 from kernels.occupancy import coarse_blocks
+from kernels.types import Values
 from tslim.device import buffers
 
 
 class Occupancy:
-    """A bit per cell of a lattice over a box, in the order of ``kernels.march``, and one per block of 8³ cells.
+    """A bit per cell of a lattice over a box, in the order of ``kernels.cells``, and one per block of 8³ cells.
 
     Args:
         cells: number of cells along x, y, z.
@@ -61,6 +62,11 @@ class Occupancy:
                 return None
             corners[:, axis] = self.box[0, axis] + size[axis] * np.array([hit[0], hit[-1] + 1], np.float32)
         return corners
+
+    @property
+    def lattice(self) -> Values:
+        """The kernel argument ``kernels.cells.Cells``."""
+        return Cells(count=self.cells, origin=self.box[0], per_unit=self.per_unit, blocks=self.blocks)
 
     @property
     def per_unit(self) -> np.ndarray:

@@ -3,27 +3,24 @@
 On the CPU, where device arrays are numpy arrays, the product with the basis runs in BLAS; elsewhere in Taichi.
 """
 
-import itertools
 import weakref
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels import appearance, composite, decode, density, march
+from kernels import appearance, composite, decode, density, groups, march, trace
 from kernels import penalties as penalties_kernels
+from kernels.cells import EVERYTHING
+from kernels.types import Values
 from tslim.decoder import blas
 from tslim.device import backend, buffers
 from tslim.field.field import Factors, Field
 from tslim.model.state import N_FEATURES
 from tslim.rendering.ray_space import LONGEST, RaySpace
-from tslim.scene import lenses
-from tslim.scene.cameras import Cameras
+from tslim.rendering.sharing import scatter_cut
 
 PRODUCT_BLOCK = 64
 """Samples that a CPU task of ``appearance.appearance_products`` takes."""
-SCAN, PART = 0.65, 0.62
-"""What finding the samples of a band costs, of what the gradients of a whole tensor's samples cost; and what the plane,
-or the line, costs by itself. Measured on two cores."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,10 @@ class Pipeline:
         self.ray_rank = buffers.array(max_rays, np.int32)
         self.space = RaySpace(field, self.ray_o, self.ray_d)
         self.ray_t0 = buffers.array(max_rays)
-        self.ray_count, self.ray_used, self.ray_kept, self.ray_groups = (
+        self.ray_count, self.ray_used, self.ray_visible, self.ray_groups = (
             buffers.array(max_rays, np.int32) for _ in range(4)
         )
-        self.ray_start, self.ray_kept_start, self.ray_group_start = (
+        self.ray_start, self.ray_visible_start, self.ray_group_start = (
             buffers.array(max_rays + 1, np.int32) for _ in range(3)
         )
         self.ray_opacity, self.ray_depth = buffers.array(max_rays), buffers.array(max_rays)
@@ -92,9 +89,9 @@ class Pipeline:
         self.grad_opacity, self.grad_depth = buffers.array(max_rays), buffers.array(max_rays)
         self.ray_grad_affine = buffers.array(2 * max_rays)
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
-        self._sample_room = self._kept_room = self._group_room = self._product_room = self._slope_room = 0
-        self.n_rays = self.n_samples = self.n_kept = self.n_groups = 0
-        self.kept_slope = buffers.array(1)
+        self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
+        self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
+        self.visible_slope = buffers.array(1)
         self.grad_directions = None
         """What each group says of its ray's direction, where ``backward`` was told that someone wants to know."""
         self._take_products(1)
@@ -111,17 +108,17 @@ class Pipeline:
             self.sample_at = buffers.array(3 * room)
             self.sample_along = buffers.array(room) if self.space.contracted else self.sample_t
 
-    def _reserve_kept(self) -> None:
-        if max(self.n_kept, 1) > self._kept_room:
-            self._kept_room = max(self.n_kept, self._kept_room * 5 // 4, 256)
-            self.kept_t, self.kept_weight = buffers.array(self._kept_room), buffers.array(self._kept_room)
-            self.kept_at = buffers.array(3 * self._kept_room)
+    def _reserve_visible(self) -> None:
+        if max(self.n_visible, 1) > self._visible_room:
+            self._visible_room = max(self.n_visible, self._visible_room * 5 // 4, 256)
+            self.visible_t, self.visible_weight = buffers.array(self._visible_room), buffers.array(self._visible_room)
+            self.visible_at = buffers.array(3 * self._visible_room)
         n = max(self.n_groups, 1)
         if n > self._group_room:
             self._group_room = max(n, self._group_room * 5 // 4, 256)
             room = self._group_room
             self.group_ray, self.group_start = buffers.array(room, np.int32), buffers.array(room + 1, np.int32)
-            self.group_kept, self.group_weight = buffers.array(room), buffers.array(room)
+            self.group_visible, self.group_weight = buffers.array(room), buffers.array(room)
             self.features = buffers.array(N_FEATURES * room)
             self.raw = buffers.array(N_FEATURES * room) if self.field.config.rank_affine else self.features
             self.grad_features = buffers.array(N_FEATURES * room)
@@ -141,10 +138,10 @@ class Pipeline:
         self._release_products = weakref.finalize(self, buffers.give_arena, self.products)
 
     def _reserve_slopes(self) -> None:
-        n = self.columns * self.n_kept
+        n = self.columns * self.n_visible
         if n > self._slope_room:
             self._slope_room = max(n, self._slope_room * 5 // 4)
-            self.kept_slope = buffers.array(self._slope_room)
+            self.visible_slope = buffers.array(self._slope_room)
 
     def _reserve_directions(self, of_rays: bool) -> None:
         if not of_rays:
@@ -158,7 +155,7 @@ class Pipeline:
         per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
         total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 7 * self._sample_room
         per_group = 4 + (3 if self.field.config.rank_affine else 2) * N_FEATURES + 6
-        total += 5 * self._kept_room + per_group * self._group_room
+        total += 5 * self._visible_room + per_group * self._group_room
         return 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
@@ -191,33 +188,21 @@ class Pipeline:
         march.offsets_from_counts(n_rays, self.n_paths, self.ray_count, self.ray_start)
         self.n_samples = int(self.ray_start[n_rays])
         self._reserve_samples(self.n_samples)
-        self._span = config.colour_span * field.voxel
+        marched = n_rays, self.n_paths, self._how
         if self.space.contracted:
-            march.gather(
-                n_rays, self.n_paths, self.n_steps, self.ray_samples, self.ray_start, self.sample_t, self.sample_along
-            )
+            march.gather(*marched, self.ray_samples, self.ray_start, self.sample_t, self.sample_along)
         else:
-            march.expand(
-                n_rays, self.n_paths, self.step, self.n_words, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t
-            )
-        composite.trace_density(
-            self.n_paths, copies, *self.space.arguments, self.ray_rank, self.ray_start, self.sample_t,
-            field.density.planes, field.density.lines, field.affine, *field.geometry(field.density),
-            field.config.density_shift, field.use_softplus, self.step * field.config.distance_scale,
-            config.stop_transmittance, config.weight_threshold, self.sample_along, self._span, self.sample_at,
-            self.sample_feature, self.sample_weight, self.ray_used, self.ray_kept, self.ray_groups, self.ray_opacity,
-            self.ray_depth,
+            march.expand(*marched, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
+        self.medium = trace.Medium(
+            activation=field.activation, delta_scaled=self.step * field.config.distance_scale,
+            early_stop=config.stop_transmittance,
         )  # fmt: skip
-        march.offsets_from_counts(n_rays, n_rays, self.ray_kept, self.ray_kept_start)
-        march.offsets_from_counts(n_rays, n_rays, self.ray_groups, self.ray_group_start)
-        self.n_kept, self.n_groups = int(self.ray_kept_start[n_rays]), int(self.ray_group_start[n_rays])
-        self._reserve_kept()
-        composite.collect_kept(
-            n_rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_weight,
-            config.weight_threshold, self.sample_along, self._span, self.ray_kept_start, self.ray_group_start,
-            self.kept_t, self.kept_at, self.kept_weight, self.group_ray, self.group_start, self.group_kept,
-            self.group_weight,
+        trace.trace_density(
+            self.n_paths, copies, self.space.path_o, self.space.path_d, self.ray_rank, self.ray_start, self.sample_t,
+            field.density.values, field.affine, field.lattice(field.density), self.medium, self.sample_at,
+            self.sample_feature, self.sample_weight, self.ray_used, self.ray_opacity, self.ray_depth,
         )  # fmt: skip
+        self._find_visible()
         if self.n_groups:
             self._appearance()
         field.decoder.forward(self.features, self.group_ray, self.ray_d, self.n_groups, self.colours, keep=keep)
@@ -225,47 +210,65 @@ class Pipeline:
             n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
         )
 
-    def march(self, n_rays: int, jitter: tuple[int, int] | None = None, enough: int = 2**31 - 1) -> None:
+    def _find_visible(self) -> None:
+        """Packs the samples that are given a colour, and says which of them share one."""
+        n_rays, used = self.n_rays, (self.ray_start, self.ray_used)
+        self.visibility = groups.Visibility(
+            weight_threshold=self.config.weight_threshold, span=self.config.colour_span * self.field.voxel
+        )
+        groups.count_visible(
+            n_rays, *used, self.sample_weight, self.sample_along, self.visibility, self.ray_visible, self.ray_groups
+        )
+        groups.sum_counts(n_rays, self.ray_visible, self.ray_groups, self.ray_visible_start, self.ray_group_start)
+        self.n_visible, self.n_groups = int(self.ray_visible_start[n_rays]), int(self.ray_group_start[n_rays])
+        self._reserve_visible()
+        groups.collect_visible(
+            n_rays, *used, self.sample_t, self.sample_at, self.sample_weight, self.sample_along, self.visibility,
+            self.ray_visible_start, self.ray_group_start, self.visible_t, self.visible_at, self.visible_weight,
+            self.group_ray, self.group_start, self.group_visible, self.group_weight,
+        )  # fmt: skip
+
+    def march(self, n_rays: int, jitter: tuple[int, int] | None = None, most: int = 2**31 - 1) -> None:
         """Finds the samples of the first ``n_rays`` rays: ``ray_count``, and what ``forward`` makes of them.
 
-        ``enough``: a ray is followed no farther than to so many samples.
+        ``most``: a ray is followed no farther than to so many samples.
         """
         field = self.field
         self.step = self.config.step_ratio * field.voxel
         self.space.update(n_rays)
         seed, jitter_step = jitter or (0, -1)
-        given = (n_rays, self.space.path_o, self.space.path_d, seed, jitter_step, *self.space.limits, self.step)
+        near, far = self.space.limits
+        length = LONGEST if self.space.contracted else np.linalg.norm(field.box[1] - field.box[0])
+        n_steps = int(length / self.step) + 1
+        self._how = how = march.March(
+            near=near, far=far, step=self.step, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step
+        )
+        rays, occupancy = (n_rays, self.space.path_o, self.space.path_d), field.occupancy
+        occupied = EVERYTHING, self._everything, self._everything
+        if occupancy is not None:
+            occupied = occupancy.lattice, occupancy.words, occupancy.coarse
         if self.space.contracted:
-            self.n_steps = int(LONGEST / self.step) + 1
-            if 2 * self.n_steps * n_rays > self.ray_samples.shape[0]:
-                self.ray_samples = buffers.array(2 * self.n_steps * max(n_rays, self.max_rays))
-            march.march_contracted(*given, self.n_steps, enough, *self._lattice(), self.ray_samples, self.ray_count)
+            if 2 * n_steps * n_rays > self.ray_samples.shape[0]:
+                self.ray_samples = buffers.array(2 * n_steps * max(n_rays, self.max_rays))
+            march.march_contracted(*rays, how, *occupied, self.ray_samples, self.ray_count)
         else:
-            self.n_steps = int(np.linalg.norm(field.box[1] - field.box[0]) / self.step) + 1
-            self.n_words = -(-self.n_steps // 32)
-            if self.n_words * n_rays > self.ray_mask.shape[0]:
-                self.ray_mask = buffers.array(self.n_words * max(n_rays, self.max_rays), np.uint32)
-            march.march(
-                *given, self.n_steps, enough, field.box[0].tolist(), field.box[1].tolist(), *self._lattice(),
-                self.n_words, self.ray_t0, self.ray_mask, self.ray_count,
-            )  # fmt: skip
+            n_words = -(-n_steps // 32)
+            if n_words * n_rays > self.ray_mask.shape[0]:
+                self.ray_mask = buffers.array(n_words * max(n_rays, self.max_rays), np.uint32)
+            box = march.Box(low=field.box[0], high=field.box[1])
+            march.march(*rays, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
 
-    def _lattice(self) -> tuple:
-        """The kernel arguments cells, cell_origin, cells_per_unit, blocks, occupied, coarse."""
-        occupancy = self.field.occupancy
-        if occupancy is None:
-            return [0, 0, 0], [0.0] * 3, [1.0] * 3, [0, 0, 0], self._everything, self._everything
-        return (
-            list(occupancy.cells), occupancy.box[0].tolist(), occupancy.per_unit.tolist(),
-            list(occupancy.blocks), occupancy.words, occupancy.coarse,
-        )  # fmt: skip
+    @property
+    def _numbers(self) -> Values:
+        """The kernel argument ``kernels.appearance.Groups``."""
+        return appearance.Groups(n=self.n_groups, visible=self.n_visible, chunks=self.chunks)
 
     def _appearance(self) -> None:
         field, n = self.field, self.n_groups
         appearance.appearance_products(
-            n, self.chunks, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_kept,
-            self.kept_at, self.kept_weight, self.ray_rank, field.appearance.planes, field.appearance.lines,
-            list(field.grid), field.appearance.chunks, self.products,
+            self._numbers, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_visible,
+            self.visible_at, self.visible_weight, self.ray_rank, field.appearance.values, field.appearance.layout,
+            self.products,
         )  # fmt: skip
         if self._on_cpu:
             products, basis = self._matrices()
@@ -297,13 +300,16 @@ class Pipeline:
         of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``, ``ray_gradients`` may
         follow. ``fade``: see ``TrainConfig.near_fade``.
         """
-        field, config = self.field, self.config
+        field = self.field
         if penalties is not None:
             begin, length = self.space.extent
+            given = penalties_kernels.Penalties(
+                distortion=penalties.distortion / self.n_rays, occlusion=penalties.occlusion / self.n_rays,
+                near=penalties.occlusion_reach, begin=begin, length=length, delta=self.step / length,
+            )  # fmt: skip
             penalties_kernels.weight_gradients(
-                self.n_rays, self.ray_start, self.ray_used, self.sample_along, self.sample_weight, begin, length,
-                self.step / length, penalties.distortion / self.n_rays, penalties.occlusion / self.n_rays,
-                penalties.occlusion_reach, self.sample_grad,
+                self.n_rays, given, self.ray_start, self.ray_used, self.sample_along, self.sample_weight,
+                self.sample_grad,
             )  # fmt: skip
         self._reserve_directions(of_rays)
         if self.n_groups:
@@ -313,22 +319,31 @@ class Pipeline:
                 self.features, self.group_ray, self.ray_d, 0, self.colours, self.grad_colours, self.grad_features
             )
             buffers.write(gradients.basis, np.zeros(gradients.basis.shape[0], np.float32))
+        composition = composite.Composition(
+            background=self.background, visibility=self.visibility, with_penalties=int(penalties is not None)
+        )
         composite.composite_backward(
-            self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.ray_kept_start, self.ray_group_start,
-            self.group_start, self.kept_slope, self._span, self.sample_t, self.sample_feature, self.sample_weight,
-            self.colours, field.affine, field.config.density_shift, field.use_softplus,
-            self.step * field.config.distance_scale, config.weight_threshold, self.background,
-            self.grad_pixel, self.grad_opacity, self.grad_depth, int(penalties is not None),
-            fade * self.space.reach, self.sample_grad, self.ray_grad_affine,
+            self.n_rays, self.ray_start, self.ray_used, self.ray_visible_start, self.ray_group_start, self.group_start,
+            self.visible_slope, self.sample_t, self.sample_weight, self.colours, composition, self.grad_pixel,
+            self.grad_opacity, self.grad_depth, self.sample_grad,
         )  # fmt: skip
-        density.density_backward(
-            self.n_paths, self.copies, field.density.chunks, *self._shares(3 * field.density.chunks),
-            self.ray_rank, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, field.density.planes,
-            field.density.lines, gradients.density.planes, gradients.density.lines, list(field.grid),
-            field.density.chunks, not self._on_cpu,
+        trace.trace_backward(
+            self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
+            self.sample_weight, field.affine, self.medium, fade * self.space.reach, self.sample_grad,
+            self.ray_grad_affine,
         )  # fmt: skip
+        factors = field.density
+        paths = self.n_paths, self.copies, factors.chunks
+        arrays = (
+            self.ray_rank, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, factors.values,
+            gradients.density.values, factors.layout,
+        )  # fmt: skip
+        if self._on_cpu:
+            density.density_backward(*paths, scatter_cut(3 * factors.chunks), *arrays)
+        else:
+            density.density_backward_atomic(*paths, *arrays)
         if field.config.rank_affine:
-            composite.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
+            trace.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
 
     def _colours_backward(self, gradients: Gradients) -> None:
         """From pixels through colours to the appearance factors."""
@@ -343,19 +358,23 @@ class Pipeline:
                 n, self.group_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
             )
         self._basis_backward(gradients)
-        shared = int(self._span > 0)
+        shared = self.visibility.span > 0
         if shared:
             self._reserve_slopes()
-        appearance.appearance_backward(
-            n, self.n_kept, self.chunks, *self._shares(self.columns), self.group_ray, self.group_start,
-            self.group_kept, self.kept_at, self.kept_weight, self.ray_rank, self.products, field.appearance.planes,
-            field.appearance.lines, gradients.appearance.planes, gradients.appearance.lines, list(field.grid),
-            field.appearance.chunks, shared, self.kept_slope, not self._on_cpu,
+        factors = field.appearance
+        arrays = (
+            self.group_ray, self.group_start, self.group_visible, self.visible_at, self.visible_weight, self.ray_rank,
+            self.products, factors.values, gradients.appearance.values, factors.layout, int(shared), self.visible_slope,
         )  # fmt: skip
+        if self._on_cpu:
+            appearance.appearance_backward(self._numbers, scatter_cut(self.columns), *arrays)
+        else:
+            appearance.appearance_backward_atomic(self._numbers, *arrays)
         if shared:
-            composite.mean_gradients(
-                n, self.n_kept, self.columns, self.group_start, self.group_kept, self.kept_weight, self.kept_slope
-            )
+            groups.mean_gradients(
+                n, self.n_visible, self.columns, self.group_start, self.group_visible, self.visible_weight,
+                self.visible_slope,
+            )  # fmt: skip
 
     def ray_gradients(self, grad_o, grad_d) -> None:
         """Overwrites grad_o and grad_d (n_rays, 3) with the gradients of the world rays, after such a ``backward``.
@@ -370,17 +389,16 @@ class Pipeline:
         field = self.field
         if self.grad_directions is None:
             raise ValueError("the gradients of rays need a backward pass with of_rays=True")
+        rays = self.space.path_o, self.space.path_d, self.ray_rank
         density.density_ray_gradients(
-            self.n_rays, *self.space.arguments, self.ray_rank, self.ray_start, self.ray_used, self.sample_t,
-            self.sample_at, self.sample_grad, field.density.planes, field.density.lines,
-            *field.geometry(field.density)[1:], grad_o, grad_d,
+            self.n_rays, *rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_grad,
+            field.density.values, field.lattice(field.density), grad_o, grad_d,
         )  # fmt: skip
         if self.n_groups:
             appearance.appearance_ray_gradients(
-                self.n_rays, self.chunks, *self.space.arguments, self.ray_rank, self.ray_group_start,
-                self.group_start, self.group_kept, self.kept_t, self.kept_at, self.kept_weight, self.products,
-                field.appearance.planes, field.appearance.lines, *field.geometry(field.appearance)[1:],
-                grad_o, grad_d,
+                self.n_rays, self.chunks, *rays, self.ray_group_start, self.group_start, self.group_visible,
+                self.visible_t, self.visible_at, self.visible_weight, self.products, field.appearance.values,
+                field.lattice(field.appearance), grad_o, grad_d,
             )  # fmt: skip
         self.space.backward(self.n_rays, grad_o, grad_d)
         if self.n_groups:
@@ -398,24 +416,3 @@ class Pipeline:
             gradients.basis.fill(0)
             appearance.basis_gradient(n, self.columns, self.products, self.grad_features, gradients.basis)
             appearance.basis_features_backward(n, self.columns, self.grad_features, field.basis, self.products)
-
-    def _shares(self, tasks: int) -> tuple[int, int, int, int]:
-        """How the CPU's threads share a scatter's tasks so that they end soonest (see ``tasks.scatter_share``)."""
-        threads = backend.current().threads
-
-        def time(shares: tuple[int, int, int]) -> float:
-            whole, bands, parts = shares
-            rounds = -(-(tasks - whole) * bands * parts // threads)
-            return whole / threads + rounds * (1.0, PART)[parts - 1] * (SCAN + (1 - SCAN) / bands)
-
-        return threads, *min(itertools.product(range(0, tasks + 1, threads), range(1, threads + 1), (1, 2)), key=time)
-
-
-def camera_arrays(cameras: Cameras) -> tuple:
-    """Device arrays poses, intrinsics, lens and its table (``lenses.device_table``), as the ray kernels take them."""
-    return (
-        buffers.upload(cameras.poses.reshape(-1)),
-        buffers.upload(cameras.intrinsics.reshape(-1)),
-        buffers.upload(cameras.lens.astype(np.int32)),
-        buffers.upload(lenses.device_table(cameras.lens, cameras.distortion).reshape(-1)),
-    )

@@ -47,11 +47,6 @@ class RaySpace:
             self.path_o, self.path_d = (buffers.array(ray_o.shape[0]) for _ in range(2))
 
     @property
-    def arguments(self) -> tuple:
-        """The kernel arguments ray_o, ray_d, contracted."""
-        return self.path_o, self.path_d, self.contracted
-
-    @property
     def limits(self) -> tuple[float, float]:
         """Between which t a ray is marched; in NDC it starts at the near plane and ends with the box."""
         return (0.0, 1e10) if self.field.space == "ndc" else (self.field.near, self.field.far)

@@ -12,7 +12,8 @@ from tslim.device import buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
 from tslim.rendering import media
-from tslim.rendering.pipeline import MarchConfig, Pipeline, camera_arrays
+from tslim.rendering.camera_table import camera_table
+from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.rendering.ray_space import unit_rays
 from tslim.scene.cameras import Cameras
 
@@ -77,10 +78,10 @@ class Renderer:
             ConfigError: a rank that the field does not have.
         """
         width, height = (int(s) for s in cameras.sizes[index])
-        device, pipeline = camera_arrays(cameras[[index]]), self.pipeline
+        device, pipeline = camera_table(cameras[[index]]), self.pipeline
 
         def aim(first: int, n: int) -> None:
-            rays.image_rays(n, 0, first, width, *device, pipeline.ray_o, pipeline.ray_d)
+            rays.image_rays(n, 0, first, width, device, pipeline.ray_o, pipeline.ray_d)
 
         return self._image((height, width), aim, rank, background)
 

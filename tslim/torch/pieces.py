@@ -83,8 +83,8 @@ def of_gradients(field: Field, gradients: Any) -> dict[str, Piece]:
 def _of_factors(kind: str, factors: Factors) -> dict[str, Piece]:
     found = {}
     for mode, tensors in enumerate(factors.tensors()):
-        for part, (array, base, shape) in zip(("planes", "lines"), tensors, strict=True):
-            found[f"{kind}_{part}.{mode}"] = Piece(array, base, (factors.chunks, *shape, CHUNK), True)
+        for part, (base, shape) in zip(("planes", "lines"), tensors, strict=True):
+            found[f"{kind}_{part}.{mode}"] = Piece(factors.values, base, (factors.chunks, *shape, CHUNK), True)
     return found
 
 

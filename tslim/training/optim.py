@@ -111,25 +111,30 @@ class Optimizer:
         """
         self.count += 1
         self._let_learn(first_rank, rank)
-        constants = (*BETAS, 1 / (1 - BETAS[0] ** self.count), 1 / (1 - BETAS[1] ** self.count), EPS)
+        constants = adam.AdamStep(
+            lr=lr_factors, beta1=BETAS[0], beta2=BETAS[1], correction1=1 / (1 - BETAS[0] ** self.count),
+            correction2=1 / (1 - BETAS[1] ** self.count), eps=EPS,
+        )  # fmt: skip
         for name, per_rank in _FACTORS.items():
             factors, gradient = self._factors(name), getattr(self.gradients, name)
             m, v = self.moments[name]
-            l1_planes = l1_lines = [0.0, 0.0, 0.0]
+            l1_planes = l1_lines = (0.0, 0.0, 0.0)
             if name == "density" and l1_density:
                 texels = factors.texels()
-                l1_planes = [l1_density / (self.field.max_rank * plane) for plane, _ in texels]
-                l1_lines = [l1_density / (self.field.max_rank * line) for _, line in texels]
-            first_chunk, end_chunk = per_rank * first_rank // buffers.CHUNK, -(-per_rank * rank // buffers.CHUNK)
-            adam.adam_arena(
-                factors.planes, gradient.planes, m.planes, v.planes, factors.lines, gradient.lines, m.lines, v.lines,
-                list(factors.grid), factors.chunks, first_chunk, end_chunk, l1_planes, l1_lines,
-                int(lazy and not any(l1_planes)), lr_factors, self.component_pace[name], *constants,
+                l1_planes = tuple(l1_density / (self.field.max_rank * plane) for plane, _ in texels)
+                l1_lines = tuple(l1_density / (self.field.max_rank * line) for _, line in texels)
+            step = adam.ArenaStep(
+                adam=constants, first_chunk=per_rank * first_rank // buffers.CHUNK,
+                end_chunk=-(-per_rank * rank // buffers.CHUNK), l1_planes=l1_planes, l1_lines=l1_lines,
+                lazy=int(lazy and not any(l1_planes)),
             )  # fmt: skip
+            adam.adam_arena(
+                factors.values, gradient.values, m.values, v.values, factors.layout, step, self.component_pace[name]
+            )
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]
             lr = lr_affine if name == "affine" else lr_network
-            adam.adam_flat(0, array.shape[0], array, gradient, m, v, lr, *constants)
+            adam.adam_flat(array, gradient, m, v, 0, array.shape[0], constants.replace(lr=lr))
         if first_rank > 0 or rank < self.field.rank:
             self.gradients.density.clear()
             self.gradients.appearance.clear()

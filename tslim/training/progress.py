@@ -29,7 +29,7 @@ class Window:
         """One batch's work."""
         self.rays += pipeline.n_rays
         self.samples += pipeline.n_samples
-        self.kept += pipeline.n_kept
+        self.kept += pipeline.n_visible
 
     def add_losses(self, rank: int, ranks: np.ndarray, losses: np.ndarray) -> float | None:
         """One batch's squared errors (n,), and the rank that each ray had; on a GPU most batches are not looked at.

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from kernels import rays
+from kernels import pixels, rays
 from tslim.device import buffers
 from tslim.errors import SceneError
-from tslim.rendering.pipeline import Pipeline, camera_arrays
+from tslim.rendering.camera_table import camera_table
+from tslim.rendering.pipeline import Pipeline
 from tslim.scene.scene import LEAST_ALPHA, Views
 
-_BLOCK = 32 * rays.BLOCK_WORDS
+_BLOCK = 32 * pixels.BLOCK_WORDS
 
 
 class PixelSampler:
@@ -34,17 +35,17 @@ class PixelSampler:
         self.position = 0
         self.n_images = len(views)
         self.pixels = buffers.share(views.pixels)
-        self.offsets = buffers.upload(views.offsets.astype(np.int32))
-        self.sizes = buffers.upload(views.cameras.sizes.reshape(-1).astype(np.int32))
-        self.cameras = camera_arrays(views.cameras)
+        widths = np.append(views.cameras.sizes[:, 0], 0)
+        self.images = buffers.upload(np.stack([views.offsets, widths], 1).astype(np.int32).reshape(-1))
+        self.cameras = camera_table(views.cameras)
         self.n_blocks = -(-self.n_pixels // _BLOCK)
-        words = np.full(self.n_blocks * rays.BLOCK_WORDS, 0xFFFFFFFF, np.uint32)
+        words = np.full(self.n_blocks * pixels.BLOCK_WORDS, 0xFFFFFFFF, np.uint32)
         words[self.n_pixels // 32 :] = 0
         if self.n_pixels % 32:
             words[self.n_pixels // 32] = (1 << self.n_pixels % 32) - 1
         self.used = buffers.upload(words)
         if background is None and views.has_alpha():
-            rays.drop_transparent(self.n_pixels, self.pixels, LEAST_ALPHA, self.used)
+            pixels.drop_transparent(self.n_pixels, self.pixels, LEAST_ALPHA, self.used)
         self._count()
         if self.n_used == 0:
             raise SceneError("the training photographs are masked, or transparent, everywhere: nothing to learn from")
@@ -56,11 +57,11 @@ class PixelSampler:
 
     def _count(self) -> None:
         counts = buffers.array(self.n_blocks, np.int32)
-        rays.block_counts(self.n_blocks, self.used, counts)
+        pixels.block_counts(self.n_blocks, self.used, counts)
         sums = np.concatenate([[0], np.cumsum(buffers.read(counts), dtype=np.int64)])
         self.n_used = int(sums[-1])
         self.sums = buffers.upload(sums.astype(np.int32))
-        every = np.minimum(np.arange(0, self.n_used + 2 * rays.HINT, rays.HINT), max(self.n_used - 1, 0))
+        every = np.minimum(np.arange(0, self.n_used + 2 * pixels.HINT, pixels.HINT), max(self.n_used - 1, 0))
         self.hints = buffers.upload((np.searchsorted(sums, every, "right") - 1).astype(np.int32))
         self.half_bits = max(1, (max(self.n_used - 1, 1).bit_length() + 1) // 2)
 
@@ -70,10 +71,10 @@ class PixelSampler:
             self.epoch += 1
             self.position = 0
         key = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
+        epoch = pixels.Epoch(first=self.position, n_used=self.n_used, half_bits=self.half_bits, key=key)
+        backdrop = rays.Backdrop(background=self.background or (0.0, 0.0, 0.0), opaque=int(self.background is None))
         rays.training_rays(
-            n, self.position, self.n_used, self.half_bits, int(key), self.used, self.sums, self.hints, self.n_images,
-            self.offsets, self.pixels, self.sizes, *self.cameras,
-            list(self.background or (0.0, 0.0, 0.0)), int(self.background is None),
+            n, epoch, self.used, self.sums, self.hints, self.n_images, self.images, self.pixels, self.cameras, backdrop,
             pipeline.ray_o, pipeline.ray_d, target,
         )  # fmt: skip
         self.position += n
@@ -84,14 +85,12 @@ class PixelSampler:
         If no ray meets anything, all pixels stay.
         """
         chunk = pipeline.max_rays // 32 * 32
-        words = buffers.array(self.n_blocks * rays.BLOCK_WORDS, np.uint32)
+        words = buffers.array(self.n_blocks * pixels.BLOCK_WORDS, np.uint32)
         for first in range(0, self.n_pixels, chunk):
             n = min(chunk, self.n_pixels - first)
-            rays.pixel_rays(
-                n, first, self.n_images, self.offsets, self.sizes, *self.cameras, pipeline.ray_o, pipeline.ray_d
-            )
-            pipeline.march(n, enough=1)
-            rays.flag_pixels(first, n, pipeline.ray_count, words)
+            rays.pixel_rays(n, first, self.n_images, self.images, self.cameras, pipeline.ray_o, pipeline.ray_d)
+            pipeline.march(n, most=1)
+            pixels.flag_pixels(first, n, pipeline.ray_count, words)
         before, self.used = self.used, words
         self._count()
         if self.n_used == 0:

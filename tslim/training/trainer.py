@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels import composite, rays, regularize
+from kernels import loss as loss_kernels
+from kernels import rays, regularize
 from tslim import config
 from tslim.decoder import mlp_tiles
 from tslim.device import backend, buffers, memory
@@ -191,7 +192,7 @@ class Trainer:
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
         if not self.started:
             self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
-        composite.squared_error(
+        loss_kernels.squared_error(
             n, pipeline.pixel, self.target, self.ray_weight, 1 / self.batch, self.ray_loss, pipeline.grad_pixel
         )
         gradients = self.optimizer.gradients
@@ -209,7 +210,7 @@ class Trainer:
         )  # fmt: skip
         self.field.interpolate_rows(schedule.rendered(step))
         if settings.batch_decoded:
-            fitting = settings.batch_decoded * self.batch // max(pipeline.n_kept, 1)
+            fitting = settings.batch_decoded * self.batch // max(pipeline.n_visible, 1)
             self.batch = min(max(fitting, self.batch // 2, MIN_RAYS), 2 * self.batch, settings.batch_rays)
         self.lr_steps += 1
         self.step += 1
@@ -239,7 +240,7 @@ class Trainer:
             (settings.tv_appearance, field.appearance, gradients.appearance, 3 * rank),
         ):
             if weight:
-                regularize.tv_backward(factors.planes, into.planes, list(field.grid), factors.chunks, k, weight)
+                regularize.tv_backward(factors.values, into.values, factors.layout, k, weight)
 
     def _maintain(self, cause: str | None) -> list[Event]:
         """What is due between steps: rank, occupancy, box, rays, grid."""

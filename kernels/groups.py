@@ -1,0 +1,170 @@
+"""Which samples are given a colour, and which of them share one; with the adjoint of what sharing does to weights.
+
+Only samples with w_i > ``weight_threshold`` are *visible* and given a colour; the others count as black, as in TensoRF.
+
+With a ``span`` above 0, visible samples within it of a group's first form that *group* and share one colour: the
+decoder sees the mean of their appearance products p_i, weighted by w_i,
+
+    (1)  P = sum_i w_i p_i / K,   K = sum_i w_i
+
+Samples that are not visible take the colour of the group before them (or else behind them) instead of black, so W, what
+a group's colour counts for, includes them. With a span of 0 each visible sample is a group of its own, W = K = w, and
+nothing of this has an effect. Through the mean the weight of a visible sample has one more effect,
+
+    (2)  dL/dw_i = dL/dP . (p_i - P) / K  +  ...
+"""
+
+import taichi as ti
+
+from kernels.launch import kernel
+from kernels.tasks import indices_each
+from kernels.types import f32_1d, i32_1d, load3, record, store3
+
+
+@record
+class Visibility:
+    """Which samples are visible, and within what distance along a ray they share a colour."""
+
+    weight_threshold: ti.f32
+    span: ti.f32
+
+
+@kernel
+def count_visible(
+    n_rays: ti.i32,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_weight: f32_1d,
+    sample_along: f32_1d,
+    visibility: Visibility,
+    ray_visible: i32_1d,
+    ray_groups: i32_1d,
+):
+    """Numbers of visible samples and of their groups, for each ray.
+
+    sample_along: how far along the ray a sample lies, in the units of the span.
+    """
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
+        visible = 0
+        groups = 0
+        group_along = 0.0
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            if sample_weight[s] > visibility.weight_threshold:
+                visible += 1
+                if groups == 0 or sample_along[s] - group_along > visibility.span:
+                    groups += 1
+                    group_along = sample_along[s]
+        ray_visible[ray] = visible
+        ray_groups[ray] = groups
+
+
+@kernel
+def sum_counts(
+    n_rays: ti.i32, ray_visible: i32_1d, ray_groups: i32_1d, ray_visible_start: i32_1d, ray_group_start: i32_1d
+):
+    """Running sums of both counts, n_rays + 1 of each: where the visible samples and the groups of a ray begin."""
+    ti.loop_config(serialize=True)
+    for i in range(n_rays):
+        if i == 0:
+            ray_visible_start[0] = 0
+            ray_group_start[0] = 0
+        ray_visible_start[i + 1] = ray_visible_start[i] + ray_visible[i]
+        ray_group_start[i + 1] = ray_group_start[i] + ray_groups[i]
+
+
+@kernel
+def collect_visible(
+    n_rays: ti.i32,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_at: f32_1d,
+    sample_weight: f32_1d,
+    sample_along: f32_1d,
+    visibility: Visibility,
+    ray_visible_start: i32_1d,
+    ray_group_start: i32_1d,
+    visible_t: f32_1d,
+    visible_at: f32_1d,
+    visible_weight: f32_1d,
+    group_ray: i32_1d,
+    group_start: i32_1d,
+    group_visible: f32_1d,
+    group_weight: f32_1d,
+):
+    """Packs the visible samples, ray by ray from ray_visible_start[ray], and their groups from ray_group_start[ray].
+
+    Group g holds the visible samples group_start[g] to group_start[g + 1], n_groups + 1 starts are written;
+    group_visible and group_weight are its K and W.
+    """
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
+        at = ray_visible_start[ray]
+        g = ray_group_start[ray] - 1
+        group_along = 0.0
+        visible = 0.0
+        total = 0.0
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            weight = sample_weight[s]
+            if weight > visibility.weight_threshold:
+                along = sample_along[s]
+                if at == ray_visible_start[ray] or along - group_along > visibility.span:
+                    if at > ray_visible_start[ray]:
+                        total = 0.0
+                    g += 1
+                    group_along = along
+                    visible = 0.0
+                    group_ray[g] = ray
+                    group_start[g] = at
+                visible += weight
+                total += weight
+                visible_t[at] = sample_t[s]
+                store3(visible_at, at, load3(sample_at, s))
+                visible_weight[at] = weight
+                at += 1
+            elif visibility.span > 0.0:
+                total += weight
+            if at > ray_visible_start[ray]:
+                group_visible[g] = visible
+                group_weight[g] = total
+        if ray == n_rays - 1:
+            group_start[ray_group_start[n_rays]] = at
+
+
+@kernel
+def mean_gradients(
+    n_groups: ti.i32,
+    n_visible: ti.i32,
+    n_columns: ti.i32,
+    group_start: i32_1d,
+    group_visible: f32_1d,
+    visible_weight: f32_1d,
+    visible_slope: f32_1d,
+):
+    """visible_slope[:n_visible] = dL/dP . (p - P) / K of each visible sample: (2).
+
+    In: visible_slope (n_columns, n_visible), dL/dP . p of each chunk and mode (``appearance.appearance_backward``). Its
+    first row takes the result.
+    """
+    spread = ti.static(indices_each(128))
+    for index in range(n_groups * spread):
+        if index % spread > 0:
+            continue
+        g = index // spread
+        mean = 0.0
+        for j in range(group_start[g], group_start[g + 1]):
+            along = 0.0
+            for column in range(n_columns):
+                along += visible_slope[column * n_visible + j]
+            visible_slope[j] = along
+            mean += along * visible_weight[j]
+        mean /= group_visible[g]
+        for j in range(group_start[g], group_start[g + 1]):
+            visible_slope[j] = (visible_slope[j] - mean) / group_visible[g]

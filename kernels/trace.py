@@ -1,0 +1,178 @@
+"""From density along a ray to the weights of its samples; with adjoint.
+
+For the samples i = 0, 1, .. of a ray, front to back, each of length delta, and with s = distance_scale (Max 1995):
+
+    (1)  alpha_i = 1 - exp(-s sigma_i delta)
+    (2)  T_i = prod_{j<i} (1 - alpha_j)                      transmittance in front of sample i
+    (3)  w_i = T_i alpha_i
+    (4)  opacity = sum_i w_i,   depth = sum_i w_i t_i
+
+A ray ends behind the sample after which T falls below ``early_stop``; samples behind it are not looked at and get no
+gradient. Those that were looked at are *used*. From dw_j/dsigma_i = s delta (T_{i+1} [j = i] - w_j [j > i]) follows
+
+    (5)  dL/dsigma_i = s delta ( T_{i+1} dL/dw_i  -  sum_{j>i} w_j dL/dw_j )
+    (6)  dL/df_i = dL/dsigma_i activation'(z_i) s_rank,   z_i = s_rank f_i + b_rank + shift      (``density.py``)
+"""
+
+import taichi as ti
+
+from kernels.density import Activation, density_features, exp_minus
+from kernels.launch import kernel, vector_kernel
+from kernels.tasks import indices_each
+from kernels.types import f32_1d, i32_1d, load3, record, store3
+from kernels.vectors import vec16_1d
+from kernels.vm import AFFINE_WIDTH, Lattice
+
+
+@record
+class Medium:
+    """What light passes through: how features become density, s delta of a sample, and the transmittance at which a ray
+    ends.
+    """
+
+    activation: Activation
+    delta_scaled: ti.f32
+    early_stop: ti.f32
+
+
+@vector_kernel
+def trace_density(
+    n_paths: ti.i32,
+    copies: ti.template(),
+    ray_o: f32_1d,
+    ray_d: f32_1d,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    sample_t: f32_1d,
+    factors: vec16_1d,
+    affine: f32_1d,
+    lattice: Lattice,
+    medium: Medium,
+    sample_at: f32_1d,
+    sample_feature: f32_1d,
+    sample_weight: f32_1d,
+    ray_used: i32_1d,
+    ray_opacity: f32_1d,
+    ray_depth: f32_1d,
+):
+    """Density feature and weight of each sample, front to back until the ray ends.
+
+    Rays path, path + n_paths, .. of n_paths copies are the same but for their rank: their samples are at the same
+    places, where texels are read once for all. ray_o, ray_d: of at least n_paths rays.
+    Out, for the first ray_used[i] samples of ray i: sample_at (xyz in texels of the grid), sample_feature and
+    sample_weight; ray_opacity and ray_depth of each ray. Adjoint: ``trace_backward`` and ``density.density_backward``.
+    """
+    spread = ti.static(indices_each(16))
+    for index in range(n_paths * spread):
+        if index % spread > 0:
+            continue
+        path = index // spread
+        o = load3(ray_o, path)
+        d = load3(ray_d, path)
+        ranks = ti.Vector([0] * copies)
+        transmittance = ti.Vector([1.0] * copies)
+        used = ti.Vector([0] * copies)
+        opacity = ti.Vector([0.0] * copies)
+        depth = ti.Vector([0.0] * copies)
+        for r in ti.static(range(copies)):
+            ranks[r] = ray_rank[r * n_paths + path]
+        count = ray_start[path + 1] - ray_start[path]
+        k = 0
+        while k < count:
+            t = sample_t[ray_start[path] + k]
+            at = lattice.along_ray(o, d, t)
+            features = density_features(factors, lattice.layout, at, ranks)
+            going = 0
+            for r in ti.static(range(copies)):
+                if used[r] == k:
+                    s = ray_start[r * n_paths + path] + k
+                    scale, shift = medium.activation.scale_and_shift(affine, ranks[r])
+                    sigma = medium.activation.density(scale * features[r] + shift)
+                    passed = exp_minus(medium.delta_scaled * sigma)  # 1 - (1)
+                    weight = transmittance[r] * (1.0 - passed)  # (3)
+                    transmittance[r] *= passed  # (2)
+                    store3(sample_at, s, at)
+                    sample_feature[s] = features[r]
+                    sample_weight[s] = weight
+                    opacity[r] += weight  # (4)
+                    depth[r] += weight * t
+                    used[r] += 1
+                    # A ray that has ended has used fewer samples than there were.
+                    if transmittance[r] >= medium.early_stop:
+                        going = 1
+                    else:
+                        used[r] = -used[r]
+            k += 1
+            if going == 0:
+                count = k
+        for r in ti.static(range(copies)):
+            ray = r * n_paths + path
+            ray_used[ray] = ti.abs(used[r])
+            ray_opacity[ray] = opacity[r]
+            ray_depth[ray] = depth[r]
+
+
+@kernel
+def trace_backward(
+    n_rays: ti.i32,
+    ray_rank: i32_1d,
+    ray_start: i32_1d,
+    ray_used: i32_1d,
+    sample_t: f32_1d,
+    sample_feature: f32_1d,
+    sample_weight: f32_1d,
+    affine: f32_1d,
+    medium: Medium,
+    fade: ti.f32,
+    sample_grad: f32_1d,
+    ray_grad_affine: f32_1d,
+):
+    """Adjoint of ``trace_density`` down to the density feature: sample_grad, dL/dw of each used sample, becomes dL/df.
+
+    fade > 0 shortens gradients of samples at t < fade by (t / fade)², since every ray passes there more densely than
+    anywhere else (Philip & Deschaintre 2023): then they are no gradients of any loss. Out also ray_grad_affine
+    (n_rays, 2): each ray's part of the gradient of its rank's scale and shift.
+    """
+    spread = ti.static(indices_each(32))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
+        first = ray_start[ray]
+        end = first + ray_used[ray]
+        behind = 0.0
+        for s in range(first, end):
+            behind += sample_weight[s] * sample_grad[s]
+        scale, shift = medium.activation.scale_and_shift(affine, ray_rank[ray])
+        transmittance = 1.0
+        grad_scale = 0.0
+        grad_shift = 0.0
+        for s in range(first, end):
+            f = sample_feature[s]
+            z = scale * f + shift
+            gw = sample_grad[s]
+            transmittance *= exp_minus(medium.delta_scaled * medium.activation.density(z))  # T_{i+1} of (2)
+            behind -= sample_weight[s] * gw
+            gz = medium.delta_scaled * (transmittance * gw - behind) * medium.activation.slope(z)  # (5)
+            if sample_t[s] < fade:
+                gz *= sample_t[s] * sample_t[s] / (fade * fade)
+            sample_grad[s] = gz * scale  # (6)
+            grad_scale += gz * f
+            grad_shift += gz
+        ray_grad_affine[2 * ray] = grad_scale
+        ray_grad_affine[2 * ray + 1] = grad_shift
+
+
+@kernel
+def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affine: f32_1d, grad_affine: f32_1d):
+    """Adds each ray's density scale and shift gradients to its rank's row of grad_affine (max_rank, 56)."""
+    spread = ti.static(indices_each(1))
+    for index in range(max_rank * spread):
+        if index % spread > 0:
+            continue
+        r = index // spread
+        for ray in range(n_rays):
+            if ray_rank[ray] == r + 1:
+                at = r * AFFINE_WIDTH
+                grad_affine[at] = grad_affine[at] + ray_grad_affine[2 * ray]
+                grad_affine[at + 1] = grad_affine[at + 1] + ray_grad_affine[2 * ray + 1]
