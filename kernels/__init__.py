@@ -25,10 +25,10 @@ A step, file by file
 
 Arguments
 ---------
-Arrays are arguments, one by one. Numbers that belong together travel in a *record* (``types``): a ``Lattice`` says where
-the grid lies, a ``Medium`` how features become weights, a ``March`` how rays are marched, and so on, each defined where
-it is meant. Grid size, rank and counts are run-time data: nothing is compiled again when they change. What comes out
-stands last.
+Arrays are arguments, one by one. Numbers that belong together travel in a *record* (``types``): a ``Lattice`` says
+where the grid lies, a ``Medium`` how features become weights, a ``March`` how rays are marched, and so on, each defined
+where it is meant. Grid size, rank and counts are run-time data: nothing is compiled again when they change. What comes
+out stands last.
 
 Layout
 ------
