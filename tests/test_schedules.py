@@ -198,6 +198,27 @@ def test_prefixes_count_for_less_and_the_lowest_anchor_for_more_of_that_if_asked
     assert staged(prefix_weight=0.5, lowest_weight=3.0).weights(ranks) is None
 
 
+def ordered(**options):
+    return make_schedule(ScheduleConfig(policy="ordered", **{"order_at": (0.5, 0.75), **options}), 16, steps=100)
+
+
+def test_ordered_renders_nothing_but_the_full_rank_until_ranks_are_in_order():
+    schedule, rng = ordered(prefix_share=0.25, anchors=(2, 8)), np.random.default_rng(0)
+    for step in range(100):
+        ranks = schedule.ray_ranks(step, 40, rng)[0].tolist()
+        assert set(ranks[:10]) <= ({16} if step < 50 else {2, 8}) and ranks[10:] == [16] * 30
+        assert list(schedule.rendered(step)) == schedule.emptied(step) == ([16] if step < 50 else [2, 8, 16])
+        assert schedule.update(step, 1.0) is None
+    assert [done for done in range(101) if schedule.orders(done)] == [50, 75]
+    assert schedule.least_rank() == 2 and not make_schedule(ScheduleConfig(), 16, 100).orders(50)
+
+
+def test_ordered_lets_learning_rates_fall_twice():
+    schedule = ordered(order_rate=0.5)
+    assert [schedule.pace(step, 0.1) for step in (0, 25, 50, 75)] == pytest.approx([1, 0.1**0.5, 0.5, 0.5 * 0.1**0.5])
+    assert make_schedule(ScheduleConfig(policy="staged"), 16, 100).pace(25, 0.1) is None
+
+
 def bounded(**options):
     settings = {"stage_ranks": (2, 4, 16), "stage_starts": (0.0, 0.2, 0.6), "bounds": (0.5, 1.5), "upsilon": 0.4}
     return make_schedule(ScheduleConfig(policy="bounded", **{**settings, **options}), 16, steps=100)
@@ -275,7 +296,7 @@ def test_bcd_lets_one_block_learn_at_a_time_and_each_as_often_as_the_others():
     assert turns == ([(0, 4)] * 3 + [(4, 8)] * 3 + [(8, 10)] * 3) * 2
 
 
-@pytest.mark.parametrize("policy", ["train", "fixed", "staged", "bounded", "linear", "all_prefixes"])
+@pytest.mark.parametrize("policy", ["train", "fixed", "ordered", "staged", "bounded", "linear", "all_prefixes"])
 def test_other_policies_let_all_active_ranks_learn(policy):
     schedule = make_schedule(ScheduleConfig(policy=policy, upsilon=0.1), 16, steps=40)
     for step in range(40):
@@ -334,6 +355,11 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
         {"bounds": (1.2, 1.5)},
         {"bounds": (0.5, 0.9)},
         {"linear_share": 0.0},
+        {"order_at": ()},
+        {"order_at": (0.5, 0.5)},
+        {"order_at": (0.0,)},
+        {"order_at": (1.0,)},
+        {"order_rate": 0.0},
         {"bcd_block": 0},
         {"bcd_steps": 0},
     ],
@@ -350,7 +376,7 @@ def test_impossible_settings_are_refused_by_name(options):
         ({"policy": "fixed"}, 16), ({"policy": "bcd"}, 16), ({"policy": "train"}, 1), ({"policy": "linear"}, 1),
         ({"policy": "all_prefixes"}, 1), ({"policy": "staged"}, 1), ({"policy": "staged", "anchors": (4, 3)}, 2),
         ({"policy": "bounded", "anchors": (3, 4), "stage_ranks": (6,), "stage_starts": (0.0,)}, 3),
-        ({"policy": "staged", "prefix_share": 0.0}, 2),
+        ({"policy": "staged", "prefix_share": 0.0}, 2), ({"policy": "ordered", "anchors": (3, 8)}, 3),
         ({"policy": "staged", "prefix_share": 0.0, "prefixes_per_ray": 2}, 1),
     ],
 )  # fmt: skip

@@ -1,12 +1,14 @@
 """A training run as a whole: it learns, repeats bit by bit, continues exactly, and leaves what is masked alone."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 from tslim.config import FieldConfig, ScheduleConfig, TrainConfig
+from tslim.model import ordering
 
 SETTINGS = TrainConfig(
     field=FieldConfig(max_rank=6, density_shift=-3.0),
@@ -162,12 +164,13 @@ def test_an_interrupted_run_does_not_forget_an_increase_that_was_not_reported_ye
 
 
 @pytest.mark.parametrize(
-    ("policy", "prefixes_per_ray"), [("bounded", 0), ("bounded", 2), ("all_prefixes", 0), ("bcd", 0)]
+    ("policy", "prefixes_per_ray"),
+    [("bounded", 0), ("bounded", 2), ("all_prefixes", 0), ("bcd", 0), ("ordered", 0), ("ordered", 2)],
 )
 def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, policy, prefixes_per_ray):
     schedule = ScheduleConfig(
         policy=policy, stage_ranks=(1, 2, 6), stage_starts=(0, 0.2, 0.4), upsilon=0.1, bcd_block=2, bcd_steps=3,
-        anchors=(1, 2, 4), prefixes_per_ray=prefixes_per_ray,
+        anchors=(1, 2, 4), prefixes_per_ray=prefixes_per_ray, order_at=(0.3, 0.6),
     )  # fmt: skip
     settings = dataclasses.replace(SETTINGS, schedule=schedule)
     trainer = new_trainer(settings)
@@ -181,6 +184,28 @@ def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, polic
     again.load_state(arrays, json.loads(json.dumps(plain)))
     run_to(again, 30)
     assert_same(expected, bits(again))
+
+
+def test_ranks_are_in_order_once_the_schedule_says_so(new_trainer):
+    """Half of the ranks hold more of the density than they did, and all of them the same."""
+    schedule = ScheduleConfig(policy="ordered", order_at=(0.5,), anchors=(2, 4))
+    trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule, grow_steps=(), occupancy_steps=()))
+    run_to(trainer, 19)
+    points = np.random.default_rng(0).uniform(trainer.field.box[0], trainer.field.box[1], (500, 3))
+    before, seen = trainer.field.density_at(points), ordering.held(trainer.field.state()).density
+    learn, trainer.optimizer.step = trainer.optimizer.step, lambda *args, **options: None
+    events = [type(event).__name__ for event in itertools.islice(trainer.run(), 3)]
+    trainer.optimizer.step = learn
+    assert events == ["Started", "Stepped", "RanksOrdered"]
+    np.testing.assert_allclose(trainer.field.density_at(points), before, rtol=1e-4, atol=1e-6)
+    after = ordering.held(trainer.field.state()).density
+    assert after[2] > seen[2] + 0.05 and not any(array.any() for array in moments(trainer))
+    assert trainer.schedule.rendered(trainer.step) == (2, 4, 6)
+
+
+def moments(trainer) -> list[np.ndarray]:
+    """The optimizer's, of planes and lines."""
+    return [values for name, values in trainer.optimizer.state().items() if ".m." in name or ".v." in name]
 
 
 def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):

@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # the same names as below, for editors and type checkers
     from tslim.training.events import OccupancyRefreshed as OccupancyRefreshed
     from tslim.training.events import Progress as Progress
     from tslim.training.events import RankGrew as RankGrew
+    from tslim.training.events import RanksOrdered as RanksOrdered
     from tslim.training.events import Started as Started
     from tslim.training.events import Stepped as Stepped
     from tslim.training.events import Warned as Warned
@@ -85,6 +86,7 @@ _HOMES = {
         "Stepped",
         "Progress",
         "RankGrew",
+        "RanksOrdered",
         "GridGrew",
         "OccupancyRefreshed",
         "CheckpointSaved",

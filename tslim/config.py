@@ -41,8 +41,9 @@ class FieldConfig:
 class ScheduleConfig:
     """The policy that sets the active rank while training."""
 
-    policy: Literal["train", "fixed", "staged", "bounded", "linear", "all_prefixes", "bcd"] = "train"
-    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF); staged: growth in stages with prefix rays;
+    policy: Literal["train", "fixed", "ordered", "staged", "bounded", "linear", "all_prefixes", "bcd"] = "train"
+    """train: the paper's TRaIn; fixed: all ranks from the start (TensoRF); ordered: the same, then
+    ranks in order and prefix rays; staged: growth in stages with prefix rays;
     bounded: the same, triggered by TRaIn's criterion near the planned start; linear: ranks evenly over a share of the
     run; all_prefixes: all ranks from the start, rays spread over every prefix (CCNeRF); bcd: blocks of ranks in turn"""
     upsilon: float = 0.4
@@ -54,7 +55,7 @@ class ScheduleConfig:
     stage_starts: tuple[float, ...] = (0.0, 0.05, 0.09, 0.13, 0.17, 0.21, 0.25)
     """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.3
-    """staged, bounded: share of the rays that are rendered at a prefix, unless prefixes_per_ray says that all are"""
+    """ordered, staged, bounded: share of rays rendered at a prefix, unless prefixes_per_ray says that all are"""
     anchors: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one: what is named twice is drawn
     twice as often; all ranks if none is named"""
@@ -68,6 +69,10 @@ class ScheduleConfig:
     """staged, bounded, with prefixes_per_ray: how much more than another prefix's the lowest anchor's counts"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
+    order_at: tuple[float, ...] = (0.6,)
+    """ordered: shares of the run at which ranks are put in order; prefixes are rendered from the first on"""
+    order_rate: float = 1.0
+    """ordered: share of the learning rates with which the rest of the run starts, to fall by lr_decay once more"""
     linear_share: float = 0.5
     """linear: share of the run over which the rank rises from 1 to the field's"""
     bcd_block: int = 4

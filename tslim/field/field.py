@@ -211,12 +211,16 @@ class Field(InDomain):
         view.metadata = dict(self.metadata)
         return view
 
-    def reordered(self) -> "Field":
-        """A copy whose ranks are in order, as training at full rank alone does not leave them: then it can be slimmed.
+    def reorder(self) -> None:
+        """Puts all ranks in order, as training at full rank alone does not leave them: then the field can be slimmed.
 
-        See ``ordering.reordered`` for what changes at full rank, and what is raised.
+        See ``ordering.reordered`` for what changes at full rank, and what is raised. Views share what is changed.
         """
-        return Field.from_state(ordering.reordered(self.state()))
+        whole = copy.copy(self)
+        whole.rank = self.max_rank
+        state = ordering.reordered(whole.state())
+        self._put(state)
+        self.metadata |= state.metadata
 
     # -- host copies -------------------------------------------------------------------------------------------------
 
@@ -261,11 +265,7 @@ class Field(InDomain):
         field._make(
             state.config, state.domain, tuple(state.grid), max(side, max_grid or 0), np.random.default_rng(0)
         )  # fmt: skip
-        field.density.put(state.density_planes, state.density_lines)
-        field.appearance.put(state.appearance_planes, state.appearance_lines)
-        field._put_basis(state.basis)
-        if state.affine is not None:
-            buffers.write(field.affine, np.asarray(state.affine, np.float32).ravel())
+        field._put(state)
         field.decoder.load_state(state.decoder)
         if state.occupancy is not None:
             box = field.box if state.occupancy_box is None else state.occupancy_box
@@ -273,6 +273,14 @@ class Field(InDomain):
         field.metadata = copy.deepcopy(state.metadata)
         field.kept = state.kept
         return field
+
+    def _put(self, state: FieldState) -> None:
+        """Takes on planes, lines, basis, and scales and shifts per rank of a state of the same grid and rank."""
+        self.density.put(state.density_planes, state.density_lines)
+        self.appearance.put(state.appearance_planes, state.appearance_lines)
+        self._put_basis(state.basis)
+        if state.affine is not None:
+            buffers.write(self.affine, np.asarray(state.affine, np.float32).ravel())
 
     def save(self, path: str | Path, *, precision: Precision = "float16", rounding: float | None = None) -> Path:
         """Writes the first ``rank`` ranks as a model file.

@@ -83,6 +83,14 @@ class RankGrew(Event):
 
 
 @dataclass(frozen=True)
+class RanksOrdered(Event):
+    """Ranks were put in order, by what they say; from here on prefixes are trained as well."""
+
+    def __str__(self) -> str:
+        return f"step {self.step}: ranks in order"
+
+
+@dataclass(frozen=True)
 class GridGrew(Event):
     """The field was resampled to a finer grid (texels along x, y, z)."""
 

@@ -12,89 +12,7 @@ import numpy as np
 
 from tslim.config import ScheduleConfig
 from tslim.errors import ConfigError
-
-
-class Schedule:
-    """All ranks from the start, and the base of the others.
-
-    Args:
-        config: the settings; each policy reads its own.
-        max_rank: where growth ends.
-        steps: length of the run.
-    """
-
-    needs_loss = False
-    """Whether ``update`` wants every batch's loss, which then has to be read back from the device each step."""
-
-    def __init__(self, config: ScheduleConfig, max_rank: int, steps: int) -> None:
-        self.config = config
-        self.max_rank = max_rank
-        self.steps = steps
-        self.rank = self.first_rank()
-
-    def first_rank(self) -> int:
-        """The rank that training starts with."""
-        return self.max_rank
-
-    def update(self, step: int, loss: float | None) -> str | None:
-        """Called after step ``step`` (from 0) with the mean squared error of its rays at the active rank.
-
-        Returns why the rank grew, in words, or None if it did not.
-        """
-        return None
-
-    def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
-        """Share of the rays of step ``step`` to render at a prefix, and the ranks to draw from (below the active)."""
-        return 0.0, ()
-
-    def rendered(self, step: int) -> tuple[int, ...]:
-        """The ranks that step ``step`` renders, rising: what belongs to other ranks is not learned."""
-        return tuple(sorted({*self.prefixes(step)[1], self.rank}))
-
-    def emptied(self, step: int) -> list[int]:
-        """Ranks at which space has to be empty to count as empty, rising: the active one and its trained prefixes.
-
-        Of many prefixes each is at least half as high again as the one before: between them little is different.
-        """
-        kept: list[int] = []
-        for rank in sorted(self.prefixes(step)[1]):
-            if not kept or rank >= 1.5 * kept[-1]:
-                kept.append(rank)
-        return [*kept, self.rank]
-
-    def learning(self, step: int) -> tuple[int, int]:
-        """Which ranks step ``step`` changes: (first, last) for ranks first + 1 .. last. All active ones, usually."""
-        return 0, self.rank
-
-    def most_renders(self) -> int:
-        """At how many ranks a ray is rendered, at most."""
-        return 1
-
-    def least_rank(self) -> int:
-        """The lowest rank that anything is rendered at in the run: those below are never learned."""
-        return self.first_rank()
-
-    def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(times, n) i32: the ranks at which each of n rays is rendered. The last entries are the active rank."""
-        ranks = np.full((1, n), self.rank, np.int32)
-        share, choices = self.prefixes(step)
-        if choices:
-            n_prefix = round(share * n)
-            ranks[0, :n_prefix] = rng.choice(np.asarray(choices, np.int32), n_prefix)
-        return ranks
-
-    def weights(self, ranks: np.ndarray) -> np.ndarray | None:
-        """What the error of each render of ``ray_ranks`` counts for; None if all count for 1."""
-        return None
-
-    def state(self) -> dict[str, Any]:
-        """Plain data to continue from."""
-        return {"rank": self.rank}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state``."""
-        for name in self.state():
-            setattr(self, name, state[name])
+from tslim.training.schedule import Schedule
 
 
 class Train(Schedule):
@@ -203,6 +121,48 @@ class Staged(Schedule):
         return np.select(cases, [1.0, low], config.prefix_weight).astype(np.float32)
 
 
+class Ordered(Staged):
+    """All ranks at once and nothing but them, as in TensoRF; then ranks in order, and prefix rays as in ``Staged``.
+
+    At each of the shares ``order_at`` of the run ranks are put in order (``tslim.model.ordering``). Prefixes are
+    rendered from the first of them on. Learning rates fall from their start to their end until then, and once more,
+    from ``order_rate`` of their start, until the run's end.
+    """
+
+    def __init__(self, config: ScheduleConfig, max_rank: int, steps: int) -> None:
+        super().__init__(config, max_rank, steps)
+        self.order_steps = tuple(max(1, round(share * steps)) for share in config.order_at)
+
+    def first_rank(self) -> int:
+        """All ranks."""
+        return self.max_rank
+
+    def update(self, step: int, loss: float | None) -> str | None:
+        """Never grows."""
+        return None
+
+    def orders(self, done: int) -> bool:
+        """At the planned shares of the run."""
+        return done in self.order_steps
+
+    def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
+        """None before ranks are in order."""
+        return super().prefixes(step) if step >= self.order_steps[0] else (0.0, ())
+
+    def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
+        """(times, n) i32: the full rank alone before ranks are in order."""
+        if step < self.order_steps[0]:
+            return np.full((1, n), self.rank, np.int32)
+        return super().ray_ranks(step, n, rng)
+
+    def pace(self, step: int, decay: float) -> float:
+        """Falls by ``decay`` until ranks are in order, and once more from there."""
+        first = self.order_steps[0]
+        if step < first:
+            return decay ** (step / first)
+        return self.config.order_rate * decay ** ((step - first) / max(self.steps - first, 1))
+
+
 class Bounded(Staged):
     """TRaIn's criterion within the plan of ``Staged``, with its prefix rays.
 
@@ -299,6 +259,7 @@ POLICIES: dict[str, type[Schedule]] = {
     "fixed": Schedule,
     "train": Train,
     "staged": Staged,
+    "ordered": Ordered,
     "bounded": Bounded,
     "linear": Linear,
     "all_prefixes": AllPrefixes,
@@ -329,6 +290,12 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
             raise ConfigError(f"{name} is {value}: it must be above 0 and finite")
     if not config.bounds[0] <= 1 <= config.bounds[1] or not config.bounds[0] >= 0:
         raise ConfigError(f"bounds {config.bounds}: the first must be 0 to 1, the second 1 or more")
+    at = config.order_at
+    if not at or not _rises((0.0, *at, 1.0)) or not 0 < config.order_rate < math.inf:
+        raise ConfigError(
+            f"order_at {at} and order_rate {config.order_rate}: shares of the run must rise between 0 and 1, and the "
+            "rate be above 0"
+        )
     if not 0 < config.linear_share <= 1:
         raise ConfigError(f"linear_share is {config.linear_share}: it must be above 0 and at most 1")
     if config.bcd_block < 1 or config.bcd_steps < 1:

@@ -29,6 +29,7 @@ from tslim.training.events import (
     GridGrew,
     OccupancyRefreshed,
     RankGrew,
+    RanksOrdered,
     Started,
     Stepped,
     Warned,
@@ -201,7 +202,9 @@ class Trainer:
             penalties = penalties.times(copies if weights is None else float(weights.sum()) / self.batch)
         pipeline.backward(gradients, penalties, settings.near_fade)
         self._total_variation(gradients, rank)
-        fall = settings.lr_decay ** (self.lr_steps / settings.steps)
+        fall = schedule.pace(step, settings.lr_decay)
+        if fall is None:
+            fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         first, last = schedule.learning(step)
         self.optimizer.step(
             last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
@@ -255,6 +258,11 @@ class Trainer:
             self.field.grow(self._side_after(self.step), self.optimizer.scratch())
             self._restart_optimizer()
             events.append(GridGrew(self.step, self.field.grid))
+        if self.schedule.orders(self.step):
+            self.field.reorder()
+            self._set_rank()
+            self.optimizer.reset()
+            events.append(RanksOrdered(self.step))
         return events
 
     def _set_rank(self) -> None:
