@@ -23,7 +23,8 @@ class Folder:
         for split, n in (("train", train), ("val", 1), ("test", test)):
             (path / split).mkdir()
             self.frames[split] = []
-            for i, pose in enumerate(Orbit(radius=4.0).cameras(n).poses.astype(float)):
+            elevation = {"train": 25.0, "val": 40.0, "test": 10.0}[split]
+            for i, pose in enumerate(Orbit(radius=4.0, elevation=elevation).cameras(n).poses.astype(float)):
                 self.picture(f"{split}/r_{i}.png", i)
                 matrix = [*pose.tolist(), [0, 0, 0, 1]]
                 self.frames[split].append({"file_path": f"./{split}/r_{i}", "transform_matrix": matrix})
@@ -108,9 +109,13 @@ def test_validation_images_stand_in_for_a_missing_test_split(folder):
     assert "nothing is held out" in scene.warnings[0]
 
 
-def test_a_missing_training_image_is_an_error(folder):
+def test_missing_training_images_are_skipped_with_one_warning_while_enough_are_left(folder):
     (folder.path / "train/r_2.png").unlink()
-    assert "transforms_train.json: image missing: ./train/r_2, as .png or .jpg" in error(folder)
+    scene = tslim.load_scene(folder.path)
+    assert scene.train.names == ("train/r_0.png", "train/r_1.png", "train/r_3.png")
+    assert scene.warnings == ("1 of the 4 listed images are missing and were skipped (the first is ./train/r_2)",)
+    (folder.path / "train/r_1.png").unlink()
+    assert "2 of 4 images are missing (the first is ./train/r_1); at least 3 are needed" in error(folder)
 
 
 def test_a_truncated_image_is_an_error(folder):
@@ -119,9 +124,13 @@ def test_a_truncated_image_is_an_error(folder):
     assert "r_2.png: damaged or truncated image" in error(folder)
 
 
-def test_an_image_of_another_size_is_an_error(folder):
+def test_an_image_of_another_size_has_another_focal_length_or_is_an_error_where_the_size_is_said(folder):
     folder.picture("train/r_3.png", 0, (6, 8))
-    assert "r_3.png: 6x8 pixels, expected 8x6 as r_0.png" in error(folder)
+    scene = tslim.load_scene(folder.path)
+    assert scene.train.cameras.sizes[3].tolist() == [6, 8]
+    assert np.isclose(scene.train.cameras.intrinsics[3, 0], 3 / np.tan(ANGLE / 2))
+    folder.write(w=8, h=6)
+    assert "r_3.png: 6x8 pixels, but its camera is for 8x6" in error(folder)
 
 
 def test_json_that_does_not_parse_is_an_error_with_its_line(folder):
@@ -134,11 +143,7 @@ def test_json_that_does_not_parse_is_an_error_with_its_line(folder):
     [
         (b"\xff\xfe\x00", "not UTF-8 text"),
         (b"[1]", "holds a json list, expected an object"),
-        (b"{}", "transforms_train.json lacks camera_angle_x"),
-        (b'{"camera_angle_x": "wide"}', "camera_angle_x is wide, expected a number"),
-        (b'{"camera_angle_x": NaN}', "camera_angle_x is nan, expected a number"),
-        (b'{"camera_angle_x": 39.6}', "camera_angle_x is 39.6, expected radians"),
-        (b'{"camera_angle_x": 1e999}', "camera_angle_x is inf, expected a number"),
+        (b"{}", "transforms_train.json lacks frames"),
         (b'{"camera_angle_x": 0.7}', "lacks frames"),
         (b'{"camera_angle_x": 0.7, "frames": []}', "lists zero frames"),
         (b'{"camera_angle_x": 0.7, "frames": [3]}', "frame 0 lacks file_path"),
@@ -151,6 +156,21 @@ def test_json_with_the_wrong_contents_is_an_error(folder, text, message):
     said = error(folder)
     assert message in said
     assert "transforms_train.json" in said
+
+
+@pytest.mark.parametrize(
+    ("angle", "message"),
+    [
+        (None, "no focal length; expected fl_x (pixels) or camera_angle_x (radians)"),
+        ("wide", "camera_angle_x is wide, expected a number"),
+        (float("nan"), "camera_angle_x is nan, expected a number"),
+        (39.6, "camera_angle_x is 39.6, expected radians"),
+        (float("inf"), "camera_angle_x is inf, expected a number"),
+    ],
+)
+def test_a_field_of_view_that_is_none_is_an_error(folder, angle, message):
+    folder.write(camera_angle_x=angle)
+    assert message in error(folder)
 
 
 @pytest.mark.parametrize("matrix", [[[1, 2], [3]], "text", None, [[1.0] * 4] * 2, [["a"] * 4] * 4, [[10**400] * 4] * 4])
@@ -173,9 +193,12 @@ def test_an_impossible_pose_names_its_frame(folder):
 
 
 def test_image_paths_that_leave_the_folder_are_an_error(folder):
-    folder.frames["train"][1]["file_path"] = "../../etc/passwd"
+    folder.frames["train"][1]["file_path"] = "../elsewhere.png"
+    (folder.path / "train/r_1.png").rename(folder.path.parent / "elsewhere.png")
     folder.write()
-    assert "the image path ../../etc/passwd leaves the scene's folder" in error(folder)
+    said = error(folder)
+    assert "the image path ../elsewhere.png leaves the scene's folder; --file-paths anywhere reads it" in said
+    assert len(tslim.load_scene(folder.path, file_paths="anywhere").train) == 4
 
 
 def test_images_behind_a_symbolic_link_are_read(folder, tmp_path):
@@ -205,10 +228,13 @@ def test_one_camera_that_looks_away_is_a_warning(folder):
     assert "the first is train/r_1.png" in warning
 
 
-def test_a_camera_inside_the_box_is_an_error(folder):
+def test_a_camera_inside_the_usual_box_means_another_box_and_the_space_can_be_asked_for(folder):
     for row in range(3):
         folder.matrix(3, row, 3, 0.2)
-    assert "the camera of train/r_3.png lies inside the box of ±1.5" in error(folder)
+    scene = tslim.load_scene(folder.path)
+    assert "the camera of train/r_3.png lies inside the box of ±1.5" in scene.warnings[0]
+    assert scene.space == "box" and not (scene.box == [[-1.5] * 3, [1.5] * 3]).all()
+    assert tslim.load_scene(folder.path, space="contracted").space == "contracted"
 
 
 def test_cameras_at_another_distance_get_limits_that_enclose_the_box(folder):

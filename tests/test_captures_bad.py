@@ -51,12 +51,9 @@ TRANSFORMS = {
     "file_path with a zero byte": (frame(3, file_path="a\0b.png"), ["impossible name"]),
     "file_path too long": (
         lambda d: [f.update(file_path="x" * 5000 + str(i)) for i, f in enumerate(d["frames"])],
-        ["10 of 10 images are missing"],
+        ["none of its 10 photographs", "images (10)"],
     ),
-    "path leaves the folder": (frame(3, file_path="../images/0003.png"), ["leaves the scene's folder"]),
-    "path leaves the folder in the middle": (frame(3, file_path="images/../../0003.png"), ["leaves"]),
-    "absolute path": (frame(3, file_path="/etc/passwd"), ["/etc/passwd", "leaves"]),
-    "backslashes leave the folder": (frame(3, file_path="..\\..\\x.png"), ["leaves"]),
+    "absolute path": (frame(3, file_path="/etc/passwd"), ["/etc/passwd", "leaves", "--file-paths anywhere"]),
     "a frame twice": (frame(3, file_path="images/0004.png"), ["lists images/0004.png twice"]),
     "matrix missing": (lambda d: d["frames"][3].pop("transform_matrix"), ["images/0003.png", "transform_matrix"]),
     "matrix of words": (frame(3, transform_matrix=[["a"] * 4] * 4), ["images/0003.png", "4x4"]),
@@ -66,7 +63,11 @@ TRANSFORMS = {
     "matrix with infinity": (frame(3, transform_matrix=turned(np.inf)), ["images/0003.png", "infinity"]),
     "matrix with a number beyond float32": (frame(3, transform_matrix=turned(1e300)), ["images/0003.png"]),
     "matrix of zeros": (frame(3, transform_matrix=np.zeros((4, 4)).tolist()), ["images/0003.png", "orthonormal"]),
-    "matrix scaled": (frame(3, transform_matrix=turned(2 * np.eye(3))), ["images/0003.png", "orthonormal"]),
+    "matrix sheared": (frame(3, transform_matrix=turned([[2, 1, 0], [0, 1, 0], [0, 0, 1]])), ["orthonormal"]),
+    "matrix transposed": (
+        frame(3, transform_matrix=[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 2, 3, 1]]),
+        ["0003.png", "transpose"],
+    ),
     "matrix mirrored": (frame(3, transform_matrix=turned(np.diag([1.0, 1, -1]))), ["images/0003.png", "mirrored"]),
     "focal length zero": (lambda d: d.update(fl_x=0), ["focal length 0", "expected it in pixels"]),
     "focal length negative": (lambda d: d.update(fl_y=-30), ["focal length"]),
@@ -74,8 +75,9 @@ TRANSFORMS = {
     "focal length true": (lambda d: d.update(fl_x=True), ["fl_x is True"]),
     "focal length NaN": (lambda d: d.update(fl_x=float("nan")), ["fl_x is nan"]),
     "focal length beyond a float": (lambda d: d.update(fl_x=10**400), ["fl_x is 1000"]),
-    "no focal length": (lambda d: d.pop("fl_x"), ["fl_x", "camera_angle_x"]),
+    "no focal length": (lambda d: (d.pop("fl_x"), d.pop("fl_y")), ["fl_x", "camera_angle_x"]),
     "angle of half a turn": (lambda d: (d.pop("fl_x"), d.update(camera_angle_x=3.2)), ["camera_angle_x is 3.2"]),
+    "f-theta lens": (lambda d: d.update(ftheta_p0=0.0, ftheta_p1=1e-3), ["f-theta", "OPENCV_FISHEYE"]),
     "centre far outside": (lambda d: d.update(cx=1e6), ["centre"]),
     "width zero": (lambda d: d.update(w=0), ["image size 0x24"]),
     "width huge": (lambda d: d.update(w=10**9), ["image size"]),
@@ -102,7 +104,8 @@ TRANSFORMS = {
     "train_filenames match nothing": (lambda d: d.update(train_filenames=["x.png"]), ["no training images"]),
     "mask missing": (frame(3, mask_path="masks/3.png"), ["mask masks/3.png is missing"]),
     "mask a number": (frame(3, mask_path=3), ["mask_path"]),
-    "mask outside": (frame(3, mask_path="../m.png"), ["leaves"]),
+    "mask outside": (frame(3, mask_path="../m.png"), ["leaves", "--file-paths"]),
+    "aabb of words": (lambda d: (d.pop("aabb_scale"), d.update(aabb="big")), ["aabb is big", "2 x 3"]),
 }
 
 
@@ -224,7 +227,6 @@ COLMAP = {
     "translation beyond float32": (patch(P, 44, "<d", 1e200), [P, "0000.jpg"]),
     "a camera that is not there": (patch(P, 68, "<i", 99), [P, "0000.jpg", "camera 99"]),
     "an image twice": (patch(P, 72, "<4s", b"0002"), [P, "0002.jpg twice"]),
-    "an image outside": (patch(P, 72, "<4s", b"../y"), [P, "../y.jpg", "leaves"]),
     "cameras only": (lambda f: (f / P).unlink(), ["sparse/0", "images file"]),
 }
 
@@ -299,7 +301,7 @@ LLFF = {
     "focal length zero": (setting((slice(None), 14), 0.0), [L, "000.png", "focal length 0"]),
     "image size zero": (setting((slice(None), 9), 0.0), [L, "image size 0x24"]),
     "rotation scaled": (setting((3, 0), 7.0), [L, "003.png", "orthonormal"]),
-    "no images": (lambda f: (f / "images").rename(f / "pictures"), ["no folder images", "images_8"]),
+    "no images": (lambda f: [p.unlink() for p in (f / "images").iterdir()], ["10 poses, but no images", "images_8"]),
 }
 
 
@@ -323,7 +325,6 @@ NSVF = {
     ),
     "focal length zero": (write("intrinsics.txt", "0 18 12"), ["intrinsics.txt", "focal length 0"]),
     "binary intrinsics": (write("intrinsics.txt", b"\xff\xfe\0"), ["intrinsics.txt"]),
-    "no box": (lambda f: (f / "bbox.txt").unlink(), ["bbox.txt", "no such file"]),
     "box of five numbers": (write("bbox.txt", "1 2 3 4 5"), ["bbox.txt", "5 numbers"]),
     "box without volume": (write("bbox.txt", "-1 -1 2 1 1 1"), ["bbox.txt", "no volume"]),
     "box infinite": (write("bbox.txt", "-1 -1 -inf 1 1 1"), ["bbox.txt", "infinity"]),

@@ -5,7 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from tslim.data import LoadOptions, colmap, load_scene
+from tslim.data import LoadOptions, capture, colmap, load_scene
+from tslim.scene import lenses
 
 OFFSETS = np.array([-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0])
 """Pixels beside the epipolar line at which texture is looked for."""
@@ -85,9 +86,14 @@ def test_texture_is_found_on_epipolar_lines_and_not_beside_them(name, shared_dat
         assert found.max() > 0.75 and found[3] > found[1] + 0.05 and found[3] > found[5] + 0.05, found
 
 
+def own_world(folder, options):
+    """A COLMAP capture in COLMAP's own world, which load_scene turns."""
+    return capture.developed(colmap.load(folder, options), options)
+
+
 def test_cup_points_fall_where_colmap_saw_them(shared_data):
     folder = shared_data("colmap/cup")
-    scene = colmap.load(folder, LoadOptions())  # in COLMAP's own world, which load_scene turns
+    scene = own_world(folder, LoadOptions())
     points = _points_by_id((folder / "sparse/0/points3D.bin").read_bytes())
     errors = []
     for name, seen in _observations((folder / "sparse/0/images.bin").read_bytes()):
@@ -123,7 +129,7 @@ def test_fox_skips_the_seventeen_missing_images(shared_data):
     scene = load_scene(shared_data("ngp/fox"), downscale=4)
     assert len(scene.train) + len(scene.test) == 50
     assert scene.warnings == ("17 of the 67 listed images are missing and were skipped (the first is images/0005.jpg)",)
-    assert scene.space == "contracted" and (scene.train.cameras.lens == 1).all()
+    assert scene.space == "contracted" and (scene.train.cameras.lens == lenses.POLYNOMIAL).all()
 
 
 def test_the_chair_is_the_same_in_both_formats(shared_data):
@@ -140,7 +146,7 @@ def test_the_contracted_cubes_hold_the_subjects(shared_data):
     """The cup: most sparse points near the cup lie in the cube. The fox's head is at the origin of its world."""
     folder = shared_data("colmap/cup")
     # A cube has corners: turned along table and wall it holds a few points less than in COLMAP's own world.
-    own, cup = colmap.load(folder, LoadOptions(downscale=8)), load_scene(folder, downscale=8)
+    own, cup = own_world(folder, LoadOptions(downscale=8)), load_scene(folder, downscale=8)
     for scene, least in ((own, 0.8), (cup, 0.75)):
         inside = ((scene.points > scene.box[0]) & (scene.points < scene.box[1])).all(1)
         assert inside.mean() > least

@@ -108,6 +108,7 @@ def _scene_info(scene: Scene, console: Console) -> None:
             ("lenses", _lenses(scene)),
             ("points", "none" if scene.points is None else f"{len(scene.points)}"),
             ("background", "none" if scene.background is None else shared.corner(scene.background)),
+            *[("found", note) for note in scene.notes],
         ],
         title=str(scene.source),
     )

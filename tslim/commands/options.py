@@ -39,7 +39,9 @@ class SceneOptions:
     max_images: Annotated[int | None, _maybe("INT")] = None
     """use at most so many evenly spaced photographs of each split"""
     space: Annotated[Literal["box", "ndc", "contracted"] | None, _maybe("{box,ndc,contracted}")] = None
-    """an object in a box, a forward-facing scene, or everything around; chosen by the cameras if not given"""
+    """an object in a box, a forward-facing scene, or everything around; chosen by the photographs if not given"""
+    file_paths: Annotated[Literal["inside", "anywhere"] | None, _maybe("{inside,anywhere}")] = None
+    """whether photographs that a data set names outside of its folder are read, too; inside if not given"""
 
 
 _SceneFlags = Annotated[SceneOptions, arg(name="")]

@@ -1,21 +1,23 @@
 """Loaders of posed photographs, one module a format, and the procedural scene that needs no data.
 
 A format's module has ``RECOGNISED_BY`` (words for people), ``sniff(folder) -> bool`` (cheap; never raises on bad
-contents) and ``load(folder, options) -> Scene`` (raises ``SceneError`` with the file's name).
+contents) and ``load(folder, options) -> Capture`` (decodes nothing; raises ``SceneError`` with the file's name). What
+comes after that is the same for all formats (``tslim.data.capture``).
 """
 
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tslim.data import builtin, orientation, spaces
+from tslim.data import builtin, capture, orientation, spaces
+from tslim.data.options import LoadOptions
 from tslim.errors import SceneError
 from tslim.poses.photographs import pictures_in
-from tslim.scene.scene import Scene, checked
+from tslim.scene.scene import SPACES, Scene, checked
 
 FORMATS: dict[str, str] = {
     "blender": "tslim.data.blender",
@@ -26,19 +28,10 @@ FORMATS: dict[str, str] = {
 }
 """Format name to module, in the order in which they are sniffed. Imported when first asked for."""
 
+FILE_PATHS = ("inside", "anywhere")
+"""Where photographs may lie that a data set names: in its folder, or elsewhere, too."""
+
 COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """What the user asked of a loader."""
-
-    downscale: int = 1
-    """load images this many times smaller in each direction"""
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """colour behind transparent pixels, sRGB in [0, 1]"""
-    max_images: int | None = None
-    """use at most so many evenly spaced images of each split"""
 
 
 def load_scene(
@@ -49,12 +42,14 @@ def load_scene(
     background: str | Sequence[float] = "white",
     max_images: int | None = None,
     space: str | None = None,
+    file_paths: str = "inside",
 ) -> Scene:
     """Reads a folder of posed photographs.
 
     ``format`` is one of ``FORMATS`` or None to recognise it; ``downscale`` a whole number; ``background`` "white",
     "black", "#rrggbb" or three numbers in [0, 1]; ``space`` is "box", "ndc" or "contracted", or None for what suits the
-    cameras. Raises ``SceneError`` in one line for anything that cannot be used.
+    photographs; ``file_paths`` "anywhere" also reads photographs that are listed outside of the folder. Raises
+    ``SceneError`` in one line for anything that cannot be used.
     """
     folder = Path(path)
     if format is not None and format not in FORMATS:
@@ -63,20 +58,27 @@ def load_scene(
         raise SceneError(f"downscale {downscale}: expected a whole number of 1 or more")
     if max_images is not None and max_images < 1:
         raise SceneError(f"max images {max_images}: expected 1 or more")
-    options = LoadOptions(int(downscale), parse_colour(background), max_images)
+    if space is not None and space not in SPACES:
+        raise SceneError(f"space {space}: expected {', '.join(SPACES)}")
+    if file_paths not in FILE_PATHS:
+        raise SceneError(f"file paths {file_paths}: expected {' or '.join(FILE_PATHS)}")
+    options = LoadOptions(int(downscale), parse_colour(background), max_images, space, file_paths == "anywhere")
     try:
         if not folder.exists():
             raise SceneError(f"{folder}: no such folder")
         if not folder.is_dir():
             raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
-        scene = _module(format or sniff_format(folder)).load(folder, options)
-        return orientation.turned(checked(scene if space is None else spaces.in_space(scene, space)))
+        found = [format] if format is not None else sniffed(folder)
+        read = _module(found[0]).load(folder, options)
+        read = replace(read, warnings=(*read.warnings, *_other_descriptions(found)))
+        return orientation.turned(checked(capture.developed(read, options)))
     except OSError as error:
         raise SceneError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
 
 
 def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
-    """The scene that a run's ``config.json`` describes: path, format, downscale, background, max_images, space.
+    """The scene that a run's ``config.json`` describes: path, format, downscale, background, max_images, space,
+    file_paths.
 
     The built-in scene where the path is missing or None; everything else may be missing or None, too. Raises
     ``SceneError`` as ``load_scene`` does.
@@ -86,8 +88,9 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     format, most, space = given.get("format"), given.get("max_images"), given.get("space")
     if settings.get("path") is not None:
         return load_scene(
-            settings["path"], format=format, downscale=downscale, background=background, max_images=most, space=space
-        )
+            settings["path"], format=format, downscale=downscale, background=background, max_images=most, space=space,
+            file_paths=given.get("file_paths", "inside"),
+        )  # fmt: skip
     if format is not None:
         raise SceneError(f"format {format} goes with a folder of photographs; the built-in scene has none")
     if not 1 <= downscale <= builtin.SIZE // 8:
@@ -102,17 +105,41 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
 
 
 def sniff_format(folder: str | Path) -> str:
-    """The name of the first format that recognises the folder; raises ``SceneError`` that lists the known ones."""
-    for name in FORMATS:
-        if _module(name).sniff(Path(folder)):
-            return name
-    pictures = pictures_in(Path(folder))
-    if pictures:
-        raise SceneError(
-            f"{folder} holds {len(pictures)} pictures, but no cameras of a known format: find them with "
-            f"'tslim poses {folder} -o NEW_FOLDER', then train on that; known: {known_formats()}"
-        )
-    raise SceneError(f"{folder}: unknown format; known: {known_formats()}")
+    """The name of the format that a folder is read as; raises ``SceneError`` that lists the known ones."""
+    return sniffed(Path(folder))[0]
+
+
+def sniffed(folder: Path) -> list[str]:
+    """The names of all formats that recognise a folder, the one to read it as first; raises ``SceneError``.
+
+    Several tools may have described one capture. The order of ``FORMATS`` decides, but for one pair: LLFF's
+    ``poses_bounds.npy`` has neither lens nor centre nor points, so that the COLMAP model that it was made from goes
+    before it where that has as many photographs.
+    """
+    found = [name for name in FORMATS if _module(name).sniff(folder)]
+    if not found:
+        pictures = pictures_in(folder)
+        if pictures:
+            raise SceneError(
+                f"{folder} holds {len(pictures)} pictures, but no cameras of a known format: find them with "
+                f"'tslim poses {folder} -o NEW_FOLDER', then train on that; known: {known_formats()}"
+            )
+        raise SceneError(f"{folder}: unknown format; known: {known_formats()}")
+    if found[0] == "llff" and "colmap" in found:
+        known = _module("colmap").models(folder)
+        if known and known[0].images >= _module("llff").count(folder):
+            found = ["colmap", *(name for name in found if name != "colmap")]
+    return found
+
+
+def _other_descriptions(found: Sequence[str]) -> list[str]:
+    """A warning for what else describes a capture; split files and transforms.json are read together."""
+    others = [
+        f"{name} ({_module(name).RECOGNISED_BY})" for name in found[1:] if found[0] != "blender" or name != "transforms"
+    ]
+    if not others:
+        return []
+    return [f"the capture is read as {found[0]}; --format reads what describes it, too: {', '.join(others)}"]
 
 
 def known_formats() -> str:

@@ -28,9 +28,13 @@ MODELS = {
     "SIMPLE_RADIAL_FISHEYE": (8, lenses.FISHEYE, _ONE_FOCAL, "k1"),
     "RADIAL_FISHEYE": (9, lenses.FISHEYE, _ONE_FOCAL, "k1 k2"),
     "THIN_PRISM_FISHEYE": (10, lenses.FISHEYE, _TWO_FOCALS, "k1 k2 p1 p2 k3 k4 s1 s2"),
+    "SIMPLE_FISHEYE": (14, lenses.FISHEYE, _ONE_FOCAL, ""),
+    "FISHEYE": (15, lenses.FISHEYE, _TWO_FOCALS, ""),
+    "EQUIRECTANGULAR": (17, lenses.EQUIRECTANGULAR, "w h", ""),
 }
 """Lens models that are read: COLMAP's number, the kind of lens, and the parameters in COLMAP's order."""
-_NAMES = {number: name for name, (number, *_) in MODELS.items()} | {7: "FOV", 11: "RAD_TAN_THIN_PRISM_FISHEYE"}
+_OTHERS = {7: "FOV", 11: "RAD_TAN_THIN_PRISM_FISHEYE", 12: "SIMPLE_DIVISION", 13: "DIVISION", 16: "EUCM"}
+_NAMES = {number: name for name, (number, *_) in MODELS.items()} | _OTHERS
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,10 @@ def _lens(path: Path, camera: int, model: str | int, width: int, height: int, va
         raise SceneError(f"{where}: {name} has {wanted} parameters, found {len(values)}")
     if not all(math.isfinite(v) for v in values):
         raise SceneError(f"{where}: parameters must be finite, found {list(values)}")
-    fx, fy, cx, cy = (values[0], *values[:3]) if focals == _ONE_FOCAL else values[:4]
+    if lens == lenses.EQUIRECTANGULAR:
+        fx, fy, cx, cy = lenses.all_around(width, height)
+    else:
+        fx, fy, cx, cy = (values[0], *values[:3]) if focals == _ONE_FOCAL else values[:4]
     given = dict(zip(coefficients.split(), values[len(focals.split()) :], strict=True))
     lens, distortion = lenses.of_coefficients(lens, given)
     shots.check_camera(where, (width, height), (fx, fy, cx, cy), lens, distortion)
@@ -152,10 +159,10 @@ def read_images(path: Path) -> list[Posed]:
     """The images file (poses), binary or text by its extension, without its 2-D points. Raises ``SceneError``."""
     found: list[Posed] = []
     if path.suffix == ".txt":
-        expect_points = False  # every image has two lines; the second (its 2-D points) may be empty
+        after_image = False  # COLMAP writes a second line (2-D points, perhaps none) for each image, others don't
         for number, words in _lines(path, keep_empty=True):
-            if expect_points:
-                expect_points = False
+            if after_image and _is_line_of_points(words):
+                after_image = False
                 continue
             if not words:
                 continue
@@ -165,7 +172,7 @@ def read_images(path: Path) -> list[Posed]:
                 )
             values = tuple(_real(path, number, w) for w in words[1:8])
             found.append(Posed(" ".join(words[9:]), _integer(path, number, words[8]), values[:4], values[4:]))
-            expect_points = True
+            after_image = True
     else:
         reader = _Reader(path)
         for _ in range(reader.count(_IMAGE.size + 9, "images")):
@@ -178,6 +185,26 @@ def read_images(path: Path) -> list[Posed]:
         if not 0.9 < norm < 1.1 or not all(map(math.isfinite, posed.translation)):
             raise SceneError(f"{path}: the pose of {posed.name} is not a unit quaternion with a finite translation")
     return found
+
+
+def _is_line_of_points(words: list[str]) -> bool:
+    """Whether an images file's line lists 2-D points (x y id, any number of them) and not an image."""
+    try:
+        [float(word) for word in words]
+    except ValueError:
+        return False
+    return len(words) % 3 == 0
+
+
+def count_images(path: Path) -> int:
+    """How many images an images file lists, without reading them; 0 for a file that can't be read."""
+    try:
+        if path.suffix == ".bin":
+            with path.open("rb") as file:
+                return _COUNT.unpack(file.read(_COUNT.size))[0]
+        return len(read_images(path))
+    except (SceneError, OSError, struct.error):
+        return 0
 
 
 def read_points(path: Path) -> np.ndarray:
@@ -197,7 +224,7 @@ def read_points(path: Path) -> np.ndarray:
             reader.skip(8 * track)
             rows.append((x, y, z, track))
     table = np.asarray(rows, np.float64).reshape(-1, 4)
-    table = table[np.isfinite(table).all(1) & (np.abs(table[:, :3]) < 1e6).all(1)]
+    table = table[np.isfinite(table).all(1)]
     well_seen = table[table[:, 3] >= 3]
     return (well_seen if len(well_seen) >= 100 else table)[:, :3]
 

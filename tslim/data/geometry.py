@@ -43,6 +43,12 @@ NDC_MARGIN = 1.05
 _HORIZON = 50.0
 """contracted: rays end at least so many half sides away, where one texel of a 200³ grid holds all the rest."""
 
+LEAST_INSIDE = 0.3
+"""Share of the sparse points below which a cube found from the cameras alone is not where the scene is."""
+
+_MISSED = 0.7
+"""The axes of cameras that look at something miss it by less than this times their distance from each other."""
+
 _FORWARD_COSINE = np.cos(np.radians(60.0))
 """Cameras turned farther than this from the mean direction can't share one projective frame."""
 
@@ -128,27 +134,70 @@ def contract(points: np.ndarray, box: np.ndarray) -> np.ndarray:
 def surroundings(cameras: Cameras, points: np.ndarray | None) -> tuple[np.ndarray, float, float]:
     """Box, near and far of a contracted space (see the module's text) from cameras and, if there are any, points."""
     origins = cameras.origins.astype(np.float64)
-    focus = paths.focus_point(cameras)
-    towards = focus - origins
-    distance = np.linalg.norm(towards, axis=1)
-    in_front = np.einsum("ij,ij->i", towards, cameras.forward.astype(np.float64)) > 0.5 * distance
-    spread = float(np.median(np.abs(origins - np.median(origins, 0)).max(1)))
-    if in_front.mean() > 0.7 and np.median(distance) > 0:
-        center, half = focus, 0.5 * float(np.median(distance))
-        near = 0.1 * float(np.quantile(distance, 0.05))
-    else:  # cameras that look outwards, or nowhere in common: the cube holds where they stand
-        center, half = np.median(origins, 0), 2 * spread
-        near = 0.05 * half
-        if points is not None and len(points):
+    points = None if points is None or not len(points) else points.astype(np.float64)
+    center, half, near = _cube(cameras)
+    if points is not None:
+        inside = float((np.abs(points - center).max(1) < half).mean())
+        looked_at = converge(cameras)
+        if not looked_at and not faces_forward(cameras.poses.astype(np.float64)):
             half = max(half, float(np.median(np.abs(points - center).max(1))))
+        elif inside < LEAST_INSIDE:
+            center = np.median(points, 0)
+            half = float(np.quantile(np.abs(points - center).max(1), 0.75))
     half = half if half > 0 else 1.0  # a single viewpoint without points: any scale is as good
-    far = _HORIZON * half
+    far = _HORIZON * max(half, float(np.abs(origins - center).max()) / _HORIZON)
     seen = visible_distances(cameras, points)
     if len(seen):
         near = 0.7 * float(np.quantile(seen, 0.002))
         far = max(far, 1.5 * float(np.quantile(seen, 0.998)))
     near = max(min(near, 0.5 * half), 1e-4 * half)
     return np.stack([center - half, center + half]), near, far
+
+
+def _cube(cameras: Cameras) -> tuple[np.ndarray, float, float]:
+    """(centre, half side, near) of the cube that holds the subject, from the cameras alone."""
+    origins = cameras.origins.astype(np.float64)
+    spread = float(np.median(np.abs(origins - np.median(origins, 0)).max(1)))
+    if converge(cameras):
+        focus = paths.focus_point(cameras)
+        distance = np.linalg.norm(focus - origins, axis=1)
+        return focus, 0.5 * float(np.median(distance)), 0.1 * float(np.quantile(distance, 0.05))
+    if faces_forward(cameras.poses.astype(np.float64)) and spread > 0:
+        distance = overlap_distance(cameras)
+        ahead = -mean_frame(cameras.poses.astype(np.float64))[:3, 2]
+        return np.median(origins, 0) + distance * ahead, max(0.5 * distance, spread), 0.05 * distance
+    return np.median(origins, 0), 2 * spread, 0.1 * spread  # they look outwards: the cube holds where they stand
+
+
+def converge(cameras: Cameras) -> bool:
+    """Whether the cameras look at a point: it lies in front of them, and their axes miss it by less than they are
+    apart.
+
+    Axes that are parallel but for some jitter (mapping flights) have a nearest point, too, far off and by chance.
+    """
+    origins, forward = cameras.origins.astype(np.float64), cameras.forward.astype(np.float64)
+    towards = paths.focus_point(cameras) - origins
+    along = np.einsum("ij,ij->i", towards, forward)
+    distance = np.linalg.norm(towards, axis=1)
+    if not ((along > 0.5 * distance).mean() > 0.7 and np.median(distance) > 0):
+        return False
+    apart = np.median(np.linalg.norm(origins - np.median(origins, 0), axis=1))
+    missed = np.median(np.linalg.norm(towards - along[:, None] * forward, axis=1))
+    return bool(missed < _MISSED * apart) or not apart > 0
+
+
+def overlap_distance(cameras: Cameras) -> float:
+    """How far away cameras that all look one way see something, if neighbours share some three quarters of it."""
+    origins = cameras.origins.astype(np.float64)
+    apart = np.linalg.norm(origins[:, None] - origins[None], axis=-1) if len(origins) < 2000 else None
+    if apart is None:
+        return float(np.linalg.norm(np.ptp(origins, 0)))
+    apart[np.arange(len(apart)), np.arange(len(apart))] = np.inf
+    apart = apart[:, (apart > 0).any(0)]
+    gap = float(np.median(apart.min(1)))
+    if not np.isfinite(gap) or gap <= 0:
+        return 1.0
+    return 4 * gap * float(np.median(cameras.intrinsics[:, 0] / cameras.sizes[:, 0]))
 
 
 def object_box(cameras: Cameras) -> np.ndarray:

@@ -22,8 +22,8 @@ from tslim.scene.scene import Views
 FILE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """What is decoded, by contents, not by name; names are Pillow's (its JPEG includes the MPO that some phones write)."""
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".PNG", ".JPG", ".JPEG")
-"""Looked for where a data set names images without an extension, in this order."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Of names of image files, in lower case."""
 
 Orient = Literal["never", "always", "fit"]
 """Turn photographs upright as their EXIF data say: never; always; or only where that gives the expected size."""
@@ -41,6 +41,15 @@ _TURNS = {
 _EXIF_ORIENTATION = 0x0112
 
 Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A picture that says which pixels of a photograph show something of use."""
+
+    path: Path
+    inverted: bool = False
+    """black is kept instead of left out"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +76,7 @@ def load_pixels(
     downscale: int = 1,
     sizes: Sequence[Size | None] | None = None,
     same_size: bool = False,
-    masks: Sequence[Path | None] | None = None,
+    masks: Sequence[Sequence[Mask]] | None = None,
     orient: Orient = "never",
 ) -> Photographs:
     """Decodes images to packed RGBA.
@@ -77,7 +86,7 @@ def load_pixels(
         downscale: whole factor, by area averaging (see ``area_downscale``).
         sizes: expected (width, height) of each full-size image, None where any will do.
         same_size: every image must be as large as the first.
-        masks: a grey image for each, or None; alpha is multiplied by it, so that black parts count as transparent.
+        masks: those of each image; alpha is multiplied by them, so that what they leave out counts as transparent.
         orient: what to do about EXIF orientation.
 
     Raises:
@@ -107,8 +116,10 @@ def load_pixels(
 
     def decode(i: int) -> None:
         rgba = load_rgba(paths[i], downscale=downscale, turn=turns[i])
-        if masks is not None and masks[i] is not None:
-            rgba[..., 3] = _masked_alpha(rgba[..., 3], masks[i], tuple(full[i]), downscale)
+        for mask in masks[i] if masks is not None else ():
+            kept = load_mask(mask, tuple(full[i]), turns[i])
+            kept = area_downscale(np.repeat(kept[..., None], 4, 2), downscale)[..., 3]
+            rgba[..., 3] = np.round(rgba[..., 3] * (kept / 255)).astype(np.uint8)
         pixels[offsets[i] : offsets[i + 1]] = np.ascontiguousarray(rgba).view("<u4").ravel()
 
     with ThreadPoolExecutor(workers) as pool:
@@ -198,32 +209,39 @@ def area_downscale(rgba: np.ndarray, factor: int) -> np.ndarray:
     return result
 
 
-def find_image(folder: Path, name: str, source: Path) -> Path | None:
-    """The file that ``source`` (named in messages) lists as ``name``, relative to ``folder``; None if it is missing.
+def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
+    """(h, w) uint8: 255 where the photograph of ``size`` (width, height) counts, 0 where it doesn't.
 
-    A missing extension is looked for. Names that leave the folder raise ``SceneError``; symbolic links may lead
-    anywhere.
+    Masks come as 0 and 255, as 0 and 1, with a label's number or colour for what is kept, in grey with soft edges, in
+    8 or 16 bits, or as the alpha of a picture of one colour; of the photograph's size, or of another with the same
+    proportions. Raises ``SceneError`` for other proportions.
     """
-    if not name.strip() or "\0" in name:
-        raise SceneError(f"{source}: an image has the empty or impossible name {name!r}")
-    relative = os.path.normpath(name.replace("\\", "/"))
-    if os.path.isabs(relative) or relative.split(os.sep)[0] == ".." or relative == ".":
-        raise SceneError(f"{source}: the image path {name} leaves the scene's folder")
-    path = folder / relative
-    try:
-        if path.is_file():
-            return path
-        return next((p for p in (path.with_name(path.name + e) for e in EXTENSIONS) if p.is_file()), None)
-    except OSError:  # a name too long for the file system
-        return None
-
-
-def _masked_alpha(alpha: np.ndarray, path: Path, full_size: Size, downscale: int) -> np.ndarray:
-    size = read_header(path).size
-    if size != tuple(full_size):
-        raise SceneError(f"{path}: the mask is {size[0]}x{size[1]} pixels, its image {full_size[0]}x{full_size[1]}")
-    grey = load_rgba(path, downscale=downscale)[..., :3].mean(-1)
-    return np.round(alpha * (grey / 255)).astype(np.uint8)
+    with _opened(mask.path) as image:
+        try:
+            image.load()
+            is_jpeg = image.format in ("JPEG", "MPO")
+            if image.mode.startswith("I") or image.mode == "F":
+                values = np.asarray(image).astype(np.float64)
+                values = values * (255 / 65535) if values.max(initial=0) > 255 else values
+            elif "A" in image.getbands() and len(np.unique(np.asarray(image.getchannel("A")))) > 1:
+                values = np.asarray(image.getchannel("A")).astype(np.float64)
+            else:
+                values = np.asarray(image.convert("RGB")).max(-1).astype(np.float64)
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+            raise SceneError(f"{mask.path}: damaged or truncated image ({error})") from None
+    if values.max(initial=0) < 128 and not is_jpeg:  # numbers or dark colours of labels; a JPEG has noise in its black
+        values = 255.0 * (values > 0)
+    kept = Image.fromarray(np.round(255 - values if mask.inverted else values).clip(0, 255).astype(np.uint8))
+    if mask.inverted:  # everything but black is left out, as soft edges of a mover are
+        kept = kept.point(lambda v: 255 if v > (127 if is_jpeg else 254) else 0)
+    if turn in _TURNS and kept.size != tuple(size):
+        kept = kept.transpose(_TURNS[turn])
+    if kept.size != tuple(size):
+        width, height = kept.size
+        if abs(width * size[1] - height * size[0]) > max(width, height, *size):
+            raise SceneError(f"{mask.path}: the mask is {width}x{height} pixels, its image {size[0]}x{size[1]}")
+        kept = kept.resize(tuple(size), Image.Resampling.BOX)
+    return np.asarray(kept)
 
 
 def _opened(path: Path) -> Image.Image:

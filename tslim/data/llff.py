@@ -5,24 +5,21 @@ matrix's columns are the camera's axes **down, right, backward** in the world, i
 in pixels of the full-size photograph. Rows go with the image files in order of name. The images are usually smaller
 copies; the focal length is scaled to them.
 
-Forward-facing captures (``ndc``) are moved and turned, not scaled, so that the mean of all cameras stands at the origin
-and looks along −z, as NDC needs; other captures (``contracted``) keep their world. Every eighth image is held out.
+Every eighth image is held out. Forward-facing captures go to NDC, others to a contracted space.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tslim.data import LoadOptions, geometry, shots
+from tslim.data import pictures, shots
+from tslim.data.capture import Capture
+from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
+from tslim.data.spaces import Region
 from tslim.errors import SceneError
-from tslim.scene.scene import Scene
 
 RECOGNISED_BY = "poses_bounds.npy"
-
-NEAR_PLANE = 0.75
-"""The NDC near plane lies at this share of the nearest bound, as in the LLFF code: bounds come from sparse points."""
 
 
 def sniff(folder: Path) -> bool:
@@ -30,57 +27,48 @@ def sniff(folder: Path) -> bool:
     return (folder / "poses_bounds.npy").is_file()
 
 
-def load(folder: Path, options: LoadOptions) -> Scene:
+def count(folder: Path) -> int:
+    """How many images the table is for; 0 where it can't be read."""
+    try:
+        return len(read_rows(folder / RECOGNISED_BY))
+    except SceneError:
+        return 0
+
+
+def load(folder: Path, options: LoadOptions) -> Capture:
     """Reads the capture; raises ``SceneError``."""
     path = folder / "poses_bounds.npy"
     rows = read_rows(path)
     warnings: list[str] = []
-    place, _, rest = shots.image_folder(
-        folder, options.downscale, lambda candidate: bool(shots.listed_images(candidate)), warnings
-    )
-    files = shots.listed_images(place)
-    if len(files) != len(rows):
+    known = pictures.places(folder)
+    fitting = [place for place in known if len(place.pictures()) == len(rows)]
+    if not fitting:
+        there = ", ".join(f"{len(p.pictures())} images in {p.path.relative_to(folder)}" for p in known[:6])
         raise SceneError(
-            f"{path}: {len(rows)} poses, but {len(files)} images in {place.name}; they go together by order, so that "
-            "none may be missing"
+            f"{path}: {len(rows)} poses, but {there or 'no images'}; poses and images go together by order, so that "
+            "none may be missing or too many in the folder images (or images_2, images_4, images_8)"
         )
-    if len(files) < shots.MIN_SHOTS:
-        raise SceneError(f"{path}: {len(files)} images, at least {shots.MIN_SHOTS} are needed")
+    if len(rows) < shots.MIN_SHOTS:
+        raise SceneError(f"{path}: {len(rows)} images, at least {shots.MIN_SHOTS} are needed")
+    place = pictures.fitting(fitting, options.downscale, warnings)
+    files = place.pictures()
     poses, sizes, focals, bounds = unpack(rows)
-    for file, size, focal in zip(files, sizes, focals, strict=True):
+    masks = pictures.Masks(folder, place.factor)
+    found = []
+    for file, pose, size, focal in zip(files, poses, sizes, focals, strict=True):
         shots.check_camera(f"{path}: {file.name}", tuple(size), _intrinsics(size, focal))
-    found = [
-        Shot(str(file.relative_to(folder)), file, pose, (int(size[0]), int(size[1])), _intrinsics(size, focal))
-        for file, pose, size, focal in zip(files, poses, sizes, focals, strict=True)
-    ]
-    shots.check_poses(found, path)
-    forward = geometry.faces_forward(poses)
-    if forward:
-        found = [replace(shot, pose=pose) for shot, pose in zip(found, geometry.recentred(poses), strict=True)]
-    near, far = NEAR_PLANE * float(bounds.min()), float(bounds.max())
-    all_cameras = shots.cameras_of(found, [s.size for s in found])
-    box = geometry.ndc_box(all_cameras, near) if forward else None
-    train_shots, test_shots = shots.split(found, options)
-    train, test = shots.load_views(train_shots, rest), shots.load_views(test_shots, rest)
-    if box is None:
-        space = "contracted"
-        box, _, far_enough = geometry.surroundings(all_cameras, None)
-        far = max(far, far_enough)
-    else:
-        space = "ndc"
-    return Scene(
-        name=folder.resolve().name,
-        source=str(folder),
-        format="llff",
-        train=train,
-        test=test,
-        box=box,
-        near=near,
-        far=far,
-        background=options.background if train.has_alpha() else None,
-        space=space,
+        name = file.relative_to(folder).as_posix()
+        mask = masks.find(file.relative_to(place.path).as_posix(), file)
+        found.append(Shot(name, file, pose, (int(size[0]), int(size[1])), _intrinsics(size, focal), masks=mask))
+    masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
+    train, test = shots.split(found, options)
+    return Capture(
+        folder, "llff", path, train, test,
+        region=Region(bounds=(float(bounds.min()), float(bounds.max()))),
+        downscale=max(1, round(options.downscale / place.factor)),
         warnings=tuple(warnings),
-    )
+        notes=(f"photographs in {place.name}",),
+    )  # fmt: skip
 
 
 def read_rows(path: Path) -> np.ndarray:

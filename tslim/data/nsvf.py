@@ -4,17 +4,20 @@
 NAMEs that begin with ``0_`` are for training, with ``1_`` for validation or test, with ``2_`` for test; where there are
 ``2_``, ``1_`` is left out. Without such beginnings every eighth image is held out. ``intrinsics.txt`` is a 4 × 4 (or
 3 × 3) matrix for all images, or NSVF's older form, whose first line is ``focal cx cy``. ``bbox.txt`` has the box's
-smallest and largest corner (and the size of NSVF's voxels, which is not used); it is taken as it is.
+smallest and largest corner (and the size of NSVF's voxels, which is not used); it is taken as it is. Where it is absent
+(Tanks and Temples of NeRF++ and others), the photographs decide.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from tslim.data import LoadOptions, geometry, images, reading, shots
+from tslim.data import geometry, images, pictures, reading, shots
+from tslim.data.capture import Capture
+from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
+from tslim.data.spaces import Region
 from tslim.errors import SceneError
-from tslim.scene.scene import Scene
 
 RECOGNISED_BY = "pose/, rgb/ and intrinsics.txt"
 
@@ -25,27 +28,20 @@ def sniff(folder: Path) -> bool:
     return sum(parts) >= 2
 
 
-def load(folder: Path, options: LoadOptions) -> Scene:
+def load(folder: Path, options: LoadOptions) -> Capture:
     """Reads the scene; raises ``SceneError``."""
     warnings: list[str] = []
     found = _shots(folder, warnings)
-    box = read_box(folder / "bbox.txt")
-    train_shots, test_shots = _split(found, folder, options)
-    train = shots.load_views(train_shots, options.downscale)
-    test = shots.load_views(test_shots, options.downscale)
-    near, far = geometry.limits_of_box(train.cameras, box)
-    return Scene(
-        name=folder.resolve().name,
-        source=str(folder),
-        format="nsvf",
-        train=train,
-        test=test,
-        box=box,
-        near=near,
-        far=far,
-        background=options.background,
-        warnings=tuple(warnings),
-    )
+    region = Region()
+    if (folder / "bbox.txt").is_file():
+        region = Region(box=read_box(folder / "bbox.txt"), said_by="bbox.txt")
+    else:
+        warnings.append("no bbox.txt: whether there is an object in a box is guessed from the photographs (--space)")
+    train, test = _split(found, folder, options)
+    return Capture(
+        folder, "nsvf", folder / "pose", train, test,
+        region=region, downscale=options.downscale, warnings=tuple(warnings),
+    )  # fmt: skip
 
 
 def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
@@ -54,22 +50,22 @@ def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
         if not (folder / name).is_dir():
             raise SceneError(f"{folder / name}: no such folder; expected pose/NAME.txt for every rgb/NAME.png")
     posed = {path.stem: path for path in sorted((folder / "pose").glob("*.txt"))}
-    pictures = {path.stem: path for path in shots.listed_images(folder / "rgb")}
-    both = [name for name in posed if name in pictures]
-    missing = next((name for name in posed if name not in pictures), None)
-    shots.check_enough(len(both), len(posed), missing, folder / "rgb", warnings)
-    unplaced = sum(name not in posed for name in pictures)
-    if unplaced:
+    tree = pictures.Tree(folder / "rgb")
+    files = {name: file for name in posed if (file := tree.find(name)) is not None and not pictures.is_mask(file.name)}
+    missing = next((name for name in posed if name not in files), None)
+    shots.check_enough(len(files), len(posed), missing, folder / "rgb", warnings)
+    unplaced = sum(not pictures.is_mask(name) for name in tree.files) - len(files)
+    if unplaced > 0:
         warnings.append(f"{unplaced} images in rgb have no file in pose and were skipped")
-    intrinsics_of = read_intrinsics(folder / "intrinsics.txt")
+    intrinsics = read_intrinsics(folder / "intrinsics.txt")
+    masks = pictures.Masks(folder)
     found = []
-    for name in both:
-        size = images.read_header(pictures[name]).size
-        intrinsics = intrinsics_of
-        shots.check_camera(f"{folder / 'intrinsics.txt'} for {pictures[name].name}", size, intrinsics)
+    for name, file in files.items():
+        size = images.read_header(file).size
+        shots.check_camera(f"{folder / 'intrinsics.txt'} for {file.name}", size, intrinsics)
         pose = geometry.opengl_from_opencv(read_pose(posed[name])[None])[0]
-        found.append(Shot(name, pictures[name], pose, size, intrinsics))
-    shots.check_poses(found, folder / "pose")
+        found.append(Shot(name, file, pose, size, intrinsics, masks=masks.find(file.name, file)))
+    masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
     return found
 
 

@@ -48,6 +48,19 @@ def number(data: dict[str, Any], key: str, source: str) -> float:
     raise SceneError(f"{source}: {key} is {str(value)[:40]}, expected a number")
 
 
+def numbers(value: Any, shape: tuple[int, ...], source: str, *, spread: bool = False) -> np.ndarray:
+    """Finite float64 numbers of a shape; ``spread``: one number may stand for all. Raises ``SceneError``."""
+    try:
+        found = np.asarray(value, np.float64)
+        if spread and found.ndim == 0:
+            found = np.full(shape, float(found))
+    except (TypeError, ValueError, OverflowError):
+        found = np.zeros(0)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise SceneError(f"{source} is {str(value)[:60]}, expected {' x '.join(map(str, shape))} numbers")
+    return found
+
+
 def frames(data: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """The non-empty list of objects under "frames", each with a "file_path"; raises ``SceneError``."""
     listed = data.get("frames")
@@ -72,6 +85,8 @@ def pose(frame: dict[str, Any], path: Path) -> np.ndarray:
         matrix = np.zeros(0)
     if matrix.shape not in ((4, 4), (3, 4)):
         raise SceneError(f"{path}: frame {name}: transform_matrix is not a 4x4 matrix of numbers")
+    if len(matrix) == 4 and np.abs(matrix[3, :3]).max() > 1e-6 and np.abs(matrix[:3, 3]).max() <= 1e-6:
+        raise SceneError(f"{path}: frame {name}: transform_matrix has its position in the last row; transpose it")
     return matrix[:3]
 
 

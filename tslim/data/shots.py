@@ -9,16 +9,17 @@ and must not be trained on or measured; where it is a colour, they show that col
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tslim.data import LoadOptions, images, reading
+from tslim.data import images, reading
+from tslim.data.options import LoadOptions
 from tslim.errors import SceneError
 from tslim.scene import lenses
-from tslim.scene.cameras import Cameras
+from tslim.scene.cameras import ROTATION_TOLERANCE, Cameras
 from tslim.scene.scene import Views
 
 MIN_SHOTS = 3
@@ -28,7 +29,10 @@ LARGEST_SIDE = 1 << 16
 """Pixels; a larger width or height in a camera file is a mistake."""
 
 FARTHEST = 1e6
-"""World units; beyond, float32 no longer tells a camera's position well (geographic coordinates must be recentred)."""
+"""World units from the middle of all cameras; a camera or point beyond is a mistake."""
+_LARGE, _MANY_SPREADS = 1e5, 300.0
+"""Coordinates are moved to the origin where they are larger than this, or than so many times the cameras' spread:
+float32 no longer tells positions well there (geographic coordinates are like that)."""
 
 Intrinsics = tuple[float, float, float, float]
 PINHOLE = (0.0,) * 8
@@ -48,8 +52,8 @@ class Shot:
     """fx, fy, cx, cy in pixels of ``size``."""
     lens: int = lenses.PINHOLE
     distortion: tuple[float, ...] = PINHOLE
-    mask: Path | None = None
-    """grey image; black means that the pixel shows nothing of use"""
+    masks: tuple[images.Mask, ...] = ()
+    """which pixels show something of use"""
 
 
 def check_camera(
@@ -74,7 +78,7 @@ def check_camera(
     if lens != lenses.PINHOLE and _inversion_error(size, intrinsics, lens, distortion) > 0.1:
         raise SceneError(
             f"{where}: the lens coefficients fold the picture over, so that some pixels have no ray; "
-            "check the lens model, or undistort the images"
+            "check the lens model, or undistort the images (COLMAP's image_undistorter)"
         )
 
 
@@ -89,7 +93,56 @@ def check_poses(shots: Sequence[Shot], source: Path) -> None:
         cameras_of(shots, [s.size for s in shots]).validate([s.name for s in shots], str(source))
     for shot in shots:
         if not np.abs(shot.pose[:, 3]).max() < FARTHEST:
-            raise SceneError(f"{source}: the camera of {shot.name} stands at {shot.pose[:, 3].tolist()}, absurdly far")
+            raise SceneError(
+                f"{source}: the camera of {shot.name} stands at {shot.pose[:, 3].tolist()}, absurdly far from others"
+            )
+
+
+def unscaled(shots: Sequence[Shot], warnings: list[str]) -> list[Shot]:
+    """The shots with rotations for axes of one common length other than 1, as Blender's scaled parents leave them.
+
+    Only the direction of the axes means anything; positions stay. What is no scaled rotation stays, too, for
+    ``check_poses`` to refuse.
+    """
+    found, scales = [], []
+    for shot in shots:
+        axes = shot.pose[:, :3]
+        with np.errstate(all="ignore"):
+            scale = float(np.cbrt(np.linalg.det(axes))) if np.isfinite(axes).all() else 0.0
+            is_rotation = scale > 0 and np.abs(axes @ axes.T / scale**2 - np.eye(3)).max() < ROTATION_TOLERANCE
+        if is_rotation and abs(scale - 1) > 0.5 * ROTATION_TOLERANCE:
+            scales.append(scale)
+            shot = replace(shot, pose=np.concatenate([axes / scale, shot.pose[:, 3:]], 1))
+        found.append(shot)
+    if scales:
+        some = f"{min(scales):.4g}" if max(scales) - min(scales) < 1e-3 else f"{min(scales):.4g} to {max(scales):.4g}"
+        warnings.append(f"the rotations of {len(scales)} cameras have a scale of {some} in them, which is left out")
+    return found
+
+
+def recentring(shots: Sequence[Shot]) -> np.ndarray | None:
+    """The point (3,) float64 that should become the origin, since coordinates are too large for float32; or None."""
+    origins = np.array([shot.pose[:, 3] for shot in shots]).reshape(-1, 3)
+    origins = origins[np.isfinite(origins).all(1)]
+    if not len(origins):
+        return None
+    middle = np.median(origins, 0)
+    spread = float(np.median(np.abs(origins - middle).max(1)))
+    away = float(np.abs(middle).max())
+    return np.round(middle) if away > _LARGE or away > max(_MANY_SPREADS * spread, 1e3) else None
+
+
+def moved(shots: Sequence[Shot], by: np.ndarray) -> list[Shot]:
+    """The shots with ``by`` (3,) added to every camera's position."""
+    shift = np.concatenate([np.zeros((3, 3)), by[:, None]], 1)
+    return [replace(shot, pose=shot.pose + shift) for shot in shots]
+
+
+def repeated(train: Sequence[Shot], test: Sequence[Shot]) -> list[Shot]:
+    """The test shots that are training shots, too: the same file, or the same view under another name."""
+    files = {shot.file.resolve() for shot in train}
+    poses = {np.round(shot.pose, 6).tobytes() for shot in train}
+    return [s for s in test if s.file.resolve() in files or np.round(s.pose, 6).tobytes() in poses]
 
 
 def check_enough(kept: int, listed: int, first_missing: str | None, source: Path, warnings: list[str]) -> None:
@@ -132,7 +185,7 @@ def load_views(shots: Sequence[Shot], downscale: int = 1) -> Views:
     if not shots:
         return Views.none()
     sizes = [_size_in_file(shot) for shot in shots]
-    masks = [shot.mask for shot in shots]
+    masks = [shot.masks for shot in shots]
     photographs = images.load_pixels(
         [shot.file for shot in shots], downscale=downscale, sizes=sizes, masks=masks, orient="fit"
     )
@@ -158,48 +211,6 @@ def _same_proportions(size: tuple[int, int], wanted: tuple[int, int]) -> bool:
     scale = math.sqrt(size[0] * size[1] / (wanted[0] * wanted[1]))
     slack = 1.0 if scale < 1 else scale
     return abs(size[0] - scale * wanted[0]) <= slack and abs(size[1] - scale * wanted[1]) <= slack
-
-
-def image_folder(
-    folder: Path, downscale: int, usable: Callable[[Path], bool], warnings: list[str]
-) -> tuple[Path, int, int]:
-    """The folder to take images from, how much smaller these are than the capture, and what is left to downscale.
-
-    Captures often keep copies in ``images_2``, ``images_4`` and ``images_8``. The smallest one from which the wanted
-    size can be reached is taken; where the full images are absent, the largest copy, with a warning. ``usable`` decides
-    whether a folder counts. Raises ``SceneError`` if there is none.
-    """
-    found = {1: folder / "images"}
-    for path in sorted(folder.glob("images_*")):
-        factor = path.name[len("images_") :]
-        if factor.isdecimal() and 1 < int(factor) <= 64:
-            found[int(factor)] = path
-    factors = sorted(factor for factor, path in found.items() if path.is_dir() and usable(path))
-    if not factors:
-        raise SceneError(f"{folder}: no folder images (or images_2, images_4, images_8) with the photographs in it")
-    fitting = [factor for factor in factors if downscale % factor == 0]
-    factor = max(fitting) if fitting else factors[0]
-    rest = max(1, round(downscale / factor))
-    if not fitting:
-        warnings.append(
-            f"the images are those of {found[factor].name}, {factor * rest} times smaller than the capture "
-            f"(asked for: {downscale}); larger ones are not there"
-        )
-    return found[factor], factor, rest
-
-
-def listed_images(folder: Path) -> list[Path]:
-    """The image files directly in a folder, by name."""
-    endings = {extension.lower() for extension in images.EXTENSIONS}
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith("."))
-
-
-def find_mask(folder: Path, name: str) -> Path | None:
-    """COLMAP's habit: ``masks/NAME.png`` for the image ``NAME`` (with its extension, or instead of it)."""
-    for candidate in (folder / "masks" / f"{name}.png", (folder / "masks" / name).with_suffix(".png")):
-        if candidate.is_file():
-            return candidate
-    return None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -83,6 +83,11 @@ def of_coefficients(lens: int, given: Mapping[str, float]) -> tuple[int, tuple[f
     return (PINHOLE if lens in (RADIAL, POLYNOMIAL) and not any(values) else lens), values
 
 
+def all_around(width: float, height: float) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy of an equirectangular picture of all directions."""
+    return width / (2 * np.pi), height / np.pi, width / 2, height / 2
+
+
 def _terms(lens: int, distortion: np.ndarray | None) -> np.ndarray:
     """(11,) a1 a2 a3 a4 b1 b2 b3 p1 p2 s1 s2 from a lens's own order of coefficients."""
     terms = np.zeros(11)

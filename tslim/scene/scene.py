@@ -114,6 +114,8 @@ class Scene:
     """(p, 3) float32 sparse surface points, if the data set has them."""
     warnings: tuple[str, ...] = ()
     """What the loader skipped or guessed, one line each."""
+    notes: tuple[str, ...] = ()
+    """What the loader found besides, and where, one line each."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "box", np.asarray(self.box, np.float32).reshape(2, 3))

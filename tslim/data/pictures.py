@@ -1,0 +1,359 @@
+"""Where a capture's photographs and masks lie: one search for all formats, by the names that a data set lists.
+
+People rename endings, put photographs into ``input`` or beside the model, keep smaller copies in ``images_4``, and copy
+names from Windows. A listed name means the file of exactly that path, else the only one that differs in nothing but
+its ending, its case or the form of its Unicode, else the only one whose path ends with it, or which it ends with. All
+photographs come from one folder (``Place``), the one in which most of the listed names are found.
+"""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tslim.data import images
+from tslim.errors import SceneError
+
+FULL = ("images", "input", "image", "rgb", "")
+"""Folders that photographs usually lie in, the likeliest first; the last is the capture's own."""
+MASKS = ("masks", "mask")
+OTHERS = ("depth", "depths", "normal", "normals", "semantic", "semantics", "segmentation", "sparse", "distorted")
+"""Folders of pictures that are no photographs."""
+SPLITS = ("train", "val", "test")
+"""Folders that are part of a name: train/0 and test/0 are different pictures."""
+DYNAMIC = "dynamic_mask_"
+"""instant-ngp: beside NAME.jpg, dynamic_mask_NAME.png marks what moved: everything but black."""
+_RAW = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".tga", ".exr")
+"""Endings of listed photographs that people convert."""
+_MOST_FILES, _DEEPEST = 200_000, 8
+
+
+def key(name: str) -> str:
+    """What names of the same picture share: no ending, one case, one Unicode form, forward slashes."""
+    stem, ending = os.path.splitext(name)
+    bare = stem if ending.lower() in (*images.ENDINGS, *_RAW) else name
+    return unicodedata.normalize("NFC", bare).casefold()
+
+
+def cleaned(name: str) -> str:
+    """A listed path without ``./``, backslashes and a drive letter."""
+    name = name.replace("\\", "/")
+    if name[1:3] == ":/" and name[0].isalpha():
+        name = name[2:]
+    return os.path.normpath(name).replace(os.sep, "/") if name else name
+
+
+class Tree:
+    """The image files under a folder."""
+
+    def __init__(self, root: Path, skip: Sequence[str] | None = ()) -> None:
+        """``skip`` names folders directly in ``root`` that are left out, in lower case; all files for None."""
+        self.root = root
+        self.files: dict[str, Path] = {}
+        self._alike: dict[str, list[str]] = {}
+        self._last: dict[str, list[str]] = {}
+        for name, path in _walk(root, set(skip)) if skip is not None else ():
+            self.files[name] = path
+            self._alike.setdefault(key(name), []).append(name)
+            self._last.setdefault(key(name).rsplit("/", 1)[-1], []).append(name)
+
+    def find(self, name: str, shorten: bool = False) -> Path | None:
+        """The file that a listed name means (see the module's text), or None.
+
+        ``shorten``: folders at the beginning of the name may be missing here. They always may in paths that lead out
+        of the capture's folder, which come from elsewhere.
+        """
+        name = cleaned(name)
+        if name in self.files:
+            return self.files[name]
+        alike = self._alike.get(key(name), ())
+        if alike:
+            return self._nearest(name, alike)
+        wanted = key(name).split("/")
+        shorten = shorten or wanted[0] in ("", "..")
+        ends = []
+        for candidate in self._last.get(wanted[-1], ()):
+            parts = key(candidate).split("/")
+            n = min(len(parts), len(wanted))
+            left_out = wanted[:-n]
+            if parts[-n:] == wanted[-n:] and (not left_out or (shorten and left_out[-1] not in SPLITS)):
+                ends.append(candidate)
+        return self._nearest(name, ends) if len({key(e) for e in ends}) == 1 else None
+
+    def _nearest(self, name: str, alike: Sequence[str]) -> Path | None:
+        """Of files that differ from a name in case and ending only: the one of its ending, or of the usual one."""
+        ending = os.path.splitext(name)[1].lower()
+        order = (ending, *images.ENDINGS) if ending in images.ENDINGS else images.ENDINGS
+        for wanted in order:
+            found = [a for a in alike if os.path.splitext(a)[1].lower() == wanted]
+            if found:
+                return self.files[found[0]] if len(found) == 1 else None
+        return None
+
+
+def require_names(names: Sequence[str], source: Path) -> None:
+    """Raises ``SceneError`` for a listed name that means no file, or that is listed twice."""
+    for name in names:
+        if not name.strip() or "\0" in name:
+            raise SceneError(f"{source}: an image has the empty or impossible name {name!r}")
+    name, times = Counter(map(cleaned, names)).most_common(1)[0]
+    if times > 1:
+        raise SceneError(f"{source}: lists {name} twice; each image may have one pose")
+
+
+def outside(folder: Path, name: str) -> Path | None:
+    """The existing file that a listed name means outside of ``folder``, or None; endings are not looked for."""
+    path = Path(name.replace("\\", "/"))
+    relative = cleaned(name)
+    if not path.is_absolute() and relative != ".." and not relative.startswith("../"):
+        return None
+    try:
+        path = folder / path
+        return path if path.is_file() and not path.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError):  # a name too long for the file system
+        return None
+
+
+def _walk(root: Path, skip: set[str]):
+    """(path relative to root, path) of every image file under it; links are followed, circles are not."""
+    seen: set[str] = set()
+    found = 0
+    for folder, folders, names in os.walk(root, followlinks=True):
+        relative = os.path.relpath(folder, root)
+        parts = [] if relative == "." else relative.split(os.sep)
+        real = os.path.realpath(folder)
+        if real in seen or len(parts) > _DEEPEST:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and (parts or f.lower() not in skip))
+        for name in sorted(names):
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in images.ENDINGS:
+                continue
+            path = Path(folder, name)
+            if path.is_file():  # a link in a circle is none
+                found += 1
+                yield "/".join([*parts, name]), path
+        if found > _MOST_FILES:
+            raise SceneError(f"{root}: more than {_MOST_FILES} pictures; give the folder of one capture")
+
+
+def _pictures_in(folder: Path) -> dict[str, Path]:
+    """The image files directly in a folder, by name."""
+    try:
+        return {p.name: p for p in sorted(folder.iterdir()) if p.suffix.lower() in images.ENDINGS}
+    except OSError:
+        return {}
+
+
+def alike(path: Path) -> Path | None:
+    """The file of that path, or the only one beside it that differs in case, ending or Unicode form only."""
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # a name too long for the file system, or none at all
+        return None
+    found = [p for n, p in _pictures_in(path.parent).items() if key(n) == key(path.name) and p.is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def is_mask(name: str) -> bool:
+    """Whether a file among photographs is the mask of another by its name."""
+    stem = key(name.rsplit("/", 1)[-1])
+    return stem.startswith(DYNAMIC) or stem.endswith((".mask", "_mask"))
+
+
+class NoneFoundError(SceneError):
+    """Not one of the photographs that a data set lists is there."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of photographs, or of copies ``factor`` times smaller."""
+
+    path: Path
+    factor: int
+    tree: Tree = field(repr=False, compare=False)
+    usual: bool = True
+    """named as folders of photographs are: a listed name may have more folders than are here"""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.path.name
+
+    def find(self, name: str) -> Path | None:
+        """The photograph that is listed under a name, relative to this folder or to the one that it lies in."""
+        head, _, rest = cleaned(name).partition("/")
+        own = self.tree.find(rest) if rest and key(head) == key(self.path.name) else None
+        return own or self.tree.find(name, self.usual)
+
+    def pictures(self) -> list[Path]:
+        """The photographs in it, by name, without masks."""
+        return [path for name, path in sorted(self.tree.files.items()) if not is_mask(name)]
+
+
+def places(folder: Path) -> list[Place]:
+    """Every folder in ``folder`` that holds photographs: the likeliest first, then ``folder`` with all that is below,
+    then smaller copies by factor."""
+    found = []
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:
+        names = []
+    copies = {name: factor for name in names if (factor := _factor(name)) is not None}
+    others = [n for n in names if n not in copies and n.lower() not in (*MASKS, *OTHERS) and not _is_mask_folder(n)]
+    rank = {name: i for i, name in enumerate(FULL)}
+    for name in sorted(["", *others], key=lambda n: (rank.get(n.lower(), len(FULL)), n)):
+        skip = [n.lower() for n in names] if name == "" else ()
+        found.append(Place(folder / name, 1, Tree(folder / name, skip), name.lower() in FULL))
+    if len(others) > 1:
+        found.append(Place(folder, 1, Tree(folder, [n.lower() for n in names if n not in others]), False))
+    for name in sorted(copies, key=copies.get):
+        found.append(Place(folder / name, copies[name], Tree(folder / name)))
+    return [place for place in found if place.tree.files]
+
+
+def _factor(name: str) -> int | None:
+    """4 for images_4, None for what is no such name."""
+    head, _, factor = name.lower().rpartition("_")
+    return int(factor) if head in FULL and head and factor.isdecimal() and 1 < int(factor) <= 64 else None
+
+
+def _is_mask_folder(name: str) -> bool:
+    head, _, factor = name.lower().rpartition("_")
+    return name.lower() in MASKS or (head in MASKS and factor.isdecimal())
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where listed photographs were found."""
+
+    place: Place
+    files: dict[str, Path]
+    """Listed name to file, for those that were found."""
+    rest: int
+    """How many times smaller the pictures must still be made."""
+
+    def factor_of(self, file: Path) -> int:
+        """How many times smaller a file is than the photograph that it is a copy of."""
+        return self.place.factor if file.is_relative_to(self.place.path) else 1
+
+
+def locate(
+    folder: Path, names: Sequence[str], downscale: int, source: Path, anywhere: bool, warnings: list[str]
+) -> Located:
+    """The photographs that ``source`` lists, from the place that has most of them.
+
+    Where copies are kept, the smallest from which the wanted size can be reached is taken, if it is as complete as
+    the full pictures. Files outside of ``folder`` are read only if ``anywhere`` allows it; paths of another machine
+    are looked for in the folder by their ends. Raises ``SceneError`` where none of the names is found.
+    """
+    away = {name: path for name in names if (path := outside(folder, name)) is not None}
+    if away:
+        name, path = next(iter(away.items()))
+        if not anywhere:
+            raise SceneError(
+                f"{source}: the image path {name[:200]} leaves the scene's folder; --file-paths anywhere reads it"
+            )
+        if len(away) == len(names):
+            return Located(Place(path.parent, 1, Tree(path.parent, None)), away, downscale)
+    known = places(folder)
+    found = [(place, _found(place, names)) for place in known]
+    most = max((len(files) for _, files in found), default=0)
+    if most == 0:
+        there = ", ".join(f"{p.path.relative_to(folder)} ({len(p.tree.files)})" for p in known[:6])
+        raise NoneFoundError(
+            f"{source}: none of its {len(names)} photographs (the first is {names[0][:100]}) is in {folder}; "
+            + (f"folders with pictures there: {there}" if there else "there are no pictures there")
+            + "; put them into its folder images, under the names that are listed"
+        )
+    whole = [(place, files) for place, files in found if len(files) == most]
+    for place, files in found:
+        if place.factor > 1 and 0 < len(files) < most:
+            warnings.append(f"{place.name} has copies of {len(files)} of the {most} photographs only and is not used")
+    place = fitting([p for p, _ in whole], downscale, warnings)
+    return Located(place, dict(whole)[place] | away, max(1, round(downscale / place.factor)))
+
+
+def fitting(known: Sequence[Place], downscale: int, warnings: list[str]) -> Place:
+    """The place whose pictures are to be read, of those that are complete; the first full one is the likeliest."""
+    fit = [p for p in known if downscale % p.factor == 0]
+    if not fit:
+        place = min(known, key=lambda p: p.factor)
+        smaller = place.factor * max(1, round(downscale / place.factor))
+        warnings.append(
+            f"the images are those of {place.name}, {smaller} times smaller than the capture "
+            f"(asked for: {downscale}); larger ones are not there"
+        )
+        return place
+    best = max(p.factor for p in fit)
+    return next(p for p in fit if p.factor == best)
+
+
+def _found(place: Place, names: Sequence[str]) -> dict[str, Path]:
+    """Name to file in a place; where two names mean one file, the one that is spelt like it."""
+    found = {name: path for name in names if (path := place.find(name)) is not None and not is_mask(path.name)}
+    shared = {path for path, n in Counter(found.values()).items() if n > 1}
+    for name, path in list(found.items()):
+        exact = cleaned(name) in (relative := path.relative_to(place.path).as_posix(), f"{place.name}/{relative}")
+        if path in shared and not exact:
+            del found[name]
+    return found
+
+
+class Masks:
+    """The masks of a capture's photographs, as they are named by COLMAP, instant-ngp, nerfstudio, brush and others.
+
+    ``masks/NAME.jpg.png``, ``masks/NAME.png``, ``masks/NAME.jpg`` and so on, also in ``mask`` and (for copies)
+    ``masks_4``, with the photographs' folders or without; ``NAME_mask.png`` or ``NAME.mask.png`` beside a photograph.
+    In all these, what is black is left out. ``dynamic_mask_NAME.png`` beside a photograph leaves out all but black.
+    """
+
+    def __init__(self, folder: Path, factor: int = 1) -> None:
+        self.folder = folder
+        names = [n for m in MASKS for n in ((f"{m}_{factor}", m) if factor > 1 else (m,))]
+        try:
+            there = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir()}
+        except OSError:
+            there = {}
+        self.trees = [Tree(there[name]) for name in names if name in there]
+        self._beside: dict[Path, dict[str, Path]] = {}
+        self.used: set[Path] = set()
+
+    def find(self, name: str, file: Path) -> tuple[images.Mask, ...]:
+        """The masks of the photograph ``file``, listed as ``name``."""
+        found: list[images.Mask] = []
+        stem = os.path.splitext(name)[0]
+        for tree in self.trees:
+            likely = (f"{name}.png", name, f"{stem}.mask.png", f"{stem}_mask.png")
+            path = next((p for n in likely if (p := tree.find(n)) is not None), None)
+            if path is not None:
+                found.append(images.Mask(path))
+                break
+        if file.parent not in self._beside:
+            there = _pictures_in(file.parent)
+            self._beside[file.parent] = {key(n): p for n, p in there.items() if is_mask(n)}
+        beside = self._beside[file.parent]
+        for likely, inverted in (
+            (f"{DYNAMIC}{file.stem}", True),
+            (f"{file.stem}_mask", False),
+            (f"{file.stem}.mask", False),
+        ):
+            if (path := beside.get(key(f"{likely}.png"))) is not None:
+                found.append(images.Mask(path, inverted))
+        self.used.update(mask.path for mask in found)
+        return tuple(found)
+
+    def say(self, n_images: int, n_masked: int, warnings: list[str]) -> None:
+        """Warns of masks that lie there and fit no photograph."""
+        unused = [p for tree in self.trees for p in tree.files.values() if p not in self.used]
+        if self.trees and unused and n_masked == 0:
+            warnings.append(
+                f"{self.trees[0].root.name} holds {len(unused)} pictures, none of which has a photograph's name "
+                "(NAME.png or NAME.jpg.png for NAME.jpg): no masks are used"
+            )
+        elif 0 < n_masked < n_images and unused:
+            warnings.append(f"{n_masked} of {n_images} photographs have a mask; {len(unused)} other masks fit none")
