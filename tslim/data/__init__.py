@@ -62,7 +62,7 @@ def load_scene(
         raise SceneError(f"space {space}: expected {', '.join(SPACES)}")
     if file_paths not in FILE_PATHS:
         raise SceneError(f"file paths {file_paths}: expected {' or '.join(FILE_PATHS)}")
-    options = LoadOptions(int(downscale), parse_colour(background), max_images, space, file_paths == "anywhere")
+    options = LoadOptions(int(downscale), parse_colour(background), max_images, space, file_paths)
     try:
         if not folder.exists():
             raise SceneError(f"{folder}: no such folder")

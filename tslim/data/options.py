@@ -15,5 +15,10 @@ class LoadOptions:
     """use at most so many evenly spaced images of each split"""
     space: str | None = None
     """the space to put the scene in, or None for the one that suits it"""
-    anywhere: bool = False
-    """read photographs that the data set names outside of its folder, too"""
+    file_paths: str = "inside"
+    """"anywhere": read photographs that the data set names outside of its folder, too"""
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether files outside of the data set's folder may be read."""
+        return self.file_paths == "anywhere"

@@ -72,7 +72,7 @@ def in_space(scene: Scene, space: str) -> Scene:
     """
     if space == scene.space:
         return scene
-    region = Region(bounds=(scene.near, scene.far)) if scene.space == "ndc" else Region()
+    region = Region(bounds=(scene.near / NEAR_PLANE, scene.far)) if scene.space == "ndc" else Region()
     return _in(scene, space, region, Look(0.0, False, None))
 
 
