@@ -218,7 +218,7 @@ class Experiment:
         wanted = [rank for rank in ranks if rank <= model_file.read_header(run.model).rank]
         if run.evaluation.exists():
             rows, views = evaluate.read_eval_json(run.evaluation)
-            if views == len(on) and {row.rank for row in rows} >= set(wanted):
+            if views == len(on) and {row.rank for row in rows if row.views is None} >= set(wanted):
                 return [row for row in rows if row.rank in wanted]
         from tslim.field.field import load
 
@@ -326,7 +326,7 @@ def _means(trained: Sequence[Sequence[SweepRow]]) -> list[SweepRow]:
     by_rank = [{row.rank: row for row in rows} for rows in trained]
     means = []
     for rank in (row.rank for row in trained[0] if all(row.rank in rows for rows in by_rank)):
-        rows = [dataclasses.astuple(of[rank]) for of in by_rank]
+        rows = [dataclasses.astuple(of[rank])[:5] for of in by_rank]
         means.append(SweepRow(*(type(values[0])(sum(values) / len(rows)) for values in zip(*rows, strict=True))))
     return means
 

@@ -102,7 +102,7 @@ def test_training_leaves_everything_it_lists(trained):
 def test_training_ends_with_a_table_of_ranks(trained):
     run, out = trained
     rows, views = evaluate.read_eval_json(run / "eval.json")
-    assert [row.rank for row in rows] == [4, 2, 1] and views == 8
+    assert [(row.rank, row.views) for row in rows] == [(4, None), (3, 3), (2, None), (1, None)] and views == 8
     for row in rows:
         assert f"{row.bytes / 1e6:.2f}" in out and f"{row.psnr:.2f}" in out
 
@@ -203,6 +203,24 @@ def test_slim_by_size_keeps_what_fits(trained, tmp_path):
     out = tmp_path / "s.slim"
     assert tslim("slim", run, "--max-mb", (sizes[2] + 10) / 1e6, "--reorder", "no", "-o", out)[0] == 0
     assert out.stat().st_size == sizes[2]
+
+
+def test_slim_by_size_keeps_no_rank_that_eval_found_to_be_worse_than_a_lower_one(trained, tmp_path):
+    run, _ = trained
+    model = model_file.write(model_file.read(run / "model.slim"), tmp_path / "model.slim")
+    sizes = model_file.sizes(model_file.read(model))
+    table, out = tmp_path / "model-eval" / "eval.json", tmp_path / "s.slim"
+    rows = [evaluate.SweepRow(r, sizes[r - 1], p, 0.5, 9.0) for r, p in ((4, 31.0), (3, 28.5), (2, 29.5), (1, 20.0))]
+    evaluate.write_eval_json(table, rows, 8)
+    for most, kept, said in ((sizes[3], 4, False), (sizes[2], 2, True), (sizes[1], 2, False)):
+        code, text, _ = tslim("slim", model, "--max-mb", most / 1e6, "-o", out)
+        assert code == 0 and out.stat().st_size == sizes[kept - 1]
+        assert ("3 would fit, but eval measured 28.50 dB there and 29.50 dB with 2" in text) == said
+    assert "rank 2 is better: it has 29.50 dB" in tslim("slim", model, "--rank", 3, "-o", out)[1]
+    assert out.stat().st_size == sizes[2], "what is asked for is done"
+    evaluate.write_eval_json(table, [dataclasses.replace(row, bytes=row.bytes + 1) for row in rows], 8)
+    assert tslim("slim", model, "--max-mb", sizes[2] / 1e6, "-o", out)[0] == 0
+    assert out.stat().st_size == sizes[2], "what was measured of another model counts for nothing"
 
 
 def test_slim_by_quality_keeps_the_lowest_rank_that_was_measured_to_be_good_enough(trained, tmp_path):

@@ -13,7 +13,7 @@ from tslim.measuring import plots
 
 
 def rows(*points):
-    return [SimpleNamespace(rank=r, bytes=b, psnr=p) for r, b, p in points]
+    return [SimpleNamespace(rank=r, bytes=b, psnr=p, views=None) for r, b, p in points]
 
 
 @pytest.fixture
@@ -47,6 +47,19 @@ def test_size_quality_draws_each_measurement_and_names_ranks_once(tmp_path, draw
     assert axes.get_legend() is not None and axes.get_title(loc="left") == "lego"
     image = iio.imread(path)
     assert image.shape[:2] == (600, 960) and image[..., :3].std() > 5
+
+
+def test_ranks_that_a_few_views_said_are_dots_without_a_name(tmp_path, drawn):
+    known = [
+        SimpleNamespace(rank=r, bytes=r * 1_000_000, psnr=20.0 + r, views=3 if r == 3 else None) for r in (1, 2, 3, 4)
+    ]
+    plots.size_quality(tmp_path / "a.png", {"f": known})
+    axes = drawn[0].axes[0]
+    line, dots = axes.lines
+    assert line.get_markevery() == [0, 1, 3]
+    np.testing.assert_allclose(line.get_xydata(), [[r, 20 + r] for r in (1, 2, 3, 4)])
+    np.testing.assert_allclose(dots.get_xydata(), [[3, 23]])
+    assert [t.get_text() for t in axes.texts] == ["rank 1", "2", "4"]
 
 
 def test_ranks_stand_at_the_points_where_curves_give_them_other_sizes(tmp_path, drawn):

@@ -53,14 +53,19 @@ class Console:
         self.line(f"warning: {message}", style="yellow")
 
     def sweep_table(self, rows: Iterable["SweepRow"], title: str | None = None) -> list["SweepRow"]:
-        """Shows rank, size, PSNR, SSIM and time of each row, and returns the rows."""
+        """Shows rank, size, PSNR, SSIM and time of each row, dimmed what a few views said, and returns the rows."""
         rows = list(rows)
         table = _table("rank", "MB", "PSNR (dB)", "SSIM", "ms/frame", title=title)
         for row in rows:
             table.add_row(
-                str(row.rank), f"{row.bytes / 1e6:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ms_per_frame:.0f}"
-            )
+                str(row.rank), f"{row.bytes / 1e6:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}",
+                f"{row.ms_per_frame:.0f}", style=None if row.views is None else "dim",
+            )  # fmt: skip
         self.rich.print(table)
+        some = {row.rank: row.views for row in rows if row.views is not None}
+        if some:
+            where = "rank " if len(some) == 1 else "ranks "
+            self.line(f"{where}{spans(some)}: {max(some.values())} of these views, beside the other ranks", style="dim")
         return rows
 
     def table(self, heads: Sequence[str], cells: Sequence[Sequence[str]], title: str | None = None) -> None:
@@ -244,6 +249,17 @@ def fail(message: object) -> None:
     text = " ".join(str(message).split()) or type(message).__name__
     sys.stderr.write(f"tslim: {text}\n")
     sys.stderr.flush()
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Whole numbers in words, rising: 3, 5-7, 9."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from tslim.errors import ConfigError
 from tslim.measuring import evaluate as measure
 from tslim.measuring import plots
 from tslim.measuring.contributions import contributions
+from tslim.measuring.every_rank import every_rank, falls_text, n_renders
 from tslim.model import model_file
 from tslim.rendering import media
 from tslim.scene.scene import Scene, Views
@@ -80,20 +81,16 @@ def _measure(
     views, what = _views_to_measure(scene, most_views)
     renderer = measure.new_renderer(field)
     background = field.background
-    with console.counter("measuring", len(views) * len(ranks or measure.halves(field.rank))) as count:
-        rows = list(
-            measure.rank_sweep(
-                field,
-                views,
-                ranks,
-                background=background,
-                renderer=renderer,
-                image_dir=pictures,
-                on_view=lambda rank, index: count(),
-                sizes=sizes,
-            )
-        )
+    total = len(views) * len(ranks) if ranks else n_renders(field.rank, len(views))
+    with console.counter("measuring", total) as count:
+        how = {
+            "background": background, "renderer": renderer, "image_dir": pictures, "sizes": sizes,
+            "on_view": lambda rank, index: count(),
+        }  # fmt: skip
+        rows = list(measure.rank_sweep(field, views, ranks, **how)) if ranks else every_rank(field, views, **how)
     console.sweep_table(rows, title=f"mean of {what}")
+    if falls := falls_text(rows):
+        console.warn(f"more ranks are not always better: {falls}")
     of = measure.measured(source, views, background)
     wrote = [measure.write_eval_json(result.evaluation, rows, len(views), of=of)]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
@@ -104,7 +101,7 @@ def _measure(
     title = f"{scene.name}: {what}"
     wrote.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
     if pictures is not None:
-        wrote += [pictures / f"rank-{row.rank:02}" for row in rows]
+        wrote += [pictures / f"rank-{row.rank:02}" for row in rows if row.views is None]
     return wrote
 
 

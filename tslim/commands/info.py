@@ -88,7 +88,7 @@ def _run_info(folder: RunFolder, console: Console) -> None:
     console.facts_table(rows, title=str(folder.path))
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-        for row in found["rows"]:
+        for row in (row for row in found["rows"] if "views" not in row):
             console.line(
                 f"  rank {row['rank']:>3}  {row['bytes'] / 1e6:6.2f} MB  {row['psnr']:.2f} dB  SSIM {row['ssim']:.4f}"
             )

@@ -72,18 +72,18 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """Measures a model at several ranks on test photographs: table, eval.json and plot."""
+    """Measures a model at every rank on test photographs: table, eval.json and plot."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     ranks: Annotated[tuple[int, ...] | None, _maybe("RANK ...")] = None
-    """ranks to measure; by default the model's rank and its halves down to 1"""
+    """ranks to measure; by default the model's rank and its halves down to 1, and those between on a few views"""
     scene: Annotated[Path | None, _Path] = None
     """folder of posed photographs; by default those that the model was trained on"""
     out: Annotated[Path | None, _Out] = None
     """folder for eval.json and pictures; by default the run folder, or FILE-eval beside a file"""
     save_images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """also write every test view at every rank"""
+    """also write every test view at every rank that is measured on all of them"""
     arch: Arch = "auto"
     """device"""
     options: _SceneFlags = field(default_factory=SceneOptions)
@@ -100,7 +100,7 @@ class Slim:
     rank: Annotated[int | None, _maybe("INT")] = None
     """ranks to keep"""
     max_mb: Annotated[float | None, _maybe("MB")] = None
-    """keep as many ranks as fit in so many million bytes"""
+    """keep as many ranks as fit in so many million bytes, but none that eval found to be worse than a lower one"""
     min_psnr: Annotated[float | None, _maybe("DB")] = None
     """keep the fewest ranks that have so many dB, by what eval measured, or by photographs if --scene names them"""
     density_rank: Annotated[int | None, _maybe("INT")] = None

@@ -11,6 +11,7 @@ from tslim.commands.reorder import held_text
 from tslim.errors import ConfigError, ModelFileError
 from tslim.measuring import evaluate
 from tslim.measuring.evaluate import SweepRow
+from tslim.measuring.every_rank import better_below
 from tslim.model import model_file, ordering
 from tslim.model.sizes import megabytes, size_of_pair
 from tslim.model.state import FieldState
@@ -32,9 +33,11 @@ def slim(given: Slim, console: Console) -> None:
     _check(given)
     source, folder = shared.find_model(given.model, console)
     shared.require_new_model(given.out, source)
-    state = _ordered(given, model_file.read(source), console)
+    as_read = model_file.read(source)
+    state = _ordered(given, as_read, console)
+    known = _known_rows(source, folder) if state is as_read else []
     if given.max_mb is not None and not given.separate:
-        small = _fitted(given, state)
+        small = _unbeaten(given, state, _fitted(given, state), known, console)
     else:
         whole = model_file.convert(state, given.precision, given.rounding)
         if given.density_rank is not None:
@@ -47,6 +50,8 @@ def slim(given: Slim, console: Console) -> None:
             small = whole.slim(_good_enough(given, state, whole, source, folder, console))
         else:
             small = whole if given.rank is None else whole.slim(given.rank)
+            if given.rank is not None and (better := better_below(known, given.rank)):
+                console.warn(f"by what eval measured, rank {better.rank} is better: it has {better.psnr:.2f} dB")
     model_file.write(small, given.out)
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
     if state.precision == small.precision == "compact" and small.metadata != state.metadata:
@@ -92,6 +97,28 @@ def _fitted(given: Slim, state: StoredState) -> StoredState:
             raise ConfigError(f"{error}, and with --precision compact: {worse}") from None
         kept = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
         raise ConfigError(f"{error}; --precision compact keeps {kept}") from None
+
+
+def _unbeaten(
+    given: Slim, state: StoredState, small: StoredState, known: list[SweepRow], console: Console
+) -> StoredState:
+    """What fits, unless ``eval`` found fewer ranks to be better: then those."""
+    better = better_below(known, small.rank)
+    if better is None:
+        return small
+    psnr = next(row.psnr for row in known if row.rank == small.rank)
+    console.line(
+        f"{small.rank} would fit, but eval measured {psnr:.2f} dB there and {better.psnr:.2f} dB with {better.rank}"
+    )
+    return _fitted(given, state.slim(better.rank))
+
+
+def _known_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
+    """What ``eval`` measured of a model file, lowest rank first; nothing if it did not."""
+    try:
+        return _stored_rows(source, folder)
+    except (ConfigError, ModelFileError):
+        return []
 
 
 def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
@@ -146,7 +173,7 @@ def _good_enough(
     Raises ``ConfigError`` if nothing was measured, or no rank is good enough.
     """
     wanted, best = given.min_psnr, None
-    rows = _stored_rows(state, source, folder) if given.scene is None else _rows_upwards(given, whole, folder, console)
+    rows = _stored_rows(source, folder) if given.scene is None else _rows_upwards(given, whole, folder, console)
     if given.scene is None and whole.precision == "compact" and whole is not state:
         console.warn("eval measured the model before it is rounded; with --scene it is measured as it is written")
     for row in rows:
@@ -157,8 +184,8 @@ def _good_enough(
     raise ConfigError(f"no rank has {wanted:g} dB: the best is rank {best.rank} with {best.psnr:.2f} dB")
 
 
-def _stored_rows(state: FieldState, source: Path, folder: RunFolder | None) -> list[SweepRow]:
-    """Lowest rank first."""
+def _stored_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
+    """What ``eval`` measured of a model file, lowest rank first. Raises ``ConfigError`` or ``ModelFileError``."""
     result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
     try:
         rows, _ = evaluate.read_eval_json(result.evaluation)
@@ -167,8 +194,8 @@ def _stored_rows(state: FieldState, source: Path, folder: RunFolder | None) -> l
             f"--min-psnr goes by what eval measured, and {result.evaluation} is not there: run eval first, or name "
             "photographs with --scene"
         ) from None
-    sizes = model_file.sizes(state)
-    if not rows or any(row.rank > state.rank or row.bytes != sizes[row.rank - 1] for row in rows):
+    header = model_file.read_header(source)
+    if not rows or any(row.rank > header.rank or row.bytes != header.bytes_at(row.rank) for row in rows):
         raise ModelFileError(f"{result.evaluation} was measured on another model: run eval again")
     return sorted(rows, key=lambda row: row.rank)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -42,12 +42,26 @@ class SweepRow:
     """mean over views"""
     ms_per_frame: float
     """mean time to render a view, compilation excluded"""
+    views: int | None = None
+    """how many of the views it was measured on, if not all (see ``every_rank``)"""
 
     def __str__(self) -> str:
+        some = "" if self.views is None else f"   ({self.views} views)"
         return (
             f"rank {self.rank:<3} {megabytes(self.bytes):>7}   {self.psnr:.2f} dB   SSIM {self.ssim:.3f}   "
-            f"{self.ms_per_frame:.0f} ms"
+            f"{self.ms_per_frame:.0f} ms{some}"
         )
+
+
+class Measured(NamedTuple):
+    """What a field is worth at one rank on some views."""
+
+    psnr: np.ndarray
+    """(views,) dB"""
+    ssim: np.ndarray
+    """(views,)"""
+    seconds: float
+    """mean time to render a view"""
 
 
 def halves(rank: int) -> tuple[int, ...]:
@@ -85,37 +99,91 @@ def rank_sweep(
         SceneError: no views.
     """
     chosen = checked_ranks(field, ranks)
-    if len(views) == 0:
-        raise SceneError("no test views to measure on: this scene has none")
-    background = background or field.background
-    if background is None and not any(views.valid(i)[EDGE:-EDGE, EDGE:-EDGE].any() for i in range(len(views))):
-        raise SceneError("the test views are masked, or transparent, everywhere: nothing to measure on")
-    renderer = renderer or new_renderer(field)
-    folder = None if image_dir is None else Path(image_dir)
-    on_view = on_view or (lambda rank, index: None)
-    return _sweep(field, views, chosen, background, renderer, folder, on_view, sizes or sizes_of(field.state()))
+    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes)
+    return (measure.row(rank, measure.at(rank)) for rank in chosen)
+
+
+class Measure:
+    """Compares a field with photographs. Arguments and errors are those of ``rank_sweep``."""
+
+    def __init__(
+        self,
+        field: "Field",
+        views: "Views",
+        background: tuple[float, float, float] | None = None,
+        renderer: "Renderer | None" = None,
+        image_dir: str | Path | None = None,
+        on_view: Callable[[int, int], None] | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
+        if len(views) == 0:
+            raise SceneError("no test views to measure on: this scene has none")
+        self.views, self.background = views, background or field.background
+        self.counting = [i for i in range(len(views)) if self._middle(i)]
+        """Numbers of the views that have pixels to compare"""
+        if not self.counting:
+            raise SceneError("the test views are masked, or transparent, everywhere: nothing to measure on")
+        self.renderer = renderer or new_renderer(field)
+        self.folder = None if image_dir is None else Path(image_dir)
+        self.on_view = on_view or (lambda rank, index: None)
+        self.sizes = sizes or sizes_of(field.state())
+        self._warm = False
+
+    def _middle(self, index: int) -> bool:
+        """Whether any pixel counts that is the middle of a window of SSIM."""
+        valid = valid_pixels(self.views, index, self.background)
+        return valid is None or bool(valid[EDGE:-EDGE, EDGE:-EDGE].any())
+
+    def at(self, rank: int, indices: Sequence[int] | None = None) -> Measured:
+        """Renders and compares at a rank: the views of these numbers, else all, of which those that count are compared.
+
+        Pictures are written of all views only.
+        """
+        if not self._warm:  # kernels compile and arrays grow with the first picture: not what a frame costs
+            self.renderer.render(self.views.cameras, 0, rank=rank, background=self.background)
+            self._warm = True
+        psnr, ssim, seconds = [], [], 0.0
+        chosen = range(len(self.views)) if indices is None else indices
+        for index in chosen:
+            image = self.renderer.render(self.views.cameras, index, rank=rank, background=self.background)
+            if index in self.counting:
+                truth = self.views.image(index, self.background)
+                valid = valid_pixels(self.views, index, self.background)
+                psnr.append(metrics.psnr(image.rgb, truth, valid))
+                ssim.append(metrics.ssim(image.rgb, truth, valid))
+            seconds += image.seconds
+            if self.folder is not None and indices is None:
+                media.write_png(self.folder / f"rank-{rank:02}" / f"{index:03}.png", image.rgb)
+            self.on_view(rank, index)
+        return Measured(np.array(psnr), np.array(ssim), seconds / len(chosen))
+
+    def row(self, rank: int, found: Measured) -> SweepRow:
+        """The means, as a row of the table."""
+        psnr, ssim = float(found.psnr.mean()), float(found.ssim.mean())
+        return SweepRow(rank, self.sizes[rank - 1], psnr, ssim, 1000 * found.seconds)
 
 
 def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, of: str = "") -> Path:
     """Writes ``{"views": n, "rows": [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}, ...]}``, highest rank first.
 
     A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity. ``of`` says what was measured
-    (see ``measured``): where the file there was measured of the same, its other ranks are kept.
+    (see ``measured``): where the file there was measured of the same, its other ranks are kept, and those that it
+    measured on all views while now they were on a few. Rows of a few views say of how many, in ``views``.
     """
-    rows = list(rows)
-    if of:
-        now = {row.rank for row in rows}
-        rows += [row for row in _rows_of_same(Path(path), views, of) if row.rank not in now]
-    ordered = sorted(rows, key=lambda row: -row.rank)
-    table = [
-        {
-            name: None if isinstance(v, float) and not math.isfinite(v) else v
-            for name, v in dataclasses.asdict(r).items()
-        }
-        for r in ordered
-    ]
+    by_rank = {row.rank: row for row in rows}
+    for row in _rows_of_same(Path(path), views, of) if of else ():
+        if row.rank not in by_rank or (row.views is None and by_rank[row.rank].views is not None):
+            by_rank[row.rank] = row
+    table = [_plain(by_rank[rank]) for rank in sorted(by_rank, reverse=True)]
     known = {"views": views, **({"of": of} if of else {}), "rows": table}
     return files.write_bytes(path, (json.dumps(known, indent=2) + "\n").encode())
+
+
+def _plain(row: SweepRow) -> dict[str, float | None]:
+    values = dataclasses.asdict(row)
+    if row.views is None:
+        del values["views"]
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
 
 
 def measured(model: Path, views: "Views", background: tuple[float, float, float] | None) -> str:
@@ -232,36 +300,3 @@ def new_renderer(field: "Field") -> "Renderer":
     from tslim.rendering.renderer import Renderer
 
     return Renderer(field)
-
-
-def _sweep(
-    field: "Field",
-    views: "Views",
-    ranks: Sequence[int],
-    background: tuple[float, float, float] | None,
-    renderer: "Renderer",
-    folder: Path | None,
-    on_view: Callable[[int, int], None],
-    sizes: Sequence[int],
-) -> Iterator[SweepRow]:
-    # Kernels compile and arrays grow with the first picture: not what a frame costs.
-    renderer.render(views.cameras, 0, rank=ranks[0], background=background)
-    for rank in ranks:
-        psnr, ssim, seconds = [], [], 0.0
-        for index in range(len(views)):
-            image = renderer.render(views.cameras, index, rank=rank, background=background)
-            truth, valid = views.image(index, background), valid_pixels(views, index, background)
-            if valid is None or valid[EDGE:-EDGE, EDGE:-EDGE].any():
-                psnr.append(metrics.psnr(image.rgb, truth, valid))
-                ssim.append(metrics.ssim(image.rgb, truth, valid))
-            seconds += image.seconds
-            if folder is not None:
-                media.write_png(folder / f"rank-{rank:02}" / f"{index:03}.png", image.rgb)
-            on_view(rank, index)
-        yield SweepRow(
-            rank=rank,
-            bytes=sizes[rank - 1],
-            psnr=float(np.mean(psnr)),
-            ssim=float(np.mean(ssim)),
-            ms_per_frame=1000 * seconds / len(views),
-        )

@@ -24,8 +24,9 @@ _LIGHT = "#e3e6ea"
 def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *, title: str = "") -> Path:
     """PSNR against file size, one curve a name. The suffix chooses the format.
 
-    One curve has its ranks written at its points. Several, which may lie close together, have them along the top, at
-    the mean size of each; but at the points where a rank's size is not much the same in all of them.
+    Ranks that were measured on a few views only are small dots. One curve has the others written at its points. Several
+    curves, which may lie close together, have them along the top, at the mean size of each; but at the points where a
+    rank's size is not much the same in all of them.
 
     Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
     """
@@ -35,7 +36,11 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
     figure, (axes,) = _figure(title)
     for (name, rows), colour, marker in zip(curves.items(), _cycle(COLOURS), _cycle("osD^vP"), strict=False):
         x, y = [row.bytes / 1e6 for row in rows], [row.psnr for row in rows]
-        axes.plot(x, y, marker=marker, markersize=5, color=colour, linewidth=1.8, label=name, zorder=3)
+        known = [i for i, row in enumerate(rows) if row.views is None]
+        axes.plot(x, y, marker=marker, markersize=5, markevery=known, color=colour, linewidth=1.8, label=name, zorder=3)
+        some = [row for row in rows if row.views is not None]
+        if some:
+            axes.plot([row.bytes / 1e6 for row in some], [row.psnr for row in some], ".", markersize=4, color=colour)
     every = [row for rows in curves.values() for row in rows]
     sizes = {rank: [row.bytes / 1e6 for row in every if row.rank == rank] for rank in sorted({r.rank for r in every})}
     if max(map(max, sizes.values())) > 8 * min(map(min, sizes.values())):
@@ -56,7 +61,7 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
 
 def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str, word: str) -> None:
     """Ranks at the points of a curve, with a word before the first."""
-    for i, row in enumerate(rows):
+    for i, row in enumerate(row for row in rows if row.views is None):
         text, at, side = (f"{word}{row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
         at_point = (row.bytes / 1e6, row.psnr)
         axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=colour)
