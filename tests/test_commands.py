@@ -210,16 +210,17 @@ def test_slim_by_size_keeps_no_rank_that_eval_found_to_be_worse_than_a_lower_one
     model = model_file.write(model_file.read(run / "model.slim"), tmp_path / "model.slim")
     sizes = model_file.sizes(model_file.read(model))
     table, out = tmp_path / "model-eval" / "eval.json", tmp_path / "s.slim"
+    as_is = ("--reorder", "no", "-o", out)
     rows = [evaluate.SweepRow(r, sizes[r - 1], p, 0.5, 9.0) for r, p in ((4, 31.0), (3, 28.5), (2, 29.5), (1, 20.0))]
     evaluate.write_eval_json(table, rows, 8)
     for most, kept, said in ((sizes[3], 4, False), (sizes[2], 2, True), (sizes[1], 2, False)):
-        code, text, _ = tslim("slim", model, "--max-mb", most / 1e6, "-o", out)
+        code, text, _ = tslim("slim", model, "--max-mb", most / 1e6, *as_is)
         assert code == 0 and out.stat().st_size == sizes[kept - 1]
         assert ("3 would fit, but eval measured 28.50 dB there and 29.50 dB with 2" in text) == said
-    assert "rank 2 is better: it has 29.50 dB" in tslim("slim", model, "--rank", 3, "-o", out)[1]
+    assert "rank 2 is better: it has 29.50 dB" in tslim("slim", model, "--rank", 3, *as_is)[1]
     assert out.stat().st_size == sizes[2], "what is asked for is done"
     evaluate.write_eval_json(table, [dataclasses.replace(row, bytes=row.bytes + 1) for row in rows], 8)
-    assert tslim("slim", model, "--max-mb", sizes[2] / 1e6, "-o", out)[0] == 0
+    assert tslim("slim", model, "--max-mb", sizes[2] / 1e6, *as_is)[0] == 0
     assert out.stat().st_size == sizes[2], "what was measured of another model counts for nothing"
 
 
@@ -259,7 +260,7 @@ def test_slim_takes_separate_ranks_and_everything_else_reads_them(trained, tmp_p
     assert "4 of density, 2 of appearance" in tslim("info", out)[1]
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
     rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
-    assert [row.rank for row in rows] == [4, 2, 1] and rows[0].bytes == out.stat().st_size
+    assert [row.rank for row in rows] == [4, 3, 2, 1] and rows[0].bytes == out.stat().st_size
     assert tslim("slim", out, "--rank", 3, "-o", tmp_path / "t.slim")[0] == 0
     assert model_file.read(tmp_path / "t.slim").kept == (3, 2)
 

@@ -81,13 +81,16 @@ def _measure(
     views, what = _views_to_measure(scene, most_views)
     renderer = measure.new_renderer(field)
     background = field.background
-    total = len(views) * len(ranks) if ranks else n_renders(field.rank, len(views))
+    total = n_renders(field.rank, len(views)) if ranks is None else len(views) * len(ranks)
     with console.counter("measuring", total) as count:
         how = {
             "background": background, "renderer": renderer, "image_dir": pictures, "sizes": sizes,
             "on_view": lambda rank, index: count(),
         }  # fmt: skip
-        rows = list(measure.rank_sweep(field, views, ranks, **how)) if ranks else every_rank(field, views, **how)
+        if ranks is None:
+            rows = every_rank(field, views, **how)
+        else:
+            rows = list(measure.rank_sweep(field, views, ranks, **how))
     console.sweep_table(rows, title=f"mean of {what}")
     if falls := falls_text(rows):
         console.warn(f"more ranks are not always better: {falls}")
