@@ -1,5 +1,7 @@
 """``reorder``: the ranks of a trained model in order, so that it can be slimmed; and its prefixes trained further."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tslim.commands import shared
@@ -10,6 +12,9 @@ from tslim.measuring import evaluate
 from tslim.model import model_file, ordering
 from tslim.model.state import FieldState
 from tslim.training import prefixes
+
+if TYPE_CHECKING:
+    from tslim.scene.scene import Scene
 
 MEASURED_VIEWS = 10
 """Test views that are measured, at most."""
@@ -58,7 +63,7 @@ def held_text(before: FieldState, after: FieldState) -> str:
     )
 
 
-def measured(state: FieldState, scene: "Scene") -> dict[int, float]:  # noqa: F821
+def measured(state: FieldState, scene: "Scene") -> dict[int, float]:
     """PSNR by rank, on some test views."""
     from tslim.field.field import Field
 
@@ -66,7 +71,7 @@ def measured(state: FieldState, scene: "Scene") -> dict[int, float]:  # noqa: F8
     return {row.rank: row.psnr for row in evaluate.rank_sweep(Field.from_state(state), views)}
 
 
-def trained(state: FieldState, scene: "Scene", steps: int, console: Console) -> FieldState:  # noqa: F821
+def trained(state: FieldState, scene: "Scene", steps: int, console: Console) -> FieldState:
     """The field after its prefixes have been trained on the scene's photographs."""
     from tslim.field.field import Field
     from tslim.training.trainer import Trainer

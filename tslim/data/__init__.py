@@ -153,7 +153,8 @@ def parse_colour(colour: str | Sequence[float]) -> tuple[float, float, float]:
         if colour in COLOURS:
             return COLOURS[colour]
         if re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-            return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+            red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+            return red, green, blue
     else:
         values = tuple(float(v) for v in colour)
         if len(values) == 3 and all(0 <= v <= 1 for v in values):

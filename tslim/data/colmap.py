@@ -64,25 +64,26 @@ def load(folder: Path, options: LoadOptions) -> Capture:
             "writes them there"
         )
     model, *others = known
-    warnings, notes = [], []
+    warnings: list[str] = []
+    notes: list[str] = []
     if others:
-        rest = ", ".join(f"{m.folder.relative_to(folder)} ({m.images})" for m in others[:5])
+        unread = ", ".join(f"{m.folder.relative_to(folder)} ({m.images})" for m in others[:5])
         warnings.append(
             f"COLMAP made several models of this capture: {model.folder.relative_to(folder)} with {model.images} "
-            f"images is read, and not {rest}"
+            f"images is read, and not {unread}"
         )
     found, rest = _shots(model, options, warnings, notes)
     points = _points(model.folder, warnings)
     train, test = shots.split(found, options)
     return Capture(
-        folder, "colmap", either(model.folder, "images"), train, test, points,
+        folder, "colmap", _one_of(model.folder, "images"), train, test, points,
         downscale=rest, warnings=tuple(warnings), notes=tuple(notes),
     )  # fmt: skip
 
 
 def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[str]) -> tuple[list[Shot], int]:
     """The posed photographs that are there, and what is left to downscale."""
-    cameras_file, images_file = either(model.folder, "cameras"), either(model.folder, "images")
+    cameras_file, images_file = _one_of(model.folder, "cameras"), _one_of(model.folder, "images")
     cameras = colmap_files.read_cameras(cameras_file)
     posed = colmap_files.read_images(images_file)
     if not posed:
@@ -131,6 +132,11 @@ def _points(model: Path, warnings: list[str]) -> np.ndarray | None:
 def either(model: Path, name: str) -> Path | None:
     """The file of that name, binary for preference."""
     return next((path for ext in ("bin", "txt") if (path := model / f"{name}.{ext}").is_file()), None)
+
+
+def _one_of(model: Path, name: str) -> Path:
+    """The file of that name in a model that was found to have it."""
+    return either(model, name) or model / f"{name}.bin"
 
 
 def _camera_to_world(posed: list[Posed]) -> np.ndarray:

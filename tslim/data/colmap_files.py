@@ -170,16 +170,17 @@ def read_images(path: Path) -> list[Posed]:
                 raise SceneError(
                     f"{path}:{number}: {len(words)} words, expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
                 )
-            values = tuple(_real(path, number, w) for w in words[1:8])
-            found.append(Posed(" ".join(words[9:]), _integer(path, number, words[8]), values[:4], values[4:]))
+            qw, qx, qy, qz, tx, ty, tz = (_real(path, number, w) for w in words[1:8])
+            camera = _integer(path, number, words[8])
+            found.append(Posed(" ".join(words[9:]), camera, (qw, qx, qy, qz), (tx, ty, tz)))
             after_image = True
     else:
         reader = _Reader(path)
         for _ in range(reader.count(_IMAGE.size + 9, "images")):
-            _, *values, camera = reader.take(_IMAGE)
+            _, qw, qx, qy, qz, tx, ty, tz, camera = reader.take(_IMAGE)
             name = reader.text()
             reader.skip(24 * reader.count(24, f"points of image {name}"))
-            found.append(Posed(name, camera, tuple(values[:4]), tuple(values[4:])))
+            found.append(Posed(name, camera, (qw, qx, qy, qz), (tx, ty, tz)))
     for posed in found:
         norm = math.sqrt(sum(q * q for q in posed.quaternion)) if all(map(math.isfinite, posed.quaternion)) else 0.0
         if not 0.9 < norm < 1.1 or not all(map(math.isfinite, posed.translation)):
@@ -214,7 +215,8 @@ def read_points(path: Path) -> np.ndarray:
         for number, words in _lines(path):
             if len(words) < 8:
                 raise SceneError(f"{path}:{number}: {len(words)} words, expected POINT3D_ID X Y Z R G B ERROR TRACK")
-            rows.append((*(_real(path, number, w) for w in words[1:4]), (len(words) - 8) // 2))
+            x, y, z = (_real(path, number, w) for w in words[1:4])
+            rows.append((x, y, z, (len(words) - 8) // 2))
     else:
         reader = _Reader(path)
         for _ in range(reader.count(_POINT.size, "points")):

@@ -95,7 +95,8 @@ def load_pixels(
         OutOfMemoryError: the pixels would not fit.
     """
     headers = [read_header(path) for path in paths]
-    full_sizes, turns = [], []
+    full_sizes: list[tuple[int, int]] = []
+    turns: list[int] = []
     for i, (path, header) in enumerate(zip(paths, headers, strict=True)):
         wanted, why = (sizes[i] if sizes is not None else None), "as the data set says"
         if same_size and i > 0:
@@ -230,7 +231,7 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
         except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
             raise SceneError(f"{mask.path}: damaged or truncated image ({error})") from None
     if values.max(initial=0) < 128 and not is_jpeg:  # numbers or dark colours of labels; a JPEG has noise in its black
-        values = 255.0 * (values > 0)
+        values = np.where(values > 0, 255.0, 0.0)
     kept = Image.fromarray(np.round(255 - values if mask.inverted else values).clip(0, 255).astype(np.uint8))
     if mask.inverted:  # everything but black is left out, as soft edges of a mover are
         kept = kept.point(lambda v: 255 if v > (127 if is_jpeg else 254) else 0)
@@ -240,7 +241,7 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
         width, height = kept.size
         if abs(width * size[1] - height * size[0]) > max(width, height, *size):
             raise SceneError(f"{mask.path}: the mask is {width}x{height} pixels, its image {size[0]}x{size[1]}")
-        kept = kept.resize(tuple(size), Image.Resampling.BOX)
+        kept = kept.resize((int(size[0]), int(size[1])), Image.Resampling.BOX)
     return np.asarray(kept)
 
 

@@ -211,7 +211,7 @@ def places(folder: Path) -> list[Place]:
         found.append(Place(folder / name, 1, Tree(folder / name, skip), name.lower() in FULL))
     if len(others) > 1:
         found.append(Place(folder, 1, Tree(folder, [n.lower() for n in names if n not in others]), False))
-    for name in sorted(copies, key=copies.get):
+    for name in sorted(copies, key=lambda name: copies[name]):
         found.append(Place(folder / name, copies[name], Tree(folder / name)))
     return [place for place in found if place.tree.files]
 

@@ -1,7 +1,7 @@
 """What several formats share: json that may be anything, matrices out of it, and the choice of images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def number(data: dict[str, Any], key: str, source: str) -> float:
+def number(data: Mapping[str, Any], key: str, source: str) -> float:
     """A finite number under ``key``; raises ``SceneError``."""
     if key not in data:
         raise SceneError(f"{source} lacks {key}")
@@ -61,7 +61,7 @@ def numbers(value: Any, shape: tuple[int, ...], source: str, *, spread: bool = F
     return found
 
 
-def frames(data: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+def frames(data: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     """The non-empty list of objects under "frames", each with a "file_path"; raises ``SceneError``."""
     listed = data.get("frames")
     if not isinstance(listed, list):

@@ -84,7 +84,7 @@ def check_camera(
 
 @functools.lru_cache(maxsize=1024)
 def _inversion_error(size: tuple[float, float], intrinsics: Intrinsics, lens: int, distortion: tuple[float, ...]):
-    return lenses.worst_inversion_error(size, intrinsics, lens, np.array(distortion))
+    return lenses.worst_inversion_error(np.array(size), np.array(intrinsics), lens, np.array(distortion))
 
 
 def check_poses(shots: Sequence[Shot], source: Path) -> None:
@@ -168,11 +168,11 @@ def cameras_of(shots: Sequence[Shot], sizes: Sequence[tuple[int, int]]) -> Camer
     """The cameras of photographs whose pictures have the given sizes (scaled copies of ``Shot.size``)."""
     if not shots:
         return Cameras.none()
-    sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
-    scale = sizes / np.array([s.size for s in shots], np.float64)
+    pixels = np.asarray(sizes, np.float64).reshape(-1, 2)
+    scale = pixels / np.array([s.size for s in shots], np.float64)
     intrinsics = np.array([s.intrinsics for s in shots]) * np.concatenate([scale, scale], 1)
-    lens = [s.lens for s in shots]
-    return Cameras(np.stack([s.pose for s in shots]), intrinsics, sizes, lens, [s.distortion for s in shots])
+    lens, distortion = np.array([s.lens for s in shots]), np.array([s.distortion for s in shots])
+    return Cameras(np.stack([s.pose for s in shots]), intrinsics, pixels, lens, distortion)
 
 
 def load_views(shots: Sequence[Shot], downscale: int = 1) -> Views:

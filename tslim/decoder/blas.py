@@ -63,7 +63,11 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """
     q = b.shape[1]
     if q == padded(q):
-        for_tiles(len(a), lambda start, stop, _: np.matmul(a[start:stop], b, out=out[start:stop]))
+
+        def multiply(start: int, stop: int, thread: int) -> None:
+            np.matmul(a[start:stop], b, out=out[start:stop])
+
+        for_tiles(len(a), multiply)
         return
     wide = np.zeros((len(b), padded(q)), np.float32)
     wide[:, :q] = b

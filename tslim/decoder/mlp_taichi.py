@@ -1,5 +1,7 @@
 """The decoder's MLP by the kernels of ``kernels/decode.py``: on GPUs, and on the CPU where tests ask for it."""
 
+from typing import Any
+
 from kernels import decode
 from kernels.decode import N_FEATURES
 from tslim.decoder.blas import padded
@@ -27,7 +29,8 @@ class TaichiMlp:
         """Samples whose activations the workspace holds; -1: it was used for something else since."""
         self.work_rows = 0
         self._columns = {1: padded(self.rows[1] + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
-        self.inputs, self._work = {}, {}
+        self.inputs: dict[int, Any] = {}
+        self._work: dict[int, Any] = {}
 
     def reserve(self, n: int) -> None:
         """Room for n samples; grows by half at least."""

@@ -34,7 +34,8 @@ def grid_for(box: np.ndarray, side: int) -> tuple[int, int, int]:
     """Texels along x, y, z of nearly cubic voxels, about side³ in all."""
     size = np.asarray(box[1], np.float64) - np.asarray(box[0], np.float64)
     voxel = (size.prod() / side**3) ** (1 / 3)
-    return tuple(max(4, int(s / voxel + 1e-6)) for s in size)
+    x, y, z = (max(4, int(s / voxel + 1e-6)) for s in size)
+    return x, y, z
 
 
 class _Storage:
@@ -200,10 +201,10 @@ class Field(InDomain):
         Raises:
             ConfigError: a rank outside 1..rank, or no rank fits.
         """
-        if (rank is None) == (max_mb is None):
-            raise ConfigError("slim needs either a rank or max_mb")
-        if rank is None:
+        if max_mb is not None and rank is None:
             rank = model_file.rank_that_fits(self.state(), max_mb)
+        elif rank is None or max_mb is not None:
+            raise ConfigError("slim needs either a rank or max_mb")
         if not 1 <= rank <= self.rank:
             raise ConfigError(f"rank {rank}: this field has ranks 1 to {self.rank}")
         view = copy.copy(self)
@@ -263,7 +264,7 @@ class Field(InDomain):
         memory.require({"field": cls.predicted_bytes(state.config, max(side, max_grid or 0))}, "a lower rank")
         field = cls.__new__(cls)
         field._make(
-            state.config, state.domain, tuple(state.grid), max(side, max_grid or 0), np.random.default_rng(0)
+            state.config, state.domain, state.grid, max(side, max_grid or 0), np.random.default_rng(0)
         )  # fmt: skip
         field._put(state)
         field.decoder.load_state(state.decoder)
@@ -320,7 +321,7 @@ class Field(InDomain):
         alpha = self._lattice_alpha(size, ranks, delta, self.occupancy if within else None)
         live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
         occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
-        cells = tuple(s - 1 for s in size)
+        cells = (size[0] - 1, size[1] - 1, size[2] - 1)
         words = buffers.array(n_words(cells), np.uint32)
         occupancy_kernels.occupied_cells(list(size), list(blocks_of(cells)), live, words)
         self.occupancy = Occupancy(cells, self.box, words)

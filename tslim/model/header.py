@@ -12,11 +12,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from tslim.config import FieldConfig
+from tslim.config import FieldConfig, Space
 from tslim.errors import ModelFileError
 from tslim.model.compact import layout_kind
 from tslim.model.layout import RankLayout, to_bytes
@@ -246,7 +246,7 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int, en
     rank_ends = ends(layout, fixed)
     return ModelHeader(
         config=_parse_config(d["config"], len(rank_ends)),
-        domain=Domain(_box(d["box"]), near, far, space, background, cube),
+        domain=Domain(_box(d["box"]), near, far, cast(Space, space), background, cube),
         grid=grid,
         precision=d["dtype"],
         decoder=decoder,

@@ -40,6 +40,8 @@ def heal(state: FieldState, rendered: Iterable[int]) -> None:
     """Interpolates, in place, the rows of a state between the ranks that its training rendered; of density and of
     appearance as far as each reaches. Writes down that it did.
     """
+    if state.affine is None:
+        return
     state.metadata = state.metadata | {RENDERED: sorted(rendered)}
     reach = state.kept or (state.rank, state.rank)
     for n, columns in zip(reach, (DENSITY, APPEARANCE), strict=True):

@@ -126,7 +126,7 @@ def sharpest_frames(video: Path, n: int) -> Iterator[np.ndarray]:
         best: tuple[float, np.ndarray] | None = None
         part = 0
         for number, frame in enumerate(iio.imiter(video, plugin="FFMPEG")):
-            if min(number * n // total, n - 1) != part:
+            if min(number * n // total, n - 1) != part and best is not None:
                 yield best[1]
                 best, part = None, min(number * n // total, n - 1)
             sharp = sharpness(frame)

@@ -1,9 +1,11 @@
 """The domain of a field: which part of the world it covers, in which coordinates, and what lies behind it."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
+from tslim.config import Space
 from tslim.errors import ConfigError
 
 SPACES = ("box", "ndc", "contracted")
@@ -23,7 +25,7 @@ class Domain:
     """distance along a ray, in world units, at which sampling starts; in ndc that of the near plane"""
     far: float = 1e10
     """distance at which it ends; limits nothing in ndc"""
-    space: str = "box"
+    space: Space = "box"
     """"box", "ndc" or "contracted": what field coordinates are (see ``kernels.space``)"""
     background: Colour | None = (1.0, 1.0, 1.0)
     """sRGB colour behind the field, or None for the caller's choice"""
@@ -56,7 +58,7 @@ class Domain:
             if not np.allclose(sides, sides[0], rtol=1e-3):
                 raise ConfigError(f"box {box.tolist()}: what a contracted space leaves as it is must be a cube")
             cube, box = box, CONTRACTED_BOX.copy()
-        return Domain(box, float(near), float(far), space, background, cube)
+        return Domain(box, float(near), float(far), cast(Space, space), background, cube)
 
     def with_box(self, box: np.ndarray) -> "Domain":
         """The same domain with another box in field coordinates."""
@@ -93,7 +95,7 @@ class InDomain:
         return self.domain.far
 
     @property
-    def space(self) -> str:
+    def space(self) -> Space:
         """What field coordinates are: "box", "ndc" or "contracted"."""
         return self.domain.space
 

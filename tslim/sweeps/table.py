@@ -55,7 +55,9 @@ def entries(plan: Plan) -> list[Entry]:
     found: dict[tuple[str, str, int], list[tuple[SweepRow, dict[str, Any]]]] = {}
     for run in plan.runs:
         measured = result(plan, run)
-        for rank, row in (measured["rows"] if measured else {}).items():
+        if measured is None:
+            continue
+        for rank, row in measured["rows"].items():
             found.setdefault((run.line, run.scene, rank), []).append((row, measured))
     cells = [_entry(*key, rows) for key, rows in found.items()]
     scenes = list(dict.fromkeys(run.scene for run in plan.runs))
