@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from tslim.data import load_scene, sniff_format
-from tslim.data.geometry import contract, to_ndc
 from tslim.scene import lenses
 from tslim.scene.cameras import Cameras
+from tslim.scene.domain import contract, to_ndc
 
 
 def order(names: tuple[str, ...]) -> list[int]:

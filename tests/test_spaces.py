@@ -10,9 +10,9 @@ from tests import device_field, reference
 from tests.device_field import assert_gradient, on_host
 from tests.test_gradients_pipeline import device_gradients
 from tslim.config import FieldConfig
-from tslim.data import geometry
 from tslim.device import buffers
 from tslim.errors import ConfigError
+from tslim.scene import domain
 from tslim.scene.domain import Domain
 
 BACKGROUND = (0.3, 0.8, 0.5)
@@ -262,7 +262,7 @@ def test_ndc_rays_start_at_the_near_plane_run_straight_and_end_at_infinity(cpu):
     start, along = host.path_o.reshape(-1, 3), host.path_d.reshape(-1, 3)
     assert np.abs(start[2:, 2] + 1).max() < 1e-6 and start[0, 2] == pytest.approx(1 - 2 * NEAR_PLANE / 2.5)
     for distance in (3.0, 5.0, 80.0):
-        image = geometry.to_ndc(origins + distance * directions, NEAR_PLANE)
+        image = domain.to_ndc(origins + distance * directions, NEAR_PLANE)
         t = ((image - start) * along).sum(1)
         seen = np.arange(N_RAYS) != 1
         assert np.abs(start + t[:, None] * along - image)[seen].max() < 1e-4 and (t[seen] > 0).all()
@@ -282,7 +282,7 @@ def test_depth_in_ndc_is_the_distance_in_the_world(cpu):
     space.update(N_RAYS)
     host, opacity = on_host(space), np.linspace(0.2, 1, N_RAYS, dtype=np.float32)
     for distance in (3.0, 9.0):
-        image = geometry.to_ndc(origins + distance * directions, NEAR_PLANE)
+        image = domain.to_ndc(origins + distance * directions, NEAR_PLANE)
         t = ((image - host.path_o.reshape(-1, 3)) * host.path_d.reshape(-1, 3)).sum(1)
         depth = buffers.upload((opacity * t).astype(np.float32))
         space.to_world_depth(N_RAYS, buffers.upload(opacity), depth)

@@ -116,21 +116,6 @@ def ndc_box(cameras: Cameras, near: float) -> np.ndarray | None:
     return np.array([[*(middle - half), -1.0], [*(middle + half), 1.0]])
 
 
-def to_ndc(points: np.ndarray, near: float) -> np.ndarray:
-    """NDC of (n, 3) points of the recentred world (see the module's text); for checks and plots."""
-    depth = -points[:, 2:]
-    return np.concatenate([2 * points[:, :2] / depth, 1 - 2 * near / depth], 1)
-
-
-def contract(points: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Contracted coordinates in [−2, 2]³ of (n, 3) world points (see the module's text); for checks and plots."""
-    q = (points - box.mean(0)) / (0.5 * (box[1] - box[0]))
-    size = np.abs(q).max(1, keepdims=True)
-    outer = np.maximum(size, 1.0)
-    is_largest = np.abs(q).argmax(1)[:, None] == np.arange(3)
-    return np.where(is_largest & (size > 1), np.sign(q) * (2 - 1 / outer), q / outer)
-
-
 def surroundings(cameras: Cameras, points: np.ndarray | None) -> tuple[np.ndarray, float, float]:
     """Box, near and far of a contracted space (see the module's text) from cameras and, if there are any, points."""
     origins = cameras.origins.astype(np.float64)

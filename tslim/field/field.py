@@ -306,6 +306,29 @@ class Field(InDomain):
         )  # fmt: skip
         return buffers.read(sigma)[:n]
 
+    def query(
+        self, points: np.ndarray, directions: np.ndarray, *, rank: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What there is at points of the world, whatever space the field lies in.
+
+        Args:
+            points: (..., 3) in world units.
+            directions: (..., 3), or one (3,) for all points: where somebody who sees them looks; normalised here.
+            rank: ranks to use, 1 to the field's; all if None.
+
+        Returns:
+            ``rgb`` (..., 3), sRGB in [0, 1]; and ``density`` (...), such that of the light that goes a short way s
+            along the direction the part 1 - exp(-density s) is stopped. It is 0 outside the field's box. In spaces
+            other than a box it depends on the direction, as lengths do there. What was measured to be empty is not
+            left out, as it is when views are rendered.
+
+        Raises:
+            ConfigError: shapes that do not fit, a direction without length, or a rank that the field does not have.
+        """
+        from tslim.field.query import query
+
+        return query(self, points, directions, rank)
+
     def refresh_occupancy(self, ranks: list[int], delta: float, threshold: float, *, within: bool = True) -> float:
         """Measures empty space anew and returns the occupied share.
 

@@ -14,13 +14,11 @@ from kernels.cells import EVERYTHING
 from kernels.types import Values
 from tslim.decoder import blas
 from tslim.device import backend, buffers
+from tslim.field import features
 from tslim.field.field import Factors, Field
 from tslim.model.state import N_FEATURES
 from tslim.rendering.ray_space import LONGEST, RaySpace
 from tslim.rendering.sharing import scatter_cut
-
-PRODUCT_BLOCK = 64
-"""Samples that a CPU task of ``appearance.appearance_products`` takes."""
 
 
 @dataclass(frozen=True)
@@ -264,25 +262,10 @@ class Pipeline:
         return appearance.Groups(n=self.n_groups, visible=self.n_visible, chunks=self.chunks)
 
     def _appearance(self) -> None:
-        field, n = self.field, self.n_groups
-        appearance.appearance_products(
-            self._numbers, PRODUCT_BLOCK if self._on_cpu else 1, self.group_ray, self.group_start, self.group_visible,
-            self.visible_at, self.visible_weight, self.ray_rank, field.appearance.values, field.appearance.layout,
-            self.products,
+        features.compute(
+            self.field, self._numbers, (self.group_start, self.group_visible, self.visible_at, self.visible_weight),
+            self.group_ray, self.ray_rank, self.products, self.raw, self.features,
         )  # fmt: skip
-        if self._on_cpu:
-            products, basis = self._matrices()
-            blas.product(products, basis, self.raw[: n * N_FEATURES].reshape(n, N_FEATURES))
-        else:
-            appearance.basis_features(n, self.columns, self.products, field.basis, self.raw)
-        if field.config.rank_affine:
-            appearance.feature_affine(n, self.group_ray, self.ray_rank, field.affine, self.raw, self.features)
-
-    def _matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Products (n, width) and the basis rows in use (width, 27), as numpy views."""
-        width = self.columns * buffers.CHUNK
-        products = self.products[: self.n_groups * self.columns].reshape(self.n_groups, width)
-        return products, self.field.basis[: width * N_FEATURES].reshape(width, N_FEATURES)
 
     # -- backward ----------------------------------------------------------------------------------------------------
 
@@ -408,7 +391,7 @@ class Pipeline:
         """Gradient of the basis; then that of the products, in their place."""
         field, n = self.field, self.n_groups
         if self._on_cpu:
-            products, basis = self._matrices()
+            products, basis = features.matrices(self.field, self._numbers, self.products)
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
             gradients.basis[basis.size :] = 0
             blas.product_backward(products, basis, grad, gradients.basis[: basis.size].reshape(basis.shape))

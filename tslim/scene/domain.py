@@ -15,6 +15,21 @@ CONTRACTED_BOX = np.array([[-2.0] * 3, [2.0] * 3], np.float32)
 Colour = tuple[float, float, float]
 
 
+def to_ndc(points: np.ndarray, near: float) -> np.ndarray:
+    """NDC (n, 3) of world points (n, 3) in front of the camera's plane, z < 0 (see ``kernels.space``)."""
+    depth = -points[:, 2:]
+    return np.concatenate([2 * points[:, :2] / depth, 1 - 2 * near / depth], 1)
+
+
+def contract(points: np.ndarray, cube: np.ndarray) -> np.ndarray:
+    """Contracted coordinates in [−2, 2]³ (n, 3) of world points (n, 3) (see ``kernels.space``)."""
+    q = (points - cube.mean(0)) / (0.5 * (cube[1] - cube[0]))
+    size = np.abs(q).max(1, keepdims=True)
+    outer = np.maximum(size, 1.0)
+    is_largest = np.abs(q).argmax(1)[:, None] == np.arange(3)
+    return np.where(is_largest & (size > 1), np.sign(q) * (2 - 1 / outer), q / outer)
+
+
 @dataclass(frozen=True, eq=False)
 class Domain:
     """Immutable: whoever shrinks a box makes another domain. ``Domain.of`` checks what it is given."""
@@ -63,6 +78,32 @@ class Domain:
     def with_box(self, box: np.ndarray) -> "Domain":
         """The same domain with another box in field coordinates."""
         return replace(self, box=np.array(box, np.float32))
+
+    def to_field(self, points: np.ndarray) -> np.ndarray:
+        """Field coordinates (n, 3) of world points (n, 3); NaN in ndc behind the cameras, where there are none."""
+        points = np.asarray(points, np.float64)
+        if self.space == "contracted":
+            return contract(points, self.cube.astype(np.float64))
+        if self.space == "ndc":
+            return to_ndc(np.where(points[:, 2:] < 0, points, np.nan), self.near)
+        return points
+
+    def stretch(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """(n,) length in field coordinates of a step of length 1 in the world, from points along unit directions."""
+        points, d = np.asarray(points, np.float64), np.asarray(directions, np.float64)
+        if self.space == "ndc":
+            depth = np.where(points[:, 2:] < 0, -points[:, 2:], np.nan)
+            sideways = 2 * (d[:, :2] + points[:, :2] * d[:, 2:] / depth) / depth
+            return np.linalg.norm(np.concatenate([sideways, -2 * self.near * d[:, 2:] / depth**2], 1), axis=1)
+        if self.space == "contracted":
+            half = 0.5 * (self.cube[1] - self.cube[0]).astype(np.float64)
+            q, d = (points - self.cube.mean(0)) / half, d / half
+            j = np.abs(q).argmax(1)[:, None]
+            size, along = np.abs(np.take_along_axis(q, j, 1)), np.take_along_axis(d, j, 1)
+            outside = (d - q * np.sign(np.take_along_axis(q, j, 1)) * along / size) / size
+            np.put_along_axis(outside, j, along / size**2, 1)
+            return np.linalg.norm(np.where(size > 1, outside, d), axis=1)
+        return np.linalg.norm(d, axis=1)
 
     @property
     def world_box(self) -> np.ndarray:
