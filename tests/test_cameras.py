@@ -128,7 +128,7 @@ def test_a_path_survives_json(path):
 
 
 def test_what_is_not_a_path_is_refused():
-    with pytest.raises(SceneError, match="known paths: orbit, spiral"):
+    with pytest.raises(SceneError, match="known: orbit, spiral"):
         paths.path_from_dict({"path": "square"})
     with pytest.raises(SceneError, match="0 frames"):
         paths.Orbit().cameras(0)

@@ -73,6 +73,7 @@ _HOMES = {
         "TslimError",
         "BackendError",
         "ConfigError",
+        "DivergedError",
         "MissingPackageError",
         "ModelFileError",
         "OutOfMemoryError",

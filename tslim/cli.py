@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,7 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
 
 def _outcome(action: Callable[..., int | None], args: tuple) -> int:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells at length where it keeps its fonts
+    warnings.showwarning = lambda message, *where, **more: console.fail(f"warning: {message}")
     try:
         require_own_kernels()
         with _terminable():
@@ -142,7 +144,7 @@ def _command(argv: list[str]) -> int | None:
 
         if options.resume and options.out:
             # Options that are not given then have the run's own values.
-            return train.train(parse(argv, settings=train.saved_settings(RunFolder(options.out))), screen)
+            return train.train(parse(argv, settings=RunFolder(options.out).train_settings()), screen)
         # Presets depend on the scene's space, which is known once it is loaded; what was typed goes before them.
         preset = presets.PRESETS[options.preset]
         return train.train(options, screen, lambda space: parse(argv, settings=preset(space)).settings)

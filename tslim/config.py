@@ -4,6 +4,8 @@ The command line's flags and help, and the ``config.json`` of a run, all come fr
 """
 
 import dataclasses
+import reprlib
+import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -165,26 +167,28 @@ Space = Literal["box", "ndc", "contracted"]
 
 
 _ABOVE_ZERO = (
-    "steps", "batch_rays", "lr_factors", "lr_network", "lr_affine", "lr_decay", "step_ratio", "report_every",
-    "checkpoint_every", "field.max_rank", "field.distance_scale",
+    "steps", "batch_rays", "lr_factors", "lr_network", "lr_affine", "lr_decay", "report_every", "checkpoint_every",
+    "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "distortion", "occlusion", "occlusion_reach", "near_fade", "lr_first_ranks", "seed",
-    "occupancy_threshold", "occupancy_first", "field.feature_encoding", "field.direction_encoding",
-    "field.init_scale", "schedule.upsilon", "schedule.eta",
+    "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
+_BETWEEN = {
+    "step_ratio": (0.01, 1000),
+    "field.max_rank": (1, 256),
+    "field.feature_encoding": (0, 10),
+    "field.direction_encoding": (0, 10),
+    "field.decoder_width": (16, 4096),
+}
+MARCH = ("step_ratio", "weight_threshold", "stop_transmittance", "colour_span")
+"""Settings of training that a model is rendered with as well."""
 
 
 def require_valid(settings: TrainConfig) -> None:
     """Raises ``ConfigError`` in one line for a setting that makes no sense."""
-    for names, least in ((_ABOVE_ZERO, "above 0"), (_ZERO_OR_MORE, "0 or more")):
-        for name in names:
-            value: Any = settings
-            for part in name.split("."):
-                value = getattr(value, part)
-            if not (0 < value < 2**31 or (value == 0 and names is _ZERO_OR_MORE)):  # NaN is neither
-                raise ConfigError(f"{name} is {value}: it must be {least} and below 2^31")
+    _require_values(_flat(settings))
     if settings.batch_rays < 32:
         raise ConfigError(f"batch_rays is {settings.batch_rays}: pixels are sorted out 32 at a time, take 32 or more")
     if not 4 <= settings.grid_start <= settings.grid_end:
@@ -195,6 +199,47 @@ def require_valid(settings: TrainConfig) -> None:
         steps = getattr(settings, name)
         if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
             raise ConfigError(f"{name} {' '.join(map(str, steps))}: step numbers from 1 on must grow")
+
+
+def require_valid_field(field: FieldConfig) -> None:
+    """Raises ``ConfigError`` in one line for what no field can be made of."""
+    _require_values(_flat(field, "field."))
+
+
+def march_of(data: Any) -> dict[str, float]:
+    """The values of ``MARCH`` in plain data, checked as those of a command line; absent ones are left out.
+
+    Raises ``ConfigError`` for other names, types and values.
+    """
+    kinds = {name: float for name in MARCH}
+    values = _read(data, kinds, "march")
+    _require_values(values)
+    return values
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        is_group = dataclasses.is_dataclass(value)
+        values |= _flat(value, f"{prefix}{f.name}.") if is_group else {prefix + f.name: value}
+    return values
+
+
+def _require_values(values: dict[str, Any]) -> None:
+    """Raises ``ConfigError`` for the first number that is out of its range; numbers are below 2^31 and finite."""
+    for name, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not abs(number) < 2**31:  # nor is NaN
+                raise ConfigError(f"{name} is {number}: it must be a number below 2^31")
+    for names, least in ((_ABOVE_ZERO, "above 0"), (_ZERO_OR_MORE, "0 or more")):
+        for name in names:
+            if name in values and not (values[name] > 0 or (values[name] == 0 and names is _ZERO_OR_MORE)):
+                raise ConfigError(f"{name} is {values[name]}: it must be {least} and below 2^31")
+    for name, (low, high) in _BETWEEN.items():
+        if name in values and not low <= values[name] <= high:
+            raise ConfigError(f"{name} is {values[name]}: it must be {low} to {high}")
 
 
 def with_steps(settings: TrainConfig, steps: int) -> TrainConfig:
@@ -221,19 +266,43 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(data: dict[str, Any], cls: type = TrainConfig):
-    """The inverse of ``to_dict``; unknown or missing names raise ``ConfigError``."""
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - set(known))
+def from_dict(data: Any, cls: type = TrainConfig):
+    """The inverse of ``to_dict``; absent names take their defaults.
+
+    Raises ``ConfigError`` for unknown names, and for values of another type than the dataclass declares.
+    """
+    return cls(**_read(data, {f.name: f.type for f in dataclasses.fields(cls)}, cls.__name__))
+
+
+def _read(data: Any, kinds: dict[str, Any], what: str) -> dict[str, Any]:
+    """Plain data as values of the given kinds, by name."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{what} is {short(data)}, expected an object with {', '.join(kinds)}")
+    unknown = sorted(set(data) - set(kinds))
     if unknown:
-        raise ConfigError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
-    values = {}
-    for name, value in data.items():
-        if name == "field":
-            value = from_dict(value, FieldConfig)
-        elif name == "schedule":
-            value = from_dict(value, ScheduleConfig)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[name] = value
-    return cls(**values)
+        raise ConfigError(f"unknown setting {short(unknown[0])}; known: {', '.join(kinds)}")
+    return {name: _as_kind(value, kinds[name], name) for name, value in data.items()}
+
+
+def _as_kind(value: Any, kind: Any, name: str) -> Any:
+    """A value as json holds it, if it is of the kind."""
+    choices, origin = typing.get_args(kind), typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return from_dict(value, kind)
+    if origin is Literal:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise ConfigError(f"{name} is {short(value)}, expected one of {', '.join(choices)}")
+    if origin is tuple and isinstance(value, list | tuple):
+        if choices[-1] is not Ellipsis and len(value) != len(choices):
+            raise ConfigError(f"{name} is {short(value)}, expected {len(choices)} numbers")
+        return tuple(_as_kind(v, choices[0], name) for v in value)
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    raise ConfigError(f"{name} is {short(value)}, expected {words.get(kind, 'a list of numbers')}")
+
+
+def short(value: Any) -> str:
+    """A value for a message, however much of it there is."""
+    return reprlib.repr(value)

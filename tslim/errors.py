@@ -24,6 +24,10 @@ class RunFolderError(TslimError, OSError):
     """A run folder that cannot be written, holds another run already, or holds none."""
 
 
+class DivergedError(TslimError, ArithmeticError):
+    """Training has left all sense: its loss or its parameters are not finite; the message says what to lower."""
+
+
 class BackendError(TslimError, RuntimeError):
     """A compute device that was asked for and is not there, or computes wrong gradients."""
 

@@ -14,7 +14,8 @@ from tslim.commands import output, shared
 from tslim.commands.console import Console, fail, memory_text
 from tslim.commands.options import Train
 from tslim.device import memory
-from tslim.errors import ConfigError, RunFolderError, TslimError
+from tslim.errors import ConfigError, TslimError
+from tslim.model import model_file
 from tslim.scene.scene import Scene
 from tslim.training import events
 from tslim.training.run_folder import RunFolder
@@ -35,8 +36,17 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
     """
     config.require_valid(given.settings)
     settings_for = settings_for or (lambda space: given.settings)
-    trainer, run = _resumed(given, console) if given.resume else _started(given, console, settings_for)
-    signalled = _follow(trainer, run, given.preview, console)
+    with contextlib.ExitStack() as owned:
+        if given.resume:
+            trainer, run = _resumed(given, console, owned)
+        else:
+            trainer, run = _started(given, console, owned, settings_for)
+        return _to_the_end(trainer, run, given.preview, console)
+
+
+def _to_the_end(trainer: "Trainer", run: RunFolder, preview: bool, console: Console) -> int:  # noqa: F821
+    """Trains and measures; returns what ``train`` does."""
+    signalled = _follow(trainer, run, preview, console)
     if signalled:
         console.line(f"saved at step {trainer.step}; continue with:")
         console.line(f"  {_resume_command(run)}", style="bold")
@@ -56,7 +66,10 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
 
 
 def _started(
-    given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig]
+    given: Train,
+    console: Console,
+    owned: contextlib.ExitStack,
+    settings_for: Callable[[str], config.TrainConfig],
 ) -> tuple["Trainer", RunFolder]:
     if given.path is not None and RunFolder(given.path).is_run():
         raise ConfigError(
@@ -72,6 +85,7 @@ def _started(
     _say_scene(scene, console)
     run = RunFolder(given.out or files.free_path(Path("runs") / (scene.name if given.path else "builtin")))
     run.require_free()
+    owned.enter_context(run.owned())
     console.fact("run", run.path)
     settings = settings_for(scene.space)
     config.require_valid(settings)
@@ -79,7 +93,7 @@ def _started(
     console.fact("memory", memory_text(needs))
     memory.require(needs, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
     field = Trainer.new_field(scene, settings)
-    trainer = Trainer(field, scene, settings, run_dir=run.path)
+    trainer = Trainer(field, scene, settings, run_dir=run)
     run.create(
         {
             "version": __version__,
@@ -91,11 +105,12 @@ def _started(
     return trainer, run
 
 
-def _resumed(given: Train, console: Console) -> tuple["Trainer", RunFolder]:
+def _resumed(given: Train, console: Console, owned: contextlib.ExitStack) -> tuple["Trainer", RunFolder]:
     if given.out is None:
         raise ConfigError("--resume needs the run's folder: --out RUN")
     run = RunFolder(given.out)
-    saved = saved_settings(run)
+    saved = run.train_settings()
+    owned.enter_context(run.owned())
     record = run.settings()["scene"]
     different = _differences(config.to_dict(given.settings), config.to_dict(saved))
     different += [name for name, value in asdict(given.scene).items() if value not in (None, record.get(name))]
@@ -108,17 +123,7 @@ def _resumed(given: Train, console: Console) -> tuple["Trainer", RunFolder]:
     scene = shared.scene_of_run(run, given.path, given.scene)
     _say_scene(scene, console)
     console.fact("run", run.path)
-    return Trainer.resume(run.path, scene), run
-
-
-def saved_settings(run: RunFolder) -> config.TrainConfig:
-    """The settings that a run was started with; ``RunFolderError`` if its config does not hold them."""
-    try:
-        settings = config.from_dict(run.settings()["train"])
-        config.require_valid(settings)
-        return settings
-    except (ConfigError, TypeError, AttributeError) as error:
-        raise RunFolderError(f"{run.config} is no run's config: {error}") from error
+    return Trainer.resume(run, scene), run
 
 
 def _differences(mine: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:
@@ -152,11 +157,11 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
                 if wanted and between_steps and trainer.step < trainer.config.steps:
                     trainer.save_checkpoint()
                     return wanted
-        except TslimError:
+        except (TslimError, KeyboardInterrupt, SystemExit):
             if not begun and not run.history():
                 run.discard()
             raise
-        _save_model(trainer, run)
+        _save_model(trainer, run, view.note)
         if window is not None and window.is_open:
             view.note("training is finished: close the window to go on")
             stack.enter_context(stop.at_once())
@@ -215,10 +220,12 @@ def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:
     window.notices.clear()
 
 
-def _save_model(trainer: "Trainer", run: RunFolder) -> None:
+def _save_model(trainer: "Trainer", run: RunFolder, say: Callable[[str], None]) -> None:
     """Writes the model, before anyone is waited for."""
-    trainer.field.metadata |= provenance(trainer, run.settings()["scene"])
-    trainer.save_model()
+    trainer.field.metadata |= provenance(trainer, run.record()["scene"])
+    path = trainer.save_model()
+    if model_file.read_header(path).precision == "float32":
+        say("the model holds values too large for half precision and is written in single: was learning too fast?")
 
 
 def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import struct
-import typing
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from tslim.config import FieldConfig, Space
+from tslim.config import FieldConfig, Space, from_dict, require_valid_field
 from tslim.errors import ModelFileError
+from tslim.model import metadata
 from tslim.model.compact import layout_kind
 from tslim.model.layout import RankLayout, to_bytes
 from tslim.model.state import FieldState
@@ -231,7 +231,7 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int, en
         cells_box = _box(d["occupancy"]["box"])
         fixed += _sides([d["occupancy"]["bytes"]], low=0, n=1, high=MAX_CELLS)[0]
     near, far = float(d["near"]), float(d["far"])
-    if not 0 <= near < far:
+    if not 0 <= near < far < math.inf:
         raise ValueError(f"near {near}, far {far}")
     space, cube = str(d["space"]), None
     if space not in SPACES:
@@ -255,7 +255,7 @@ def _interpret(d: dict[str, Any], shared_at: int, n_bytes: int, version: int, en
         occupancy_coding=coding,
         shared_crc32=int(d["shared_crc32"]),
         affine=layout.affine,
-        metadata=dict(d["metadata"]),
+        metadata=metadata.checked(d["metadata"]),
         shared_at=shared_at,
         n_bytes=n_bytes,
         fixed_bytes=fixed,
@@ -275,18 +275,13 @@ def _tail(d: dict[str, Any], version: int) -> tuple[str, int] | None:
 
 
 def _parse_config(data: dict[str, Any], rank: int) -> FieldConfig:
-    """A ``FieldConfig`` whose values have the types that its fields declare; absent ones take their defaults."""
-    known = {f.name: f for f in dataclasses.fields(FieldConfig)}
-    for name, value in data.items():
-        if name not in known or name == "max_rank":
-            raise ValueError(f"unknown setting {name!r}; was the file written by a newer tslim?")
-        kind = known[name].type
-        accepted = typing.get_args(kind)
-        if accepted and value not in accepted:
-            raise ValueError(f"setting {name} is {value!r}; known: {', '.join(map(str, accepted))}")
-        if not accepted and not (type(value) is kind or (kind is float and type(value) is int)):
-            raise ValueError(f"setting {name} is {value!r}")
-    return FieldConfig(**data, max_rank=rank)
+    """A ``FieldConfig`` whose values pass the checks of the command line; absent ones take their defaults."""
+    if "max_rank" in data:
+        raise ValueError("unknown setting max_rank: how many ranks there are, the file's length says")
+    config = dataclasses.replace(from_dict(data, FieldConfig), max_rank=rank)
+    if rank > 0:
+        require_valid_field(config)
+    return config
 
 
 def _finite(values: Any, shape: tuple[int, ...]) -> np.ndarray:

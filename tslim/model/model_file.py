@@ -74,6 +74,16 @@ def blocks(state: FieldState) -> Iterator[bytes]:
         yield CHECKSUM.pack(zlib.crc32(block)) + block
 
 
+def exceeds_half(state: FieldState) -> bool:
+    """Whether finite values are too large for half precision: such a model has to be written in single."""
+    most = float(np.finfo(np.float16).max)
+    factors = [*state.density_planes, *state.density_lines, *state.appearance_planes, *state.appearance_lines]
+    return any(
+        np.abs(array[np.isfinite(array)]).max(initial=0) > most
+        for array in (*factors, state.basis, *state.decoder.values())
+    )
+
+
 def read(path: str | Path, *, rank: int | None = None) -> StoredState:
     """Reads the first ``rank`` ranks of a model file (all that are whole if None), as float32.
 

@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from tslim.errors import SceneError
+from tslim import config
+from tslim.errors import ConfigError, SceneError
 from tslim.scene.cameras import Cameras
 
 Vector = tuple[float, float, float]
+LARGEST_SIDE = 16_384
+"""of a picture, in pixels"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Orbit:
 
     def cameras(self, frames: int = 120) -> Cameras:
         """``frames`` cameras, evenly spaced; the step from the last to the first is like the others."""
-        _check(frames, self.radius, "radius")
+        _check(frames, self.radius, "radius", self.size)
         up = _unit(self.up)
         east, north = _plane(up)
         turn = 2 * np.pi * np.arange(frames)[:, None] / frames
@@ -67,7 +70,7 @@ class Spiral:
 
     def cameras(self, frames: int = 120) -> Cameras:
         """``frames`` cameras; the film can be played in a loop."""
-        _check(frames, self.focus, "focus")
+        _check(frames, self.focus, "focus", self.size)
         axes = np.stack([_unit(self.right), _unit(self.up), np.cross(_unit(self.right), _unit(self.up))])
         phase = 2 * np.pi * np.arange(frames) / frames
         offsets = np.stack([np.cos(self.turns * phase), -np.sin(self.turns * phase), -np.sin(phase)], 1)
@@ -85,12 +88,15 @@ class Spiral:
 
 def path_from_dict(data: dict[str, Any]) -> Orbit | Spiral:
     """The path that ``to_dict`` described; raises ``SceneError`` if it does not describe one."""
-    kinds = {"orbit": Orbit, "spiral": Spiral}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "path"}
+    kinds: dict[str, type[Orbit] | type[Spiral]] = {"orbit": Orbit, "spiral": Spiral}
     try:
-        return kinds[data["path"]](**values)
-    except (KeyError, TypeError) as error:
-        raise SceneError(f"not a camera path: {data} ({error}); known paths: {', '.join(kinds)}") from None
+        if not isinstance(data, dict) or data.get("path") not in kinds:
+            raise ConfigError("what kind it is")
+        path = config.from_dict({k: v for k, v in data.items() if k != "path"}, kinds[data["path"]])
+        path.cameras(2).validate()
+    except (ConfigError, SceneError, TypeError) as error:
+        raise SceneError(f"not a camera path: {config.short(data)} ({error}); known: {', '.join(kinds)}") from None
+    return path
 
 
 def fit_orbit(cameras: Cameras, center: np.ndarray) -> Orbit:
@@ -242,8 +248,10 @@ def _floats(vector: np.ndarray) -> Vector:
     return x, y, z
 
 
-def _check(frames: int, distance: float, name: str) -> None:
+def _check(frames: int, distance: float, name: str, size: tuple[int, int]) -> None:
     if frames < 1:
         raise SceneError(f"camera path: {frames} frames, expected at least 1")
-    if not distance > 0:
+    if not 0 < distance < np.inf:
         raise SceneError(f"camera path: {name} {distance:g}, expected a positive number")
+    if not all(1 <= side <= LARGEST_SIDE for side in size):
+        raise SceneError(f"camera path: pictures of {size[0]}x{size[1]}, expected sides of 1 to {LARGEST_SIDE}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from kernels import pixels, rays
 from tslim.device import buffers
-from tslim.errors import SceneError
+from tslim.errors import ModelFileError, SceneError
 from tslim.rendering.camera_table import camera_table
 from tslim.rendering.pipeline import Pipeline
 from tslim.scene.scene import LEAST_ALPHA, Views
@@ -103,6 +103,15 @@ class PixelSampler:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain data to continue from."""
         return {"used": buffers.read(self.used)}, {"epoch": self.epoch, "position": self.position}
+
+    def require_valid(self, used: np.ndarray, position: int) -> None:
+        """Raises ``ModelFileError`` unless ``load_state`` can continue from it: some pixels are used, and none that are
+        not there."""
+        bits = np.unpackbits(np.ascontiguousarray(used, "<u4").view(np.uint8), bitorder="little")
+        if bits[self.n_pixels :].any() or not bits.any() or position > bits.sum():
+            raise ModelFileError(
+                "the checkpoint makes no sense: it uses pixels that the photographs do not have, or none"
+            )
 
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
         """The inverse of ``state``."""

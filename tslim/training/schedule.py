@@ -5,11 +5,13 @@ rays to be rendered at lower ranks (*prefix rays*), so that prefixes are trained
 as they are, and for ranks to be put in order.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tslim.config import ScheduleConfig
+from tslim.errors import ConfigError
 
 
 class Schedule:
@@ -99,6 +101,22 @@ class Schedule:
         return {"rank": self.rank}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state``."""
+        """The inverse of ``state``. Raises ``ConfigError`` for what ``state`` never is."""
+        self.require_valid(state)
         for name in self.state():
             setattr(self, name, state[name])
+
+    def require_valid(self, state: Any) -> None:
+        """Raises ``ConfigError`` unless ``load_state`` can continue from it."""
+        if not isinstance(state, dict) or set(state) != set(self.state()):
+            raise ConfigError(f"the schedule's state is {state!r}, expected {', '.join(self.state())}")
+        whole = {
+            "rank": (1, self.max_rank),
+            "last_increase": (-1, self.steps),
+            "begun": (1, len(self.config.stage_starts)),
+        }
+        for name, value in state.items():
+            low, high = whole.get(name, (0, 0))
+            number = type(value) in (int, float) and math.isfinite(value)
+            if not (type(value) is int and low <= value <= high if name in whole else value is None or number):
+                raise ConfigError(f"the schedule's {name} is {value!r}")

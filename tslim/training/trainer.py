@@ -1,9 +1,11 @@
 """Training as an iterator of events: the consumer decides what to show, when to pause, and when to stop."""
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ from kernels import rays, regularize
 from tslim import config
 from tslim.decoder import mlp_tiles
 from tslim.device import backend, buffers, memory
-from tslim.errors import ConfigError, ModelFileError
+from tslim.errors import ConfigError, DivergedError, RunFolderError
 from tslim.field.field import Field
 from tslim.field.occupancy import Occupancy
+from tslim.model import model_file
 from tslim.model.state import N_FEATURES
 from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
 from tslim.rendering.ray_space import LONGEST
 from tslim.scene.scene import Scene
-from tslim.training import checkpoint
+from tslim.training import checkpoint, saved_state
 from tslim.training.events import (
     CheckpointSaved,
     Event,
@@ -42,6 +45,8 @@ from tslim.training.schedules import make_schedule
 
 MIN_RAYS = 256
 """Rays that a step takes at least."""
+SLOWER, MOST_SETBACKS = 0.3, 3
+"""Where training diverges, it goes back and learns so much more slowly, at most so often."""
 STARTED_OPACITY = 0.01
 """Mean opacity of a batch's rays from which on a field counts as no longer empty."""
 
@@ -53,16 +58,18 @@ class Trainer:
         field: what to train; ``Trainer.new_field`` makes one that fits the settings.
         scene: photographs; only ``scene.train`` is ever looked at.
         settings: how to train.
-        run_dir: a run folder for the log and the checkpoints; None keeps everything in memory.
+        run_dir: a run folder for the log and the checkpoints, which is this process's for as long as there is the
+            trainer; None keeps everything in memory.
 
     Raises:
         ConfigError: impossible settings.
         BackendError: the device computes wrong gradients.
         OutOfMemoryError: the run would need more memory than is free.
+        RunFolderError: another process trains in the run folder.
     """
 
     def __init__(
-        self, field: Field, scene: Scene, settings: config.TrainConfig, *, run_dir: str | Path | None = None
+        self, field: Field, scene: Scene, settings: config.TrainConfig, *, run_dir: str | Path | RunFolder | None = None
     ) -> None:
         config.require_valid(settings)
         backend.current().require_gradients()
@@ -71,7 +78,12 @@ class Trainer:
         self.field = field
         self.scene = scene
         self.config = settings
-        self.folder = RunFolder(run_dir) if run_dir is not None else None
+        self.folder: RunFolder | None = None
+        if run_dir is not None:
+            self.folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
+            owned = contextlib.ExitStack()
+            owned.enter_context(self.folder.owned())
+            weakref.finalize(self, owned.close)
         self.step = 0
         """Optimiser steps done."""
         self.seconds = 0.0
@@ -103,6 +115,14 @@ class Trainer:
         outweighs that of the photographs, and the field would stay empty for ever."""
         self.grew: list[RankGrew] = []
         """Rank increases since the last progress report."""
+        self.quality: float | None = None
+        """PSNR of the training rays in the last report, dB."""
+        self.setbacks = 0
+        """How often training diverged and went back: each time learning became slower by ``SLOWER``."""
+        self.problems: tuple[str, ...] = ()
+        """What the user should know of how the run was found, one line each."""
+        self._failed = ""
+        """What the last failure to write said."""
         field.rank = self.schedule.rank
         field.prepare(self.optimizer.scratch())
         field.metadata["march"] = dataclasses.asdict(self.march_config)
@@ -149,16 +169,29 @@ class Trainer:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Event]:
-        """Trains until the planned number of steps is done. Every event's step counts finished steps."""
+        """Trains until the planned number of steps is done. Every event's step counts finished steps.
+
+        Where training diverges, it goes back to the last checkpoint and on from there at lower learning rates, at most
+        ``MOST_SETBACKS`` times. What cannot be written into the run folder on the way is a warning, no more.
+
+        Raises ``DivergedError`` where it diverges and there is no way back.
+        """
         settings = self.config
         yield Started(
             self.step, settings.steps, self.memory, self.step > 0, self.field, self.scene,
             self.folder.path if self.folder else None,
         )  # fmt: skip
+        yield from [Warned(self.step, problem) for problem in self.problems]
         window = Window(self.seconds, self.step, self.field.max_rank)
         while self.step < settings.steps:
             began = time.perf_counter()
-            events = self._maintain(self._train_one(window))
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):  # looked for below, where it can be mended
+                    events = self._maintain(self._train_one(window))
+            except DivergedError as error:
+                yield Warned(self.step, self._step_back(error))
+                window = Window(self.seconds, self.step, self.field.max_rank)
+                continue
             self.seconds += time.perf_counter() - began
             yield Stepped(self.step, self.rank)
             yield from events
@@ -166,11 +199,12 @@ class Trainer:
                 progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
                 window = Window(self.seconds, self.step, self.field.max_rank)
                 self.grew.clear()
+                self.quality = progress.psnr
                 if self.folder:
-                    self.folder.log(progress)
+                    yield from self._tried(self.folder.log, progress)
                 yield progress
             if self.folder and (self.step % settings.checkpoint_every == 0 or self.step == settings.steps):
-                yield CheckpointSaved(self.step, self.save_checkpoint())
+                yield from self._tried(self.save_checkpoint)
         self._describe()
         yield Finished(self.step, self.seconds)
 
@@ -205,6 +239,7 @@ class Trainer:
         fall = schedule.pace(step, settings.lr_decay)
         if fall is None:
             fall = settings.lr_decay ** (self.lr_steps / settings.steps)
+        fall *= SLOWER**self.setbacks
         first, last = schedule.learning(step)
         self.optimizer.step(
             last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
@@ -220,9 +255,47 @@ class Trainer:
         loss = None
         due = self.step % settings.report_every == 0 or self.step == settings.steps
         if schedule.needs_loss or backend.current().is_cpu or due:
-            loss = window.add_losses(rank, ranks, buffers.read(self.ray_loss)[:n])
+            losses = buffers.read(self.ray_loss)[:n]
+            self._require_sense(losses, parameters=due)
+            loss = window.add_losses(rank, ranks, losses)
         window.add(pipeline)
         return schedule.update(step, loss)
+
+    def _require_sense(self, losses: np.ndarray, *, parameters: bool) -> None:
+        """Raises ``DivergedError`` if the losses of a batch are not finite, or ``parameters`` that rays share.
+
+        What goes wrong in planes and lines shows in the gradients of these after a step.
+        """
+        field, wrong = self.field, None
+        if not np.isfinite(losses.sum()):
+            wrong = "the loss is not finite"
+        elif parameters:
+            shared = {"decoder": field.decoder.params, "basis": field.basis, "scales": field.affine}
+            lost = [name for name, array in shared.items() if not np.isfinite(buffers.read(array).sum())]
+            wrong = f"the values of the {lost[0]} are not finite" if lost else None
+        if wrong:
+            raise DivergedError(wrong)
+
+    def _step_back(self, error: DivergedError) -> str:
+        """Goes back to the last checkpoint, to the best the next time, to learn more slowly; returns what was done.
+
+        Raises ``DivergedError`` if there is none, or that was done too often.
+        """
+        lost, setbacks = self.step, self.setbacks + 1
+        rates = f"--lr-factors (now {SLOWER**self.setbacks * self.config.lr_factors:g}) and --lr-network"
+        advice = f"training has diverged at step {lost}: {error}; lower {rates}"
+        if self.folder is None or not self.folder.checkpoints.exist():
+            raise DivergedError(advice)
+        if setbacks > MOST_SETBACKS:
+            raise DivergedError(f"{advice}; the last good checkpoint is kept")
+        arrays, plain, _ = self.folder.checkpoints.read(best=setbacks > 1)
+        self.load_state(arrays, plain)
+        self.setbacks = setbacks
+        self.folder.rewind(self.step)
+        return (
+            f"training has diverged at step {lost} ({error}): it goes on from step {self.step}, with learning rates "
+            f"{SLOWER**setbacks:.2g} times as high"
+        )
 
     @property
     def background(self) -> tuple[float, float, float]:
@@ -332,18 +405,51 @@ class Trainer:
         if path is None and self.folder is None:
             raise ConfigError("this trainer has no run folder: say where to save the checkpoint")
         arrays, plain = self.state()
-        saved = checkpoint.save(path or self.folder.path / "checkpoint.npz", arrays, plain)
-        if path is None:
-            self.field.save(self.folder.unfinished)
+        lost = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if lost:
+            raise DivergedError(f"training has diverged: {lost[0]} holds values that are not finite; nothing is saved")
+        if path is not None:
+            return checkpoint.save(path, arrays, plain)
+        self.folder.preserve()
+        saved = self.folder.checkpoints.save(arrays, plain)
+        self._write_model(self.folder.unfinished)
         return saved
 
     def save_model(self) -> Path:
-        """Writes the trained model into the run folder. Raises as ``Field.save``; ``ConfigError`` without a folder."""
+        """Writes the trained model into the run folder, in place of the one of the last checkpoint.
+
+        In half precision, or in single where values are too large for it. Raises as ``Field.save``; ``ConfigError``
+        without a folder.
+        """
         if self.folder is None:
             raise ConfigError("this trainer has no run folder: save its field")
-        self.field.save(self.folder.model)
+        self.folder.preserve()
+        self._write_model(self.folder.model)
         self.folder.unfinished.unlink(missing_ok=True)
         return self.folder.model
+
+    def _write_model(self, path: Path) -> None:
+        state = self.field.state()
+        wide = model_file.exceeds_half(state)
+        model_file.write(model_file.convert(state, "float32" if wide else "float16"), path)
+
+    def _tried(self, write: Callable[..., Any], *given: Any) -> Iterator[Event]:
+        """Writes; a full disk, say, is no reason to stop training. Of one kind of failure the user hears once in a row.
+
+        ``DivergedError`` is treated as in training.
+        """
+        try:
+            written = write(*given)
+        except DivergedError as error:
+            yield Warned(self.step, self._step_back(error))
+            return
+        except RunFolderError as error:
+            if self._failed != str(error):
+                self._failed = str(error)
+                yield Warned(self.step, f"{error}; training goes on")
+            return
+        if isinstance(written, Path):
+            yield CheckpointSaved(self.step, written)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and plain data that ``load_state`` continues from exactly."""
@@ -369,16 +475,16 @@ class Trainer:
             "grew": [dataclasses.asdict(event) for event in self.grew],
             "sampler": sampler,
             "pixels": self.sampler.n_pixels,
+            "quality": self.quality,
+            "setbacks": self.setbacks,
             "metadata": field.metadata,
         }
         return arrays | {f"sampler.{k}": v for k, v in sampler_arrays.items()}, plain
 
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
-        """Continues from ``state()``. Raises ``ModelFileError`` if it belongs to other photographs."""
-        if plain["pixels"] != self.sampler.n_pixels:
-            raise ModelFileError(
-                f"the checkpoint was trained on {plain['pixels']} pixels, this scene has {self.sampler.n_pixels}"
-            )
+        """Continues from ``state()``. Raises ``ModelFileError`` if it belongs to other photographs, or fits neither the
+        settings nor itself."""
+        saved_state.require_fitting(self, arrays, plain)
         field, optimizer = self.field, self.optimizer
         grid = tuple(plain["grid"])
         field.domain = field.domain.with_box(arrays["box"])
@@ -401,26 +507,28 @@ class Trainer:
         self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
         self.batch = plain["batch"]
         self.grew = [RankGrew(**event) for event in plain.get("grew", [])]
+        self.quality, self.setbacks = plain.get("quality"), plain.get("setbacks", 0)
 
     @classmethod
-    def resume(cls, run_dir: str | Path, scene: Scene) -> "Trainer":
+    def resume(cls, run_dir: str | Path | RunFolder, scene: Scene) -> "Trainer":
         """Continues the run in a folder from its last checkpoint, on the scene that it was trained on.
 
+        A run that was ended before its first checkpoint starts again, with its own settings.
+
         Raises:
-            RunFolderError: no run there.
-            FileNotFoundError: the run has no checkpoint yet.
-            ModelFileError: the checkpoint is damaged or of another version.
+            RunFolderError: no run there, or another process trains in it.
+            ModelFileError: no checkpoint can be read, or they are of another version.
         """
-        folder = RunFolder(run_dir)
-        folder.settings()
-        arrays, plain = checkpoint.load(folder.path / "checkpoint.npz")
-        try:
-            settings = config.from_dict(plain["config"])
-            trainer = cls(cls.new_field(scene, settings), scene, settings, run_dir=run_dir)
+        folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
+        settings = folder.train_settings()
+        arrays, plain, problems = None, {}, ("there is no checkpoint yet: the run starts again from its beginning",)
+        if folder.checkpoints.exist():
+            arrays, plain, problems = folder.checkpoints.read()
+            problems = tuple(f"{problem}; an earlier one is taken" for problem in problems)
+            settings = saved_state.settings_of(plain)
+        trainer = cls(cls.new_field(scene, settings), scene, settings, run_dir=folder)
+        if arrays is not None:
             trainer.load_state(arrays, plain)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ModelFileError(
-                f"{folder.path / 'checkpoint.npz'} lacks {error}: not a checkpoint of a run"
-            ) from error
+        trainer.problems = problems
         folder.rewind(trainer.step)
         return trainer
