@@ -37,16 +37,21 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
     config.require_valid(given.settings)
     settings_for = settings_for or (lambda space: given.settings)
     with contextlib.ExitStack() as owned:
-        if given.resume:
-            trainer, run = _resumed(given, console, owned)
-        else:
-            trainer, run = _started(given, console, owned, settings_for)
-        return _to_the_end(trainer, run, given.preview, console)
+        return _train_and_measure(given, console, owned, settings_for)
 
 
-def _to_the_end(trainer: "Trainer", run: RunFolder, preview: bool, console: Console) -> int:  # noqa: F821
-    """Trains and measures; returns what ``train`` does."""
-    signalled = _follow(trainer, run, preview, console)
+def _train_and_measure(
+    given: Train,
+    console: Console,
+    owned: contextlib.ExitStack,
+    settings_for: Callable[[str], config.TrainConfig],
+) -> int:
+    """What ``train`` does, with the run's folder ``owned``."""
+    if given.resume:
+        trainer, run = _resumed(given, console, owned)
+    else:
+        trainer, run = _started(given, console, owned, settings_for)
+    signalled = _follow(trainer, run, given.preview, console)
     if signalled:
         console.line(f"saved at step {trainer.step}; continue with:")
         console.line(f"  {_resume_command(run)}", style="bold")

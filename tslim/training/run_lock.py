@@ -31,6 +31,8 @@ class RunLock:
     """of the locked file"""
     holders: int = 1
     """how many in this process asked for it"""
+    made: tuple[Path, ...] = ()
+    """folders that were made for it, the innermost first: they go with it if nothing came into them"""
 
     def is_there(self) -> bool:
         """Whether the lock's file is still the one in the folder."""
@@ -51,9 +53,10 @@ def take(folder: Path) -> RunLock:
     if lock is not None and lock.is_there():
         lock.holders += 1
         return lock
+    missing = tuple(path for path in (folder, *folder.parents) if not path.exists())
     handle = _lock(folder)
     if lock is None:
-        lock = _held[key] = RunLock(folder, handle)
+        lock = _held[key] = RunLock(folder, handle, made=missing)
     else:  # somebody removed the folder
         os.close(lock.handle)
         lock.handle = handle
@@ -85,6 +88,8 @@ def give(folder: Path) -> None:
     with contextlib.suppress(OSError):
         if lock.is_there():
             (folder / NAME).unlink()
+        for path in lock.made:
+            path.rmdir()
     os.close(lock.handle)
 
 
