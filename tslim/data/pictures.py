@@ -227,7 +227,7 @@ def _is_mask_folder(name: str) -> bool:
     return name.lower() in MASKS or (head in MASKS and factor.isdecimal())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Located:
     """Where listed photographs were found."""
 

@@ -140,7 +140,7 @@ def _held_out(folder: Path, data: Mapping[str, Any], options: LoadOptions, warni
     return []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listed:
     """The frames of a file whose images are there, in the file's order."""
 

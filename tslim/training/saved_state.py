@@ -45,7 +45,7 @@ def require_fitting(trainer: "Trainer", arrays: dict[str, np.ndarray], plain: di
         raise ModelFileError("the checkpoint was trained with other settings")
     _require_plain(trainer, plain)
     grid = tuple(plain["grid"])
-    wanted = _arrays_wanted(trainer, grid, plain["occupancy_cells"])
+    wanted = _arrays_wanted(trainer, grid, plain["occupancy_cells"], sum(array.nbytes for array in arrays.values()))
     if missing := sorted(set(wanted) - set(arrays)):
         raise _wrong(f"it lacks the array {missing[0]}")
     for name, array in arrays.items():
@@ -63,12 +63,12 @@ def require_fitting(trainer: "Trainer", arrays: dict[str, np.ndarray], plain: di
 
 
 def _arrays_wanted(
-    trainer: "Trainer", grid: tuple[int, int, int], cells: list[int] | None
+    trainer: "Trainer", grid: tuple[int, int, int], cells: list[int] | None, n_bytes: int
 ) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtype and shape by name: those that the trainer would save on that grid."""
+    """Dtype and shape by name: those that the trainer would save on that grid, in about ``n_bytes``."""
     field = trainer.field
-    if sum(texels_of(grid)) > sum(texels_of((max(trainer.config.grid_end, *field.grid) * 2,) * 3)):
-        raise _wrong(f"a grid of {grid} is more than its settings have")
+    if 4 * field.appearance.components * texels_of(grid) > n_bytes:
+        raise _wrong(f"a grid of {grid} is more than it holds")
     for factors in (field.density, field.appearance):
         factors.fit(grid)
     trainer.optimizer.reset()
