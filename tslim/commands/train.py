@@ -84,6 +84,7 @@ def _started(
     if given.out is not None:
         RunFolder(given.out).require_free()
     shared.start(given.arch, console, given.settings.seed)
+    from tslim.training import forecast
     from tslim.training.trainer import Trainer
 
     scene = shared.open_scene(given.path, given.scene)
@@ -94,7 +95,7 @@ def _started(
     console.fact("run", run.path)
     settings = settings_for(scene.space)
     config.require_valid(settings)
-    needs = Trainer.predicted_memory(settings, scene)
+    needs = forecast.memory_of(settings, scene)
     console.fact("memory", memory_text(needs))
     memory.require(needs, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
     field = Trainer.new_field(scene, settings)

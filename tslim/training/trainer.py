@@ -14,17 +14,14 @@ import numpy as np
 from kernels import loss as loss_kernels
 from kernels import rays, regularize
 from tslim import config
-from tslim.decoder import mlp_tiles
 from tslim.device import backend, buffers, memory
 from tslim.errors import ConfigError, DivergedError, RunFolderError
 from tslim.field.field import Field
 from tslim.field.occupancy import Occupancy
 from tslim.model import model_file
-from tslim.model.state import N_FEATURES
 from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
-from tslim.rendering.ray_space import LONGEST
 from tslim.scene.scene import Scene
-from tslim.training import checkpoint, saved_state
+from tslim.training import checkpoint, forecast, saved_state
 from tslim.training.events import (
     CheckpointSaved,
     Event,
@@ -93,7 +90,7 @@ class Trainer:
         self.march_config = MarchConfig(
             settings.step_ratio, settings.weight_threshold, settings.stop_transmittance, settings.colour_span
         )
-        self.memory = self.predicted_memory(settings, scene)
+        self.memory = forecast.memory_of(settings, scene)
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
         self.sampler = PixelSampler(scene.train, scene.background, settings.seed)
         renders = settings.batch_rays * self.schedule.most_renders()
@@ -139,32 +136,6 @@ class Trainer:
             scene.box, settings.field, grid=settings.grid_start, max_grid=settings.grid_end, seed=settings.seed,
             near=scene.near, far=scene.far, space=scene.space, background=scene.background,
         )  # fmt: skip
-
-    @staticmethod
-    def predicted_memory(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
-        """Bytes that training will take, by purpose (an upper estimate where it depends on the scene)."""
-        rank = settings.field.max_rank
-        schedule = make_schedule(settings.schedule, rank, settings.steps)
-        n_rays = settings.batch_rays * schedule.most_renders()
-        samples = n_rays * 1.1 * settings.grid_start / settings.step_ratio  # a ray through a box is about a side long
-        if scene.space == "contracted":
-            samples += n_rays * LONGEST / 4 * settings.grid_end / settings.step_ratio / 4
-        # At first everything may be fog, in which every sample has a colour; later some 40 of a ray, at full rank.
-        batches = [
-            (samples, n_rays if settings.colour_span else samples, schedule.rank),
-            (40 * n_rays, n_rays if settings.colour_span else 40 * n_rays, rank),
-        ]
-        per_group = 4 * (3 * N_FEATURES + 10)
-        batch = max(
-            12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + min(2000 * groups, mlp_tiles.ROOM)
-            for kept, groups, r in batches
-        )
-        return {
-            "photographs": 4 * int(scene.train.offsets[-1] + scene.test.offsets[-1]),
-            "factors, gradients and moments": 4 * Field.predicted_bytes(settings.field, settings.grid_end),
-            "samples": int(16 * samples + 1.25 * batch),
-            "Taichi, numpy and kernels": 350_000_000,
-        }
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
