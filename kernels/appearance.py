@@ -36,23 +36,15 @@ class Groups:
 
 @vector_kernel
 def appearance_products(
-    groups: Groups,
-    block: ti.i32,
-    group_ray: i32_1d,
-    group_start: i32_1d,
-    group_visible: f32_1d,
-    visible_at: f32_1d,
-    visible_weight: f32_1d,
-    ray_rank: i32_1d,
-    factors: vec16_1d,
-    layout: Layout,
+    groups: Groups, block: ti.i32, group_ray: i32_1d, group_start: i32_1d,
+    visible_at: f32_1d, visible_part: f32_1d, ray_rank: i32_1d, factors: vec16_1d, layout: Layout,
     products: vec16_1d,
-):
+):  # fmt: skip
     """products (n groups, 3 chunks) of 16: p^m_k at each group's ray's rank, zeros above it; the groups' means.
 
-    Column 3 c + m, as the rows of the basis. visible_at: as ``groups.collect_visible`` left it. One task takes
-    ``block`` groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then stays in the
-    cache. Adjoint: ``appearance_backward``.
+    Column 3 c + m, as the rows of the basis. visible_at, visible_part: as ``groups.collect_visible`` left them. One
+    task takes ``block`` groups through one chunk of one mode, and chunk comes after chunk: on a CPU its plane then
+    stays in the cache. Adjoint: ``appearance_backward``.
     """
     blocks = (groups.n + block - 1) // block
     spread = ti.static(indices_each(2))
@@ -70,26 +62,19 @@ def appearance_products(
             if chunk * CHUNK < components:
                 for j in range(group_start[g], group_start[g + 1]):
                     corner = layout.corner(column % 3, chunk, layout.spot(load3(visible_at, j)))
-                    part = visible_weight[j] / group_visible[g]
-                    p += product(factors, corner) * part
+                    p += product(factors, corner) * visible_part[j]
             products[g * 3 * groups.chunks + column] = below(p, components, chunk)
 
 
 @ti.func
 def scatter_group(
-    g: ti.i32,
-    share: Share,
-    groups: ti.template(),
-    layout: ti.template(),
-    of_groups: ti.template(),
-    of_visible: ti.template(),
-    factors: ti.template(),
-    with_slopes: ti.i32,
-    atomic: ti.template(),
-):
+    g: ti.i32, share: Share, groups: ti.template(), layout: ti.template(),
+    of_groups: ti.template(), of_visible: ti.template(), factors: ti.template(),
+    with_slopes: ti.i32, atomic: ti.template(),
+):  # fmt: skip
     """Adds a share of the gradients of a group's products: what the two kernels below have in common."""
-    group_ray, group_start, group_visible, ray_rank, grad_products = ti.static(of_groups)
-    visible_at, visible_weight, visible_slope = ti.static(of_visible)
+    group_ray, group_start, ray_rank, grad_products = ti.static(of_groups)
+    visible_at, visible_part, visible_slope = ti.static(of_visible)
     values, grad = ti.static(factors)
     column = share.task
     chunk = column // 3
@@ -103,34 +88,23 @@ def scatter_group(
         owns = ti.cast(share.band == 0, ti.i32)
         if learns:
             corner = layout.corner(column % 3, chunk, layout.spot(load3(visible_at, j)))
-            part = visible_weight[j] / group_visible[g]
-            q = whole * part
+            q = whole * visible_part[j]
             if share.plane == 1:
                 scatter_plane(q, corner, share, values, grad, atomic)
             if share.line == 1:
                 owns, qp = scatter_line(q, corner, share, values, grad, with_slopes, atomic)
-                along = qp / part
+                along = qp / visible_part[j]
         if with_slopes == 1 and owns == 1 and share.line == 1:
             visible_slope[column * groups.visible + j] = along
 
 
 @vector_kernel
 def appearance_backward(
-    groups: Groups,
-    cut: Cut,
-    group_ray: i32_1d,
-    group_start: i32_1d,
-    group_visible: f32_1d,
-    visible_at: f32_1d,
-    visible_weight: f32_1d,
-    ray_rank: i32_1d,
-    grad_products: vec16_1d,
-    factors: vec16_1d,
-    grad_factors: vec16_1d,
-    layout: Layout,
-    with_slopes: ti.i32,
+    groups: Groups, cut: Cut, group_ray: i32_1d, group_start: i32_1d,
+    visible_at: f32_1d, visible_part: f32_1d, ray_rank: i32_1d, grad_products: vec16_1d,
+    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, with_slopes: ti.i32,
     visible_slope: f32_1d,
-):
+):  # fmt: skip
     """Adjoint of ``appearance_products``: adds to grad_factors, given grad_products, as large as products.
 
     With with_slopes = 1 it also writes visible_slope (3 chunks, visible), grad_products . p of each visible sample,
@@ -144,56 +118,34 @@ def appearance_backward(
         share = cut.share(index // spread, n_tasks)
         for g in range(groups.n):
             scatter_group(
-                g, share, groups, layout, (group_ray, group_start, group_visible, ray_rank, grad_products),
-                (visible_at, visible_weight, visible_slope), (factors, grad_factors), with_slopes, False,
+                g, share, groups, layout, (group_ray, group_start, ray_rank, grad_products),
+                (visible_at, visible_part, visible_slope), (factors, grad_factors), with_slopes, False,
             )  # fmt: skip
 
 
 @vector_kernel
 def appearance_backward_atomic(
-    groups: Groups,
-    group_ray: i32_1d,
-    group_start: i32_1d,
-    group_visible: f32_1d,
-    visible_at: f32_1d,
-    visible_weight: f32_1d,
-    ray_rank: i32_1d,
-    grad_products: vec16_1d,
-    factors: vec16_1d,
-    grad_factors: vec16_1d,
-    layout: Layout,
-    with_slopes: ti.i32,
+    groups: Groups, group_ray: i32_1d, group_start: i32_1d,
+    visible_at: f32_1d, visible_part: f32_1d, ray_rank: i32_1d, grad_products: vec16_1d,
+    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, with_slopes: ti.i32,
     visible_slope: f32_1d,
-):
+):  # fmt: skip
     """``appearance_backward`` for a GPU: a thread for each group, chunk and mode, by atomics."""
     for item in range(3 * groups.chunks * groups.n):
         share = whole_share(item % (3 * groups.chunks))
         scatter_group(
             item // (3 * groups.chunks), share, groups, layout,
-            (group_ray, group_start, group_visible, ray_rank, grad_products),
-            (visible_at, visible_weight, visible_slope), (factors, grad_factors), with_slopes, True,
+            (group_ray, group_start, ray_rank, grad_products),
+            (visible_at, visible_part, visible_slope), (factors, grad_factors), with_slopes, True,
         )  # fmt: skip
 
 
 @vector_kernel
 def appearance_ray_gradients(
-    n_rays: ti.i32,
-    n_chunks: ti.i32,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    ray_rank: i32_1d,
-    ray_group_start: i32_1d,
-    group_start: i32_1d,
-    group_visible: f32_1d,
-    visible_t: f32_1d,
-    visible_at: f32_1d,
-    visible_weight: f32_1d,
-    grad_products: vec16_1d,
-    factors: vec16_1d,
-    lattice: Lattice,
-    grad_o: f32_1d,
-    grad_d: f32_1d,
-):
+    n_rays: ti.i32, n_chunks: ti.i32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_group_start: i32_1d,
+    group_start: i32_1d, visible_t: f32_1d, visible_at: f32_1d, visible_part: f32_1d,
+    grad_products: vec16_1d, factors: vec16_1d, lattice: Lattice, grad_o: f32_1d, grad_d: f32_1d,
+):  # fmt: skip
     """Adds the appearance's part to grad_o and grad_d (n_rays, 3), without that of the decoder's viewing direction."""
     spread = ti.static(indices_each(16))
     for index in range(n_rays * spread):
@@ -213,7 +165,7 @@ def appearance_ray_gradients(
                     q = below(grad_products[g * 3 * n_chunks + column], 3 * ray_rank[ray], column // 3)
                     corner = lattice.layout.corner(column % 3, column // 3, spot)
                     by_texels += product_slope(factors, q, column % 3, corner)
-                by_texels *= visible_weight[j] / group_visible[g]
+                by_texels *= visible_part[j]
                 by_x = lattice.ray_slope(o + d * t, by_texels)
                 by_o += by_x
                 by_d += by_x * t
@@ -235,14 +187,9 @@ def feature_affine(
 
 @kernel
 def feature_affine_backward(
-    n_groups: ti.i32,
-    group_ray: i32_1d,
-    ray_rank: i32_1d,
-    affine: f32_1d,
-    raw: f32_1d,
-    grad_features: f32_1d,
-    grad_affine: f32_1d,
-):
+    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d,
+    grad_features: f32_1d, grad_affine: f32_1d,
+):  # fmt: skip
     """Adds to grad_affine (max_rank, 56) the gradients of s and b, and turns grad_features into that of ``raw``.
 
     One task per feature owns that feature's column of both, so that sums have one order.

@@ -14,7 +14,7 @@ import taichi as ti
 
 from kernels.launch import kernel
 from kernels.solids import nearest_hit, normal_at, own_frame, table
-from kernels.types import ivec3, u32_1d, vec3
+from kernels.types import ivec3, record, u32_1d, vec3
 
 STICK_OUT = 2e-4
 """Shadow rays start this far above the surface, so that it does not shade itself."""
@@ -144,15 +144,9 @@ def openness(p: vec3, n: vec3, floor_height: ti.f32, occluders: table) -> ti.f32
 
 @ti.func
 def shade(
-    o: vec3,
-    d: vec3,
-    sun: vec3,
-    floor_height: ti.f32,
-    groups: table,
-    primitives: table,
-    materials: table,
+    o: vec3, d: vec3, sun: vec3, floor_height: ti.f32, groups: table, primitives: table, materials: table,
     occluders: table,
-):
+):  # fmt: skip
     """(colour, hit): sRGB colour seen along a ray, hit 1.0 or 0.0."""
     start, along = o, d
     colour, hit = vec3(0.0), 0.0
@@ -204,23 +198,22 @@ def packed(colour: vec3, alpha: ti.f32) -> ti.u32:
     return c[0] | c[1] << ti.u32(8) | c[2] << ti.u32(16) | a << ti.u32(24)
 
 
+@record
+class Shot:
+    """What all images have in common: focal length and size in pixels, where the sun is, and the floor."""
+
+    focal: ti.f32
+    width: ti.i32
+    height: ti.i32
+    sun: vec3
+    floor_height: ti.f32
+
+
 @kernel
-def photograph(
-    poses: table,
-    focal: ti.f32,
-    width: ti.i32,
-    height: ti.i32,
-    sun_x: ti.f32,
-    sun_y: ti.f32,
-    sun_z: ti.f32,
-    floor_height: ti.f32,
-    groups: table,
-    primitives: table,
-    materials: table,
-    occluders: table,
-    pixels: u32_1d,
+def render_images(
+    shot: Shot, poses: table, groups: table, primitives: table, materials: table, occluders: table, pixels: u32_1d
 ):
-    """Photographs of the primitives from every camera.
+    """Images of the primitives from every camera.
 
     poses (n, 12): camera-to-world [R | o] by rows, OpenGL axes; pinhole with the principal point in the middle.
     pixels (n · height · width): packed straight-alpha sRGB, alpha being the share of a pixel that is covered.
@@ -229,10 +222,11 @@ def photograph(
     patterns. Not differentiable.
     """
     for index in range(pixels.shape[0]):
+        focal, width, height = shot.focal, shot.width, shot.height
         view = index // (width * height)
         y, x = (index // width) % height, index % width
         o = vec3(poses[view, 3], poses[view, 7], poses[view, 11])
-        sun = vec3(sun_x, sun_y, sun_z).normalized()
+        sun = shot.sun.normalized()
         side = sun.cross(vec3(0.0, 0.0, 1.0)).normalized()
         total, covered = vec3(0.0), 0.0
         low, high = vec3(2.0), vec3(-2.0)
@@ -249,7 +243,7 @@ def photograph(
             angle = 2.399963 * ti.cast(k, ti.f32)
             disc = 0.022 * ti.sqrt((ti.cast((k * 7) % 16, ti.f32) + 0.5) / 16.0)
             light = (sun + disc * (ti.cos(angle) * side + ti.sin(angle) * sun.cross(side))).normalized()
-            colour, hit = shade(o, d.normalized(), light, floor_height, groups, primitives, materials, occluders)
+            colour, hit = shade(o, d.normalized(), light, shot.floor_height, groups, primitives, materials, occluders)
             total += colour
             covered += hit
             seen = colour if hit > 0.0 else vec3(-1.0)

@@ -20,14 +20,9 @@ from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 
 @kernel
 def composite(
-    n_rays: ti.i32,
-    ray_group_start: i32_1d,
-    group_weight: f32_1d,
-    colours: f32_1d,
-    ray_opacity: f32_1d,
-    background: vec3,
-    pixel: f32_1d,
-):
+    n_rays: ti.i32, ray_group_start: i32_1d, group_weight: f32_1d,
+    colours: f32_1d, ray_opacity: f32_1d, background: vec3, pixel: f32_1d,
+):  # fmt: skip
     """pixel (n_rays, 3): C of each ray, not clamped. colours: (n_groups, 3).
 
     Adjoints: ``colour_gradients`` and ``composite_backward``.
@@ -63,22 +58,11 @@ class Composition:
 
 @kernel
 def composite_backward(
-    n_rays: ti.i32,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    ray_visible_start: i32_1d,
-    ray_group_start: i32_1d,
-    group_start: i32_1d,
-    visible_slope: f32_1d,
-    sample_t: f32_1d,
-    sample_weight: f32_1d,
-    colours: f32_1d,
-    composition: Composition,
-    grad_pixel: f32_1d,
-    grad_opacity: f32_1d,
-    grad_depth: f32_1d,
+    n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, ray_visible_start: i32_1d, ray_group_start: i32_1d,
+    group_start: i32_1d, visible_slope: f32_1d, sample_t: f32_1d, sample_weight: f32_1d,
+    colours: f32_1d, composition: Composition, grad_pixel: f32_1d, grad_opacity: f32_1d, grad_depth: f32_1d,
     sample_grad: f32_1d,
-):
+):  # fmt: skip
     """sample_grad: dL/dw of each used sample, (3), from grad_pixel (n_rays, 3), grad_opacity and grad_depth (n_rays).
 
     With a span above 0 also from visible_slope (n_visible), what ``groups.mean_gradients`` found. Where there are

@@ -10,6 +10,7 @@ neither added nor given a gradient; chunks that lie wholly above it are not read
 import taichi as ti
 
 from kernels.launch import vector_kernel
+from kernels.maths import softplus
 from kernels.tasks import Cut, Share, indices_each, whole_share
 from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d
@@ -23,27 +24,6 @@ from kernels.vm import (
     scatter_line,
     scatter_plane,
 )
-
-
-@ti.func
-def softplus(z: ti.f32) -> ti.f32:
-    """log(1 + exp(z)) to f32 accuracy; the series spares a logarithm where density is next to nothing, as mostly."""
-    sigma = z
-    if z < -8.0:
-        e = ti.exp(z)
-        sigma = e * (1.0 - 0.5 * e)
-    elif z < 16.0:
-        sigma = ti.max(z, 0.0) + ti.log(1.0 + ti.exp(-ti.abs(z)))
-    return sigma
-
-
-@ti.func
-def exp_minus(x: ti.f32) -> ti.f32:
-    """exp(-x) for x >= 0 to f32 accuracy; the series spares a call where x is small, as it is in thin air."""
-    y = 1.0 - x * (1.0 - x * (0.5 - x * (1.0 / 6.0)))
-    if x > 0.01:
-        y = ti.exp(-x)
-    return y
 
 
 @record
@@ -122,15 +102,9 @@ def density_features(factors: ti.template(), layout: ti.template(), at: vec3, ra
 
 @vector_kernel
 def density_at(
-    n: ti.i32,
-    points: f32_1d,
-    point_rank: i32_1d,
-    factors: vec16_1d,
-    affine: f32_1d,
-    lattice: Lattice,
-    activation: Activation,
-    sigma: f32_1d,
-):
+    n: ti.i32, points: f32_1d, point_rank: i32_1d, factors: vec16_1d, affine: f32_1d, lattice: Lattice,
+    activation: Activation, sigma: f32_1d,
+):  # fmt: skip
     """Density (per unit of the field, before the distance scale) at points (n, 3) in field coordinates, each at its own
     rank; 0 outside the box.
     """
@@ -167,14 +141,9 @@ def find_copies(path: ti.i32, n_paths: ti.i32, copies: ti.template(), chunk: ti.
 
 @ti.func
 def sum_copies(
-    k: ti.i32,
-    chunk: ti.i32,
-    mask: vec16,
-    ranks: ti.template(),
-    starts: ti.template(),
-    used: ti.template(),
+    k: ti.i32, chunk: ti.i32, mask: vec16, ranks: ti.template(), starts: ti.template(), used: ti.template(),
     sample_grad: ti.template(),
-) -> vec16:
+) -> vec16:  # fmt: skip
     """dL/dp of a chunk's components at sample k of a path's rays: each component's from the rays of higher rank.
 
     ``mask``: the lanes below the first ray's rank.
@@ -193,16 +162,9 @@ def sum_copies(
 
 @ti.func
 def scatter_path(
-    path: ti.i32,
-    n_paths: ti.i32,
-    copies: ti.template(),
-    share: Share,
-    layout: ti.template(),
-    rays: ti.template(),
-    samples: ti.template(),
-    factors: ti.template(),
-    atomic: ti.template(),
-):
+    path: ti.i32, n_paths: ti.i32, copies: ti.template(), share: Share, layout: ti.template(), rays: ti.template(),
+    samples: ti.template(), factors: ti.template(), atomic: ti.template(),
+):  # fmt: skip
     """Adds a share of the gradients that a path's samples have: what the two kernels below have in common."""
     sample_at, sample_grad = ti.static(samples)
     values, grad = ti.static(factors)
@@ -221,19 +183,10 @@ def scatter_path(
 
 @vector_kernel
 def density_backward(
-    n_paths: ti.i32,
-    copies: ti.template(),
-    n_chunks: ti.i32,
-    cut: Cut,
-    ray_rank: i32_1d,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_at: f32_1d,
-    sample_grad: f32_1d,
-    factors: vec16_1d,
-    grad_factors: vec16_1d,
-    layout: Layout,
-):
+    n_paths: ti.i32, copies: ti.template(), n_chunks: ti.i32, cut: Cut,
+    ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d, sample_at: f32_1d, sample_grad: f32_1d,
+    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout,
+):  # fmt: skip
     """Adjoint of the density feature: adds to grad_factors, given sample_grad = dL/df of each used sample.
 
     sample_at, n_paths, copies: as ``trace.trace`` left and takes them. For the CPU: a thread owns what it writes.
@@ -253,18 +206,10 @@ def density_backward(
 
 @vector_kernel
 def density_backward_atomic(
-    n_paths: ti.i32,
-    copies: ti.template(),
-    n_chunks: ti.i32,
-    ray_rank: i32_1d,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_at: f32_1d,
-    sample_grad: f32_1d,
-    factors: vec16_1d,
-    grad_factors: vec16_1d,
+    n_paths: ti.i32, copies: ti.template(), n_chunks: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
+    sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d, grad_factors: vec16_1d,
     layout: Layout,
-):
+):  # fmt: skip
     """``density_backward`` for a GPU: a thread for each path, chunk and mode, by atomics."""
     for item in range(n_paths * n_chunks * 3):
         scatter_path(
@@ -275,20 +220,10 @@ def density_backward_atomic(
 
 @vector_kernel
 def density_ray_gradients(
-    n_rays: ti.i32,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    ray_rank: i32_1d,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_t: f32_1d,
-    sample_at: f32_1d,
-    sample_grad: f32_1d,
-    factors: vec16_1d,
-    lattice: Lattice,
-    grad_o: f32_1d,
-    grad_d: f32_1d,
-):
+    n_rays: ti.i32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
+    sample_t: f32_1d, sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d, lattice: Lattice,
+    grad_o: f32_1d, grad_d: f32_1d,
+):  # fmt: skip
     """grad_o, grad_d (n_rays, 3): the density's part of the gradients of ray_o and ray_d, with samples at fixed t."""
     spread = ti.static(indices_each(16))
     for index in range(n_rays * spread):

@@ -31,15 +31,9 @@ class Visibility:
 
 @kernel
 def count_visible(
-    n_rays: ti.i32,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_weight: f32_1d,
-    sample_along: f32_1d,
-    visibility: Visibility,
-    ray_visible: i32_1d,
-    ray_groups: i32_1d,
-):
+    n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, sample_weight: f32_1d, sample_along: f32_1d,
+    visibility: Visibility, ray_visible: i32_1d, ray_groups: i32_1d,
+):  # fmt: skip
     """Numbers of visible samples and of their groups, for each ray.
 
     sample_along: how far along the ray a sample lies, in the units of the span.
@@ -78,28 +72,15 @@ def sum_counts(
 
 @kernel
 def collect_visible(
-    n_rays: ti.i32,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_t: f32_1d,
-    sample_at: f32_1d,
-    sample_weight: f32_1d,
-    sample_along: f32_1d,
-    visibility: Visibility,
-    ray_visible_start: i32_1d,
-    ray_group_start: i32_1d,
-    visible_t: f32_1d,
-    visible_at: f32_1d,
-    visible_weight: f32_1d,
-    group_ray: i32_1d,
-    group_start: i32_1d,
-    group_visible: f32_1d,
-    group_weight: f32_1d,
-):
+    n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, sample_t: f32_1d, sample_at: f32_1d, sample_weight: f32_1d,
+    sample_along: f32_1d, visibility: Visibility, ray_visible_start: i32_1d, ray_group_start: i32_1d,
+    visible_t: f32_1d, visible_at: f32_1d, visible_part: f32_1d,
+    group_ray: i32_1d, group_start: i32_1d, group_visible: f32_1d, group_weight: f32_1d,
+):  # fmt: skip
     """Packs the visible samples, ray by ray from ray_visible_start[ray], and their groups from ray_group_start[ray].
 
     Group g holds the visible samples group_start[g] to group_start[g + 1], n_groups + 1 starts are written;
-    group_visible and group_weight are its K and W.
+    group_visible and group_weight are its K and W. visible_part: w / K of each sample, what it counts for in the mean.
     """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
@@ -127,27 +108,28 @@ def collect_visible(
                 total += weight
                 visible_t[at] = sample_t[s]
                 store3(visible_at, at, load3(sample_at, s))
-                visible_weight[at] = weight
+                visible_part[at] = weight
                 at += 1
             elif visibility.span > 0.0:
                 total += weight
             if at > ray_visible_start[ray]:
                 group_visible[g] = visible
                 group_weight[g] = total
+        for closed in range(ray_group_start[ray], ray_group_start[ray + 1]):
+            end = at
+            if closed < g:
+                end = group_start[closed + 1]
+            for j in range(group_start[closed], end):
+                visible_part[j] /= group_visible[closed]
         if ray == n_rays - 1:
             group_start[ray_group_start[n_rays]] = at
 
 
 @kernel
 def mean_gradients(
-    n_groups: ti.i32,
-    n_visible: ti.i32,
-    n_columns: ti.i32,
-    group_start: i32_1d,
-    group_visible: f32_1d,
-    visible_weight: f32_1d,
-    visible_slope: f32_1d,
-):
+    n_groups: ti.i32, n_visible: ti.i32, n_columns: ti.i32, group_start: i32_1d, group_visible: f32_1d,
+    visible_part: f32_1d, visible_slope: f32_1d,
+):  # fmt: skip
     """visible_slope[:n_visible] = dL/dP . (p - P) / K of each visible sample: (2).
 
     In: visible_slope (n_columns, n_visible), dL/dP . p of each chunk and mode (``appearance.appearance_backward``). Its
@@ -164,7 +146,6 @@ def mean_gradients(
             for column in range(n_columns):
                 along += visible_slope[column * n_visible + j]
             visible_slope[j] = along
-            mean += along * visible_weight[j]
-        mean /= group_visible[g]
+            mean += along * visible_part[j]
         for j in range(group_start[g], group_start[g + 1]):
             visible_slope[j] = (visible_slope[j] - mean) / group_visible[g]

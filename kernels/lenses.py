@@ -13,6 +13,7 @@ q is a point of the plane z = 1 for perspective lenses, and θ (cos φ, sin φ) 
 
 import taichi as ti
 
+from kernels.maths import sincos
 from kernels.types import vec2, vec3, vec4
 
 PINHOLE, RADIAL, FISHEYE, EQUIRECTANGULAR, POLYNOMIAL = range(5)
@@ -21,28 +22,6 @@ TABLE = 12
 """Numbers a camera."""
 RADIUS_STEPS, PLANE_STEPS = 20, 10
 """Of Newton's method for |q|, and then for q where p or s bend it; a lens is accepted if so many are enough."""
-
-
-@ti.func
-def sin_cos(angle: ti.f32) -> vec2:
-    """(sin, cos) of an angle in [-2π, 2π] to 1e-7 everywhere: Vulkan promises 5e-4 only, half a pixel at f = 1000.
-
-    Polynomials of Cephes (S. Moshier) for the part within ±π/4 of a multiple of π/2.
-    """
-    quarter = ti.floor(angle * 0.6366197723675814 + 0.5)
-    t = (angle - quarter * 1.5703125) - quarter * 4.838267948966e-4
-    s = t * t
-    sine = t + t * s * (-1.6666654611e-1 + s * (8.3321608736e-3 - s * 1.9515295891e-4))
-    cosine = 1.0 - 0.5 * s + s * s * (4.166664568298827e-2 + s * (-1.388731625493765e-3 + s * 2.443315711809948e-5))
-    turn = ti.cast(quarter, ti.i32) & 3
-    result = vec2(sine, cosine)
-    if turn == 1:
-        result = vec2(cosine, -sine)
-    elif turn == 2:
-        result = vec2(-sine, -cosine)
-    elif turn == 3:
-        result = vec2(-cosine, sine)
-    return result
 
 
 @ti.func
@@ -116,16 +95,17 @@ def lens_direction(lens: ti.i32, target: vec2, table: ti.template(), base: ti.i3
     """Direction, in camera axes (OpenGL; not normalised), of the ray that a lens shows at the point q' = target."""
     direction = vec3(target[0], -target[1], -1.0)
     if lens == EQUIRECTANGULAR:
-        lon, lat = sin_cos(target[0]), sin_cos(target[1])
-        direction = vec3(lat[1] * lon[0], -lat[0], -lat[1] * lon[1])
+        sin_lon, cos_lon = sincos(target[0])
+        sin_lat, cos_lat = sincos(target[1])
+        direction = vec3(cos_lat * sin_lon, -sin_lat, -cos_lat * cos_lon)
     elif lens != PINHOLE:
         q = unbent(target, table, base)
         direction = vec3(q[0], -q[1], -1.0)
         if lens == FISHEYE:
             theta = q.norm()
-            turn = sin_cos(theta)
+            sine, cosine = sincos(theta)
             scale = 1.0
             if theta > 1e-6:
-                scale = turn[0] / theta
-            direction = vec3(scale * q[0], -scale * q[1], -turn[1])
+                scale = sine / theta
+            direction = vec3(scale * q[0], -scale * q[1], -cosine)
     return direction

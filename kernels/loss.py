@@ -8,14 +8,9 @@ from kernels.types import f32_1d
 
 @kernel
 def squared_error(
-    n_rays: ti.i32,
-    pixel: f32_1d,
-    target: f32_1d,
-    ray_weight: f32_1d,
-    grad_scale: ti.f32,
-    ray_loss: f32_1d,
-    grad_pixel: f32_1d,
-):
+    n_rays: ti.i32, pixel: f32_1d, target: f32_1d, ray_weight: f32_1d,
+    grad_scale: ti.f32, ray_loss: f32_1d, grad_pixel: f32_1d,
+):  # fmt: skip
     """ray_loss = mean over channels of (clamp(C) - target)², and grad_pixel = d(sum_i ray_weight_i loss_i)/dC * scale.
 
     pixel, target, grad_pixel: (n_rays, 3). The clamp to [0, 1] (as in TensoRF) passes no gradient where it acts.

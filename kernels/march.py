@@ -94,18 +94,9 @@ def steps_to_leave(c: ivec3, q0: vec3, dq: vec3) -> ti.f32:
 
 @kernel
 def march(
-    n_rays: ti.i32,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    how: March,
-    box: Box,
-    cells: Cells,
-    occupied: u32_1d,
-    coarse: u32_1d,
-    ray_t0: f32_1d,
-    ray_mask: u32_1d,
-    ray_count: i32_1d,
-):
+    n_rays: ti.i32, ray_o: f32_1d, ray_d: f32_1d, how: March, box: Box, cells: Cells, occupied: u32_1d,
+    coarse: u32_1d, ray_t0: f32_1d, ray_mask: u32_1d, ray_count: i32_1d,
+):  # fmt: skip
     """Finds the samples of each ray; ray_o, ray_d: (n_rays, 3).
 
     Out: ray_t0 (n_rays), ray_mask (n_rays, words of n_steps) with a bit per step, ray_count (n_rays).
@@ -173,14 +164,9 @@ def offsets_from_counts(n: ti.i32, period: ti.i32, counts: i32_1d, starts: i32_1
 
 @kernel
 def expand(
-    n_rays: ti.i32,
-    n_paths: ti.i32,
-    how: March,
-    ray_t0: f32_1d,
-    ray_mask: u32_1d,
-    ray_start: i32_1d,
+    n_rays: ti.i32, n_paths: ti.i32, how: March, ray_t0: f32_1d, ray_mask: u32_1d, ray_start: i32_1d,
     sample_t: f32_1d,
-):
+):  # fmt: skip
     """Writes the distance t of each sample: sample_t[ray_start[i]:ray_start[i + 1]], front to back.
 
     Ray i has the samples that ``march`` found for ray i % n_paths.
@@ -218,16 +204,9 @@ def steps_to_border(c: ivec3, q: vec3, x: vec3, a_step: vec3, cells: ti.template
 
 @kernel
 def march_contracted(
-    n_rays: ti.i32,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    how: March,
-    cells: Cells,
-    occupied: u32_1d,
-    coarse: u32_1d,
-    ray_samples: f32_1d,
-    ray_count: i32_1d,
-):
+    n_rays: ti.i32, ray_o: f32_1d, ray_d: f32_1d, how: March, cells: Cells, occupied: u32_1d, coarse: u32_1d,
+    ray_samples: f32_1d, ray_count: i32_1d,
+):  # fmt: skip
     """Finds the samples of each ray in a contracted space: ``march`` for rays in the coordinates q of ``space``.
 
     Out: the first ray_count[i] pairs of row i of ray_samples (n_rays, n_steps, 2) are the t of its samples, front to
@@ -272,14 +251,9 @@ def march_contracted(
 
 @kernel
 def gather(
-    n_rays: ti.i32,
-    n_paths: ti.i32,
-    how: March,
-    ray_samples: f32_1d,
-    ray_start: i32_1d,
-    sample_t: f32_1d,
-    sample_along: f32_1d,
-):
+    n_rays: ti.i32, n_paths: ti.i32, how: March, ray_samples: f32_1d, ray_start: i32_1d,
+    sample_t: f32_1d, sample_along: f32_1d,
+):  # fmt: skip
     """Packs the samples that ``march_contracted`` left, those of ray i from ray_start[i], front to back.
 
     Ray i has the samples of ray i % n_paths.

@@ -34,18 +34,10 @@ class Vertices:
 
 @vector_kernel
 def vertex_alpha(
-    vertices: Vertices,
-    n_ranks: ti.i32,
-    ranks: i32_1d,
-    factors: vec16_1d,
-    affine: f32_1d,
-    lattice: Lattice,
-    activation: Activation,
-    delta: ti.f32,
-    older: Cells,
-    older_occupied: u32_1d,
+    vertices: Vertices, n_ranks: ti.i32, ranks: i32_1d, factors: vec16_1d, affine: f32_1d, lattice: Lattice,
+    activation: Activation, delta: ti.f32, older: Cells, older_occupied: u32_1d,
     alpha: f32_1d,
-):
+):  # fmt: skip
     """alpha = 1 - exp(-delta sigma) (x fastest) at each lattice vertex: the largest over the given ranks, which rise.
 
     0 outside the field's box and where an older grid is empty.

@@ -32,14 +32,9 @@ class Penalties:
 
 @kernel
 def weight_gradients(
-    n_rays: ti.i32,
-    penalties: Penalties,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_along: f32_1d,
-    sample_weight: f32_1d,
-    sample_grad: f32_1d,
-):
+    n_rays: ti.i32, penalties: Penalties, ray_start: i32_1d, ray_used: i32_1d,
+    sample_along: f32_1d, sample_weight: f32_1d, sample_grad: f32_1d,
+):  # fmt: skip
     """sample_grad = d (distortion * first + occlusion * second penalty) / dw of each used sample.
 
     sample_along: how far along the ray a sample lies. One pass sums up what lies behind, another moves it to what lies

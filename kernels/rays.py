@@ -44,20 +44,10 @@ class Backdrop:
 
 @kernel
 def training_rays(
-    n_rays: ti.i32,
-    epoch: Epoch,
-    used_words: u32_1d,
-    used_sums: i32_1d,
-    used_hints: i32_1d,
-    n_images: ti.i32,
-    images: i32_1d,
-    pixels: u32_1d,
-    cameras: f32_1d,
-    backdrop: Backdrop,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    target: f32_1d,
-):
+    n_rays: ti.i32, epoch: Epoch, used_words: u32_1d, used_sums: i32_1d, used_hints: i32_1d,
+    n_images: ti.i32, images: i32_1d, pixels: u32_1d, cameras: f32_1d, backdrop: Backdrop,
+    ray_o: f32_1d, ray_d: f32_1d, target: f32_1d,
+):  # fmt: skip
     """The next rays of an epoch, and the colours that they should have: ray_o, ray_d, target (n_rays, 3).
 
     used_words, used_sums, used_hints: see ``pixels.select_pixel``; n_images, images: ``pixels.find_pixel``; pixels:
@@ -95,14 +85,9 @@ def image_rays(
 
 @kernel
 def pixel_rays(
-    n_rays: ti.i32,
-    first: ti.i32,
-    n_images: ti.i32,
-    images: i32_1d,
-    cameras: f32_1d,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-):
+    n_rays: ti.i32, first: ti.i32, n_images: ti.i32, images: i32_1d, cameras: f32_1d,
+    ray_o: f32_1d, ray_d: f32_1d,
+):  # fmt: skip
     """Rays of pixels ``first .. first + n_rays - 1`` of the sequence of all images. Not differentiable."""
     for i in range(n_rays):
         image, at = find_pixel(first + i, n_images, images)

@@ -15,13 +15,9 @@ from kernels.types import f32_1d
 
 @ti.kernel
 def composite(
-    sigma: f32_1d,
-    colour: f32_1d,
-    n_rays: ti.i32,
-    n_samples: ti.i32,
-    pixel: f32_1d,
-    light: f32_1d,
-):
+    sigma: f32_1d, colour: f32_1d, n_rays: ti.i32, n_samples: ti.i32,
+    pixel: f32_1d, light: f32_1d,
+):  # fmt: skip
     """Pixel C and transmittance T_S of each ray; samples of ray i at ``i * n_samples + s``."""
     for i in range(n_rays):
         total = 0.0
@@ -37,13 +33,9 @@ def composite(
 
 @ti.kernel
 def composite_adjoint(
-    sigma: f32_1d,
-    colour: f32_1d,
-    n_rays: ti.i32,
-    n_samples: ti.i32,
-    light: f32_1d,
-    grad_sigma: f32_1d,
-):
+    sigma: f32_1d, colour: f32_1d, n_rays: ti.i32, n_samples: ti.i32,
+    light: f32_1d, grad_sigma: f32_1d,
+):  # fmt: skip
     """∂C/∂σ of each sample, walking each ray from its end."""
     for i in range(n_rays):
         left = light[i]
@@ -58,13 +50,8 @@ def composite_adjoint(
 
 @ti.kernel
 def scatter(
-    values: f32_1d,
-    n: ti.i32,
-    n_bins: ti.i32,
-    bins: ti.template(),
-    sums: f32_1d,
-    atomic: ti.template(),
-):
+    values: f32_1d, n: ti.i32, n_bins: ti.i32, bins: ti.template(), sums: f32_1d, atomic: ti.template(),
+):  # fmt: skip
     """Adds value k to bin ``k % n_bins`` of the field ``bins``, then copies the bins to ``sums``.
 
     By atomics from all values at once, or each bin by its owner.

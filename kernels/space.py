@@ -242,17 +242,9 @@ def ndc_rays_backward(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d
 
 @kernel
 def ndc_depth_backward(
-    n_rays: ti.i32,
-    near: ti.f32,
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    ray_opacity: f32_1d,
-    ray_depth: f32_1d,
-    grad_opacity: f32_1d,
-    grad_depth: f32_1d,
-    grad_o: f32_1d,
-    grad_d: f32_1d,
-):
+    n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_opacity: f32_1d, ray_depth: f32_1d,
+    grad_opacity: f32_1d, grad_depth: f32_1d, grad_o: f32_1d, grad_d: f32_1d,
+):  # fmt: skip
     """Adjoint of ``ndc_depth``, whose result ray_depth is.
 
     Turns grad_depth in place into the gradient of what ray_depth was before, adds to grad_opacity, and overwrites

@@ -16,8 +16,9 @@ gradient. Those that were looked at are *used*. From dw_j/dsigma_i = s delta (T_
 
 import taichi as ti
 
-from kernels.density import Activation, density_features, exp_minus
+from kernels.density import Activation, density_features
 from kernels.launch import kernel, vector_kernel
+from kernels.maths import exp_minus
 from kernels.tasks import indices_each
 from kernels.types import f32_1d, i32_1d, load3, record, store3
 from kernels.vectors import vec16_1d
@@ -37,24 +38,11 @@ class Medium:
 
 @vector_kernel
 def trace_density(
-    n_paths: ti.i32,
-    copies: ti.template(),
-    ray_o: f32_1d,
-    ray_d: f32_1d,
-    ray_rank: i32_1d,
-    ray_start: i32_1d,
-    sample_t: f32_1d,
-    factors: vec16_1d,
-    affine: f32_1d,
-    lattice: Lattice,
-    medium: Medium,
-    sample_at: f32_1d,
-    sample_feature: f32_1d,
-    sample_weight: f32_1d,
-    ray_used: i32_1d,
-    ray_opacity: f32_1d,
-    ray_depth: f32_1d,
-):
+    n_paths: ti.i32, copies: ti.template(), ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d,
+    sample_t: f32_1d, factors: vec16_1d, affine: f32_1d, lattice: Lattice, medium: Medium,
+    sample_at: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
+    ray_used: i32_1d, ray_opacity: f32_1d, ray_depth: f32_1d,
+):  # fmt: skip
     """Density feature and weight of each sample, front to back until the ray ends.
 
     Rays path, path + n_paths, .. of n_paths copies are the same but for their rank: their samples are at the same
@@ -114,19 +102,11 @@ def trace_density(
 
 @kernel
 def trace_backward(
-    n_rays: ti.i32,
-    ray_rank: i32_1d,
-    ray_start: i32_1d,
-    ray_used: i32_1d,
-    sample_t: f32_1d,
-    sample_feature: f32_1d,
-    sample_weight: f32_1d,
-    affine: f32_1d,
-    medium: Medium,
-    fade: ti.f32,
-    sample_grad: f32_1d,
+    n_rays: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
+    sample_t: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
+    affine: f32_1d, medium: Medium, fade: ti.f32, sample_grad: f32_1d,
     ray_grad_affine: f32_1d,
-):
+):  # fmt: skip
     """Adjoint of ``trace_density`` down to the density feature: sample_grad, dL/dw of each used sample, becomes dL/df.
 
     fade > 0 shortens gradients of samples at t < fade by (t / fade)², since every ray passes there more densely than

@@ -267,14 +267,9 @@ def scatter_plane(
 
 @ti.func
 def scatter_line(
-    q: vec16,
-    corner: Corner,
-    share: Share,
-    factors: ti.template(),
-    grad: ti.template(),
-    with_product: ti.i32,
-    atomic: ti.template(),
-):
+    q: vec16, corner: Corner, share: Share, factors: ti.template(), grad: ti.template(),
+    with_product: ti.i32, atomic: ti.template(),
+):  # fmt: skip
     """The same for L and the line's texels.
 
     Returns whether the corner is the share's own, which is true of one share only, and if so and with_product = 1 the

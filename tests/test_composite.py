@@ -58,13 +58,13 @@ class Traced:
         groups.count_visible(n, *used, self.weight, s.t, self.visibility, self.visible, self.groups)
         groups.sum_counts(n, self.visible, self.groups, self.visible_start, self.ray_group_start)
         visible, n_groups = max(self.visible_start[-1], 1), max(self.ray_group_start[-1], 1)
-        self.visible_t, self.visible_weight = np.zeros(visible, np.float32), np.zeros(visible, np.float32)
+        self.visible_t, self.visible_part = np.zeros(visible, np.float32), np.zeros(visible, np.float32)
         self.visible_at = np.zeros(3 * visible, np.float32)
         self.group_ray, self.group_start = np.zeros(n_groups, np.int32), np.zeros(n_groups + 1, np.int32)
         self.group_visible, self.group_weight = np.zeros(n_groups, np.float32), np.zeros(n_groups, np.float32)
         groups.collect_visible(
             n, *used, s.t, self.at, self.weight, s.t, self.visibility, self.visible_start, self.ray_group_start,
-            self.visible_t, self.visible_at, self.visible_weight, self.group_ray, self.group_start,
+            self.visible_t, self.visible_at, self.visible_part, self.group_ray, self.group_start,
             self.group_visible, self.group_weight,
         )  # fmt: skip
 
@@ -160,7 +160,8 @@ def test_a_sample_below_the_weight_threshold_is_dark_but_hides_the_background(ar
     assert traced.visible_start.tolist() == [0, 0, 2]
     assert traced.group_ray.tolist() == [1, 1]
     assert traced.visible_t == pytest.approx(t[:2], abs=1e-6)
-    assert traced.visible_weight == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
+    assert traced.group_visible == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
+    assert traced.visible_part == pytest.approx([1, 1])
     pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
     assert pixel[1] == pytest.approx([3 / 4 + 3 / 32 * 0.2, 1 / 8 + 3 / 32 * 0.9, 3 / 32 * 0.6], abs=2e-6)
 
@@ -199,9 +200,9 @@ def test_what_a_weight_does_to_the_mean_of_its_group_is_that_computed_by_hand(cp
     # (6 - 5) / 4 and (2 - 5) / 4; the sample alone in its group has no effect.
     from kernels import groups
 
-    starts, weights = np.array([0, 2, 3], np.int32), np.array([3, 1, 2], np.float32)
+    starts, parts = np.array([0, 2, 3], np.int32), np.array([3 / 4, 1 / 4, 1], np.float32)
     slopes = np.array([2, 1, 7, 4, 1, 8], np.float32)
-    groups.mean_gradients(2, 3, 2, starts, np.array([4, 2], np.float32), weights, slopes)
+    groups.mean_gradients(2, 3, 2, starts, np.array([4, 2], np.float32), parts, slopes)
     assert slopes[:3] == pytest.approx([1 / 4, -3 / 4, 0], abs=1e-6)
 
 
@@ -343,7 +344,7 @@ def test_tracing_twice_gives_the_same_bits(arenas):
         "opacity",
         "depth",
         "visible_t",
-        "visible_weight",
+        "visible_part",
         "group_ray",
         "group_start",
     ):

@@ -64,10 +64,9 @@ def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, ac
 
 
 def each_alone(field: DeviceField, samples) -> tuple[np.ndarray, ...]:
-    """Every sample as a group of its own: ray and first sample of each group, weights of groups, places and weights."""
+    """Every sample as a group of its own: ray and first sample of each group, places, parts of their groups."""
     n = len(samples.t)
-    ones = np.ones(n, np.float32)
-    return samples.ray, np.arange(n + 1, dtype=np.int32), ones, field.on_grid(samples), ones
+    return samples.ray, np.arange(n + 1, dtype=np.int32), field.on_grid(samples), np.ones(n, np.float32)
 
 
 def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:

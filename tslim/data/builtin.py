@@ -73,15 +73,15 @@ def hemisphere(n: int, size: int, rng: np.random.Generator) -> Cameras:
 
 def photograph(cameras: Cameras, name: str = "view") -> Views:
     """The built-in scene as seen by pinhole cameras of one size and focal length, principal point in the middle."""
-    from kernels.builtin_scene import photograph as kernel  # compiled code: needs a started Taichi
+    from kernels import builtin_scene  # compiled code: needs a started Taichi
 
     n = len(cameras)
     if n == 0:
         return Views.none()
     width, height = (int(s) for s in cameras.sizes[0])
     pixels = np.zeros(n * width * height, np.uint32)
-    tables = _Model().tables()
-    kernel(cameras.poses.reshape(n, 12), float(cameras.intrinsics[0, 0]), width, height, *SUN, FLOOR, *tables, pixels)
+    shot = builtin_scene.Shot(focal=cameras.intrinsics[0, 0], width=width, height=height, sun=SUN, floor_height=FLOOR)
+    builtin_scene.render_images(shot, cameras.poses.reshape(n, 12), *_Model().tables(), pixels)
     offsets = width * height * np.arange(n + 1, dtype=np.int64)
     return Views(cameras, pixels, offsets, tuple(f"{name}/{i}" for i in range(n)))
 

@@ -10,15 +10,14 @@ directions 3 a ray; they may be longer than the n samples in use.
 
 import numpy as np
 
-from kernels import decode
+from kernels import harmonics
+from kernels.vm import N_FEATURES
 from tslim.config import FieldConfig
 from tslim.decoder.mlp_bfloat16 import Bfloat16Mlp
 from tslim.decoder.mlp_blas import BlasMlp
 from tslim.decoder.mlp_taichi import TaichiMlp
 from tslim.device import backend, buffers
 from tslim.errors import ConfigError, ModelFileError
-
-N_FEATURES = decode.N_FEATURES
 
 
 class Decoder:
@@ -122,7 +121,7 @@ class Decoder:
         features, ray_dirs, colours = map(_flat, (features, ray_dirs, colours))
         self.passes += 1
         if n > 0 and self.kind == "sh":
-            decode.sh_decode(features, sample_ray, ray_dirs, n, colours)
+            harmonics.sh_decode(features, sample_ray, ray_dirs, n, colours)
         elif self.kind == "mlp":
             self._training_mlp.kept = -1
             mlp = self._training_mlp if keep else self._mlp
@@ -143,10 +142,10 @@ class Decoder:
         features, ray_dirs, colours, grad_colours, grad_features = map(_flat, given)
         if n > 0 and self.kind == "sh":
             if grad_directions is not None:
-                decode.sh_directions_backward(
+                harmonics.sh_directions_backward(
                     features, sample_ray, ray_dirs, n, colours, grad_colours, _flat(grad_directions)
                 )
-            decode.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
+            harmonics.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
         elif self.kind == "mlp":
             mlp = self._training_mlp
             if n != mlp.kept:

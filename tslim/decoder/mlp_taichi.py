@@ -3,7 +3,8 @@
 from typing import Any
 
 from kernels import decode
-from kernels.decode import N_FEATURES
+from kernels.types import Values
+from kernels.vm import N_FEATURES
 from tslim.decoder.blas import padded
 from tslim.device import buffers
 
@@ -69,16 +70,12 @@ class TaichiMlp:
         self.reserve(n if keep else min(n, TILE))
         for start in range(0, n, TILE):
             count = min(TILE, n - start)
-            row = start if keep else 0
-            decode.encode(
-                features, sample_ray, ray_dirs, start, count, self.inputs[1], row, self.k_features, self.k_dirs
-            )
+            tile = decode.Tile(start=start, row=start if keep else 0, n=count)
+            encodings = self.k_features, self.k_dirs
+            decode.encode(features, sample_ray, ray_dirs, tile, *encodings, self.inputs[1])
             for i in (1, 2):
-                decode.dense(
-                    self.inputs[i], row, count, self.rows[i] + 1, self.params, self.offset[i], self.hidden, self.hidden,
-                    True, self.inputs[i + 1], row,
-                )  # fmt: skip
-            decode.output(self.inputs[3], row, count, self.hidden + 1, self.params, self.offset[3], colours, start)
+                decode.dense(self.inputs[i], tile, self._layer(i), self.params, True, self.inputs[i + 1])
+            decode.output(self.inputs[3], tile, self._layer(3), self.params, colours)
         self.kept = n if keep else -1
 
     def backward(
@@ -92,43 +89,32 @@ class TaichiMlp:
         work = self._work
         output, hidden2, hidden1, inputs = work["output"], work["hidden2"], work["hidden1"], work["inputs"]
         stride = padded(self.rows[1])
-        decode.transpose(self.params, self.offset[1], self.rows[1], self.hidden, work["transposed1"], stride)
-        decode.transpose(self.params, self.offset[2], self.hidden, self.hidden, work["transposed2"], self.hidden)
+        layers = {i: self._layer(i).replace(n_in=self.rows[i]) for i in (1, 2, 3)}
+        decode.transpose(self.params, layers[1], stride, work["transposed1"])
+        decode.transpose(self.params, layers[2], self.hidden, work["transposed2"])
+        wanted = self.n_feature_inputs if grad_directions is None else self.rows[1]
+        back2 = decode.Layer(offset=0, stride=self.hidden, n_in=self.hidden, n_out=self.hidden)
+        back1 = decode.Layer(offset=0, stride=stride, n_in=self.hidden, n_out=wanted)
         work["partial"].fill(0)
         for start in range(0, n, TILE):
-            count = min(TILE, n - start)
-            decode.output_backward(
-                colours, grad_colours, start, count, self.inputs[3], start, self.params, self.offset[3], self.hidden,
-                output, hidden2,
-            )  # fmt: skip
-            self._weight_gradient(3, start, count, output, 3)
-            self._weight_gradient(2, start, count, hidden2, self.hidden)
-            decode.dense_backward(
-                hidden2,
-                count,
-                self.hidden,
-                work["transposed2"],
-                self.hidden,
-                self.hidden,
-                self.inputs[2],
-                start,
-                True,
-                hidden1,
-            )
-            self._weight_gradient(1, start, count, hidden1, self.hidden)
-            wanted = self.n_feature_inputs if grad_directions is None else self.rows[1]
-            decode.dense_backward(
-                hidden1, count, self.hidden, work["transposed1"], stride, wanted, self.inputs[1], start, False, inputs
-            )
-            decode.encode_backward(self.inputs[1], start, inputs, start, count, grad_features, self.k_features)
+            tile = decode.Tile(start=start, row=start, n=min(TILE, n - start))
+            decode.output_backward(colours, grad_colours, tile, self.inputs[3], layers[3], self.params, output, hidden2)
+            self._weight_gradient(3, tile, output)
+            self._weight_gradient(2, tile, hidden2)
+            decode.dense_backward(hidden2, tile, back2, work["transposed2"], self.inputs[2], True, hidden1)
+            self._weight_gradient(1, tile, hidden1)
+            decode.dense_backward(hidden1, tile, back1, work["transposed1"], self.inputs[1], False, inputs)
+            decode.encode_backward(self.inputs[1], inputs, tile, self.k_features, grad_features)
             if grad_directions is not None:
-                decode.encode_directions_backward(
-                    self.inputs[1], start, inputs, start, count, grad_directions, self.k_features, self.k_dirs
-                )
+                encodings = self.k_features, self.k_dirs
+                decode.encode_directions_backward(self.inputs[1], inputs, tile, *encodings, grad_directions)
         decode.sum_parts(work["partial"], PARTS, self.size, self.grads)
 
-    def _weight_gradient(self, layer: int, start: int, count: int, grad_out, n_out: int) -> None:
-        decode.weight_gradient(
-            self.inputs[layer], start, count, self.rows[layer] + 1, grad_out, n_out,
-            self._work["partial"], PARTS, self.size, self.offset[layer],
-        )  # fmt: skip
+    def _layer(self, i: int) -> Values:
+        """Layer i with its bias, as kernels take it."""
+        n_out = 3 if i == 3 else self.hidden
+        return decode.Layer(offset=self.offset[i], stride=n_out, n_in=self.rows[i] + 1, n_out=n_out)
+
+    def _weight_gradient(self, i: int, tile: Values, grad_out) -> None:
+        partial = self._work["partial"]
+        decode.weight_gradient(self.inputs[i], tile, self._layer(i), grad_out, PARTS, self.size, partial)

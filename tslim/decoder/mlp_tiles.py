@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.decode import N_FEATURES
+from kernels.vm import N_FEATURES
 from tslim.decoder import blas
 from tslim.decoder.blas import padded
 from tslim.device import backend

@@ -28,7 +28,7 @@ def compute(
 
     Args:
         groups: ``kernels.appearance.Groups``.
-        arrays: group_start, group_visible, visible_at, visible_weight, as ``appearance_products`` takes them.
+        arrays: group_start, visible_at, visible_part, as ``appearance_products`` takes them.
         features: may be raw itself where the field has no scale and shift per rank.
     """
     on_cpu, n = backend.current().is_cpu, int(groups.n)

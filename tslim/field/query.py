@@ -47,12 +47,11 @@ def _some(field: Field, points: np.ndarray, directions: np.ndarray, rank: int) -
     last = np.asarray(field.grid, np.float32) - 1
     texels = np.clip((at - field.box[0]) * field.texels_per_unit, 0, last).astype(np.float32)
     every = np.arange(n + 1, dtype=np.int32)  # each point is a group by itself, on a ray of its own
-    one = buffers.upload(np.ones(n, np.float32))
     group_ray, ray_rank = buffers.upload(every[:n]), buffers.upload(np.full(n, rank, np.int32))
     raw, colours = buffers.array(N_FEATURES * n), buffers.array(3 * n)
     decoded = buffers.array(N_FEATURES * n) if field.config.rank_affine else raw
     products = buffers.take_arena(3 * chunks * n)
-    arrays = (buffers.upload(every), one, buffers.upload(texels.ravel()), one)
+    arrays = (buffers.upload(every), buffers.upload(texels.ravel()), buffers.upload(np.ones(n, np.float32)))
     groups = Groups(n=n, visible=n, chunks=chunks)
     features.compute(field, groups, arrays, group_ray, ray_rank, products, raw, decoded)
     field.decoder.forward(decoded, group_ray, buffers.upload(directions.ravel()), n, colours, keep=False)

@@ -109,7 +109,7 @@ class Pipeline:
     def _reserve_visible(self) -> None:
         if max(self.n_visible, 1) > self._visible_room:
             self._visible_room = max(self.n_visible, self._visible_room * 5 // 4, 256)
-            self.visible_t, self.visible_weight = buffers.array(self._visible_room), buffers.array(self._visible_room)
+            self.visible_t, self.visible_part = buffers.array(self._visible_room), buffers.array(self._visible_room)
             self.visible_at = buffers.array(3 * self._visible_room)
         n = max(self.n_groups, 1)
         if n > self._group_room:
@@ -222,7 +222,7 @@ class Pipeline:
         self._reserve_visible()
         groups.collect_visible(
             n_rays, *used, self.sample_t, self.sample_at, self.sample_weight, self.sample_along, self.visibility,
-            self.ray_visible_start, self.ray_group_start, self.visible_t, self.visible_at, self.visible_weight,
+            self.ray_visible_start, self.ray_group_start, self.visible_t, self.visible_at, self.visible_part,
             self.group_ray, self.group_start, self.group_visible, self.group_weight,
         )  # fmt: skip
 
@@ -263,8 +263,8 @@ class Pipeline:
 
     def _appearance(self) -> None:
         features.compute(
-            self.field, self._numbers, (self.group_start, self.group_visible, self.visible_at, self.visible_weight),
-            self.group_ray, self.ray_rank, self.products, self.raw, self.features,
+            self.field, self._numbers, (self.group_start, self.visible_at, self.visible_part), self.group_ray,
+            self.ray_rank, self.products, self.raw, self.features,
         )  # fmt: skip
 
     # -- backward ----------------------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ class Pipeline:
             self._reserve_slopes()
         factors = field.appearance
         arrays = (
-            self.group_ray, self.group_start, self.group_visible, self.visible_at, self.visible_weight, self.ray_rank,
+            self.group_ray, self.group_start, self.visible_at, self.visible_part, self.ray_rank,
             self.products, factors.values, gradients.appearance.values, factors.layout, int(shared), self.visible_slope,
         )  # fmt: skip
         if self._on_cpu:
@@ -355,7 +355,7 @@ class Pipeline:
             appearance.appearance_backward_atomic(self._numbers, *arrays)
         if shared:
             groups.mean_gradients(
-                n, self.n_visible, self.columns, self.group_start, self.group_visible, self.visible_weight,
+                n, self.n_visible, self.columns, self.group_start, self.group_visible, self.visible_part,
                 self.visible_slope,
             )  # fmt: skip
 
@@ -379,8 +379,8 @@ class Pipeline:
         )  # fmt: skip
         if self.n_groups:
             appearance.appearance_ray_gradients(
-                self.n_rays, self.chunks, *rays, self.ray_group_start, self.group_start, self.group_visible,
-                self.visible_t, self.visible_at, self.visible_weight, self.products, field.appearance.values,
+                self.n_rays, self.chunks, *rays, self.ray_group_start, self.group_start,
+                self.visible_t, self.visible_at, self.visible_part, self.products, field.appearance.values,
                 field.lattice(field.appearance), grad_o, grad_d,
             )  # fmt: skip
         self.space.backward(self.n_rays, grad_o, grad_d)
