@@ -164,6 +164,7 @@ CASES = {
     "all_prefixes": ScheduleConfig(policy="all_prefixes"),
     "staged": ScheduleConfig(policy="staged"),
     "bounded": ScheduleConfig(policy="bounded"),
+    "ordered": ScheduleConfig(policy="ordered"),
     "staged without prefixes": ScheduleConfig(policy="staged", prefix_share=0),
     "every ray at several": ScheduleConfig(policy="staged", prefix_share=0, prefixes_per_ray=2, anchors=(2, 2, 8)),
     "all ranks": ScheduleConfig(policy="staged", anchors=()),

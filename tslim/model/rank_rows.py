@@ -63,7 +63,7 @@ def heal_from(metadata: dict[str, Any], n: int) -> tuple[int, ...]:
     try:
         trained = config.from_dict(metadata["train"])
         schedule, full = trained.schedule, int(trained.field.max_rank)
-        drawn = schedule.policy in ("staged", "bounded") and (schedule.prefixes_per_ray or schedule.prefix_share)
+        drawn = schedule.policy in ("staged", "bounded", "ordered") and (schedule.prefixes_per_ray or schedule.prefix_share)
         anchors = [int(rank) for rank in schedule.anchors]
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
         return tuple(sorted({*ScheduleConfig().anchors, max(FieldConfig().max_rank, n)}))
