@@ -65,13 +65,7 @@ def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
     """
     settings = presets.demo(space) if given.quick else presets.PRESETS[given.preset](space)
     if given.quick:
-        # So short a run measures empty space while the field is still young: the preset's threshold would cut objects
-        # away, and so would a first look at what a tenth of the run has not brought to light yet.
-        settings = config.with_steps(settings, 600)
-        looks = tuple(step for step in settings.occupancy_steps if step >= settings.steps // 10)
-        settings = dataclasses.replace(
-            settings, grid_start=48, grid_end=96, occupancy_steps=looks, occupancy_threshold=1e-4
-        )  # fmt: skip
+        settings = scaled_down(settings)
     if given.steps is not None:
         settings = config.with_steps(settings, given.steps)
     rays = 1024 if given.quick else 4096
@@ -82,6 +76,17 @@ def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
         raise ConfigError(f"seeds is {given.seeds}: expected 1 or more")
     config.require_valid(settings)
     return settings
+
+
+def scaled_down(settings: TrainConfig, steps: int = 600) -> TrainConfig:
+    """The same as a short run on a coarse grid.
+
+    Such a run measures empty space while the field is still young: the preset's threshold would cut objects away, and
+    so would a first look at what a tenth of the run has not brought to light yet.
+    """
+    settings = config.with_steps(settings, steps)
+    looks = tuple(step for step in settings.occupancy_steps if step >= settings.steps // 10)
+    return dataclasses.replace(settings, grid_start=48, grid_end=96, occupancy_steps=looks, occupancy_threshold=1e-4)
 
 
 def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:

@@ -1,9 +1,51 @@
 """What slimming is for: a prefix of a trained model is a good model."""
 
+import dataclasses
+
 import pytest
 
 from apps import _experiments as experiments
 from tslim import presets
+
+WITH_ROWS = [name for name, preset in presets.PRESETS.items() if preset().field.rank_affine]
+"""Presets whose ranks have scales and shifts of their own"""
+
+
+def falls(settings, *, size: int) -> tuple[dict[int, float], float]:
+    """PSNR by rank of a field trained so, and the most that one more rank costs."""
+    import tslim
+
+    scene = tslim.builtin_scene(size=size, train=60, test=6)
+    trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
+    for _ in trainer.run():
+        pass
+    every = range(1, trainer.field.rank + 1)
+    psnr = {row.rank: row.psnr for row in tslim.rank_sweep(trainer.field, scene.test, every)}
+    return psnr, max(psnr[rank] - psnr[rank + 1] for rank in every[:-1])
+
+
+def test_one_more_rank_costs_nothing_in_a_run_of_seconds(cpu):
+    """Rows learn so fast here that those which do not, if left behind, cost 0.2 dB within these steps."""
+    settings = dataclasses.replace(
+        experiments.scaled_down(presets.demo(), 150),
+        grid_start=24,
+        grid_end=32,
+        batch_rays=512,
+        batch_decoded=0,
+        lr_affine=0.03,
+    )
+    psnr, cost = falls(settings, size=40)
+    assert psnr[16] > 19 and cost <= 0.05, psnr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", WITH_ROWS)
+def test_one_more_rank_costs_nothing_under_any_preset(cpu, preset):
+    """Within 0.05 dB: rows of ranks between the prefixes used to stay behind, and cost up to 3 dB."""
+    settings = experiments.scaled_down(presets.PRESETS[preset]())
+    settings = dataclasses.replace(settings, batch_rays=1024, batch_decoded=0)
+    psnr, cost = falls(settings, size=64)
+    assert psnr[16] > 22 and cost <= 0.05, psnr
 
 
 @pytest.mark.slow

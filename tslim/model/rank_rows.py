@@ -17,6 +17,8 @@ from tslim.model.state import APPEARANCE, DENSITY, FieldState
 
 RENDERED = "rendered"
 """Metadata of a trained field: the ranks that steps rendered last. Rows of others lie between those of these."""
+WITH_PREFIXES = ("staged", "bounded", "ordered")
+"""Policies under which anchors are rendered to the end"""
 
 
 def brackets(n: int, rendered: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,7 +65,7 @@ def heal_from(metadata: dict[str, Any], n: int) -> tuple[int, ...]:
     try:
         trained = config.from_dict(metadata["train"])
         schedule, full = trained.schedule, int(trained.field.max_rank)
-        drawn = schedule.policy in ("staged", "bounded", "ordered") and (schedule.prefixes_per_ray or schedule.prefix_share)
+        drawn = schedule.policy in WITH_PREFIXES and (schedule.prefixes_per_ray or schedule.prefix_share)
         anchors = [int(rank) for rank in schedule.anchors]
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
         return tuple(sorted({*ScheduleConfig().anchors, max(FieldConfig().max_rank, n)}))
