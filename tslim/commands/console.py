@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PLAIN_SECONDS, PLAIN_SHARE = 10.0, 1 / 40
 """Without a terminal, progress is a line after so many seconds at the least, and so large a share of the run."""
 
+MOST_LETTERS = 400
+"""of an error: of a longer one the middle is left out"""
+
 FILE_WIDTH = 200
 """Columns that a table may take where no terminal limits it."""
 
@@ -42,11 +45,11 @@ class Console:
 
     def line(self, text: object, style: str | None = None) -> None:
         """One line as it is, never wrapped when it goes to a file, so that paths can be copied and lines searched."""
-        self.rich.print(Text(str(text)), style=style, soft_wrap=True, highlight=False)
+        self.rich.print(Text(printable(text)), style=style, soft_wrap=True, highlight=False)
 
     def fact(self, name: str, value: object) -> None:
         """A named fact, names aligned below each other."""
-        self.rich.print(f"[bold]{escape(name):<9}[/]{escape(str(value))}", soft_wrap=True, highlight=False)
+        self.rich.print(f"[bold]{escape(name):<9}[/]{escape(printable(value))}", soft_wrap=True, highlight=False)
 
     def warn(self, message: str) -> None:
         """Something the user should know but need not act on."""
@@ -88,7 +91,7 @@ class Console:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
-            table.add_row(Text(name), Text(str(value)))
+            table.add_row(Text(name), Text(printable(value)))
         self.rich.print(table)
 
     def wrote(self, paths: Sequence[Path]) -> None:
@@ -244,9 +247,16 @@ class TrainingView:
         self._console.line(f"  {text}" if self._bar else text, style=style)
 
 
+def printable(text: object) -> str:
+    """Text from anywhere, such as the name of a file, as what a terminal shows: letters, and no commands to it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
 def fail(message: object) -> None:
     """An error as one line on standard error, whatever line breaks the message holds."""
-    text = " ".join(str(message).split()) or type(message).__name__
+    text = " ".join(printable(message).split()) or type(message).__name__
+    if len(text) > MOST_LETTERS:
+        text = f"{text[: MOST_LETTERS * 2 // 3]} … {text[-MOST_LETTERS // 3 :]}"
     sys.stderr.write(f"tslim: {text}\n")
     sys.stderr.flush()
 

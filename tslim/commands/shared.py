@@ -8,7 +8,8 @@ import numpy as np
 
 from tslim.commands.console import Console
 from tslim.commands.options import SceneOptions
-from tslim.errors import ConfigError, RunFolderError
+from tslim.errors import ConfigError, RunFolderError, SceneError
+from tslim.measuring.metrics import WINDOW
 from tslim.model import model_file
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
@@ -70,7 +71,21 @@ def scene_of_run(folder: RunFolder, where: Path | None, given: SceneOptions) -> 
     if where is None:
         where = record.get("path")
     remembered = {k: v for k, v in record.items() if k != "path"}
+    if where is not None and not Path(where).exists():
+        how = "tslim train NEW-PLACE --out RUN --resume, tslim eval RUN --scene NEW-PLACE"
+        raise SceneError(
+            f"the photographs of {folder.path} are not at {where} any more: say where they are now ({how})"
+        )
     return open_scene(where, given, remembered)
+
+
+def require_measurable(scene: Scene) -> None:
+    """Raises ``SceneError`` if photographs are too small to be measured by what training ends with."""
+    for views in (scene.train, scene.test):
+        if len(views) and (least := int(views.cameras.sizes.min())) < WINDOW:
+            raise SceneError(
+                f"a photograph is {least} pixels wide or high: at least {WINDOW} are needed, to measure SSIM"
+            )
 
 
 def scene_of_model(

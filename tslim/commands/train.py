@@ -88,6 +88,7 @@ def _started(
     from tslim.training.trainer import Trainer
 
     scene = shared.open_scene(given.path, given.scene)
+    shared.require_measurable(scene)
     _say_scene(scene, console)
     run = RunFolder(given.out or files.free_path(Path("runs") / (scene.name if given.path else "builtin")))
     run.require_free()
@@ -127,6 +128,7 @@ def _resumed(given: Train, console: Console, owned: contextlib.ExitStack) -> tup
     from tslim.training.trainer import Trainer
 
     scene = shared.scene_of_run(run, given.path, given.scene)
+    shared.require_measurable(scene)
     _say_scene(scene, console)
     console.fact("run", run.path)
     return Trainer.resume(run, scene), run

@@ -5,6 +5,7 @@ by the result and a full-size image for each of a few threads.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _TURNS = {
 _EXIF_ORIENTATION = 0x0112
 
 Size = tuple[int, int]
+ROOM_TO_DECODE = 10**9
+"""Bytes for pictures while they are decoded, beyond one of them."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,10 @@ def load_pixels(
     small = full // downscale
     offsets = np.concatenate([[0], np.cumsum(small.astype(np.int64).prod(1))])
     workers = max(1, min(4, len(paths), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
-    _check_memory(4 * int(offsets[-1]), 8 * workers * int(full.astype(np.int64).prod(1).max(initial=0)), len(paths))
+    # While it is decoded, a picture takes its pixels twice or so; large ones are decoded by fewer at a time.
+    result, one = 4 * int(offsets[-1]), 8 * int(full.astype(np.int64).prod(1).max(initial=0))
+    workers = max(1, min(workers, ROOM_TO_DECODE // max(one, 1)))
+    _check_memory(result, workers * one, len(paths))
     pixels = np.empty(int(offsets[-1]), "<u4")
 
     def decode(i: int) -> None:
@@ -248,7 +254,9 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
 def _opened(path: Path) -> Image.Image:
     """An open image whose pixels are not read yet."""
     try:
-        image = Image.open(path, formats=FILE_KINDS)
+        with warnings.catch_warnings():  # how much memory pixels take is looked at before they are decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FILE_KINDS)
     except FileNotFoundError:
         raise SceneError(f"{path}: image missing") from None
     except IsADirectoryError:

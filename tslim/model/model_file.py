@@ -32,6 +32,7 @@ import numpy as np
 
 from tslim import files
 from tslim.config import Precision
+from tslim.device import memory
 from tslim.errors import ModelFileError
 from tslim.model import rank_rows
 from tslim.model.compact import layout_of
@@ -103,6 +104,7 @@ def read(path: str | Path, *, rank: int | None = None) -> StoredState:
         sound = rank_rows.heal_from(header.metadata, header.rank) if header.affine else ()
         # A row that is to be interpolated needs the next sound one, even where its rank is not asked for.
         wanted = min((r for r in sound if rank <= r <= header.rank), default=rank)
+        memory.require({"the model": 4 * wanted * _values_of_rank(header.grid)}, "fewer of its ranks")
         state = _empty_state(header, wanted)
         _read_shared(source, header, state, path)
         at, layout = header.fixed_bytes, layout_of(state)
@@ -147,6 +149,11 @@ def _open(path: Path) -> BinaryIO:
         raise FileNotFoundError(f"no such model file: {path}") from None
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _values_of_rank(grid: tuple[int, int, int]) -> int:
+    """Numbers that a rank has in memory, however few bytes its file has for them."""
+    return 4 * sum(grid[u] * grid[v] + grid[w] for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True))
 
 
 def _empty_state(header: ModelHeader, rank: int) -> StoredState:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels import rays
+from tslim.config import march_of
 from tslim.device import buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
@@ -44,6 +45,10 @@ class Image:
         return media.png_bytes(self.rgb) if self.rgb.ndim == 3 and self.rgb.size else None
 
 
+MOST_SAMPLES = 2**25
+"""of rays that are rendered together, where a file asks for very fine steps"""
+
+
 class Renderer:
     """Renders views of a field. Keeps its arrays, so reuse one for many views.
 
@@ -56,9 +61,10 @@ class Renderer:
     def __init__(self, field: Field, *, chunk_rays: int | None = None, config: MarchConfig | None = None) -> None:
         self.field = field
         trained = field.metadata.get("march")
-        self.pipeline = Pipeline(
-            field, chunk_rays or CHUNK_RAYS, config or (MarchConfig(**trained) if trained else None)
-        )
+        march = config or (MarchConfig(**march_of(trained)) if trained else MarchConfig())
+        # A ray through a box has about as many samples as its diagonal has steps.
+        longest = 2 * max(field.grid) / march.step_ratio
+        self.pipeline = Pipeline(field, chunk_rays or int(min(CHUNK_RAYS, max(MOST_SAMPLES / longest, 64))), march)
 
     def render(
         self,

@@ -124,6 +124,10 @@ class RunFolder:
             raise RunFolderError(f"{self.config} cannot be read: {error}") from error
         if not isinstance(settings, dict) or not all(isinstance(settings.get(k), dict) for k in ("scene", "train")):
             raise RunFolderError(f"{self.config} is no run's config: it lacks the objects scene and train")
+        for name, value in settings["scene"].items():
+            plain = str | int | list | None if name != "path" else str | None
+            if not isinstance(value, plain):
+                raise RunFolderError(f"{self.config} is no run's config: scene.{name} is {config.short(value)}")
         self._record = settings
         return settings
 

@@ -1,0 +1,119 @@
+"""Killed at any moment and resumed to the same bits; trained for long without growing; odd scenes and moved folders."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import damage
+from tslim.model import model_file
+from tslim.training.run_folder import RunFolder
+
+WORDS = ["train", "--arch", "cpu", "--preset", "tiny", "--downscale", "10", "--max-images", "6", "--batch-rays", "64",
+         "--steps", "400", "--report-every", "5", "--checkpoint-every", "10"]  # fmt: skip
+
+IN_A_WRITE = """
+import os, random, signal, sys
+from tslim import cli, files
+rng = random.Random(int(sys.argv[1]))
+fsync, replace = os.fsync, os.replace
+def killer(of, share):
+    def call(*given, **named):
+        if rng.random() < share:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return of(*given, **named)
+    return call
+os.fsync, os.replace = killer(fsync, 0.004), killer(replace, 0.004)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+def same_model(one: Path, other: Path) -> bool:
+    """Whether two models hold the same bits (their files differ by the seconds that training took)."""
+    a, b = model_file.read(one), model_file.read(other)
+    arrays = [[*s.density_planes, *s.density_lines, *s.appearance_planes, *s.appearance_lines, s.basis] for s in (a, b)]
+    return all(np.array_equal(x, y) for x, y in zip(*arrays, strict=True)) and all(
+        np.array_equal(a.decoder[name], b.decoder[name]) for name in a.decoder
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_random_moments_a_run_ends_in_the_same_bits(tmp_path):
+    """By SIGKILL, half of them inside the writing of files; each resumed, until nothing is left to do."""
+    assert damage.tslim(*WORDS, "--out", "whole", cwd=tmp_path).returncode == 0
+    rng, kills, finished = random.Random(7), 0, 0
+    env = damage.environment()
+    run = RunFolder(tmp_path / "parts")
+    began = time.monotonic()
+    while kills < 50 and time.monotonic() - began < 900:
+        words = ["train", "--out", "parts", "--resume"] if run.config.exists() else [*WORDS, "--out", "parts"]
+        inside = kills % 2 == 1
+        how = ["-c", IN_A_WRITE, str(kills)] if inside else ["-m", "tslim"]
+        training = subprocess.Popen(
+            [sys.executable, *how, *words], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            _, err = training.communicate(timeout=60 if inside else rng.uniform(1, 12))
+            assert training.returncode in (0, -signal.SIGKILL), err
+        except subprocess.TimeoutExpired:
+            training.kill()
+            training.communicate()
+        kills += training.returncode == -signal.SIGKILL
+        if training.returncode == 0:
+            finished += 1
+            assert same_model(tmp_path / "whole" / "model.slim", run.model)
+            shutil.rmtree(run.path)
+    if run.config.exists():
+        assert damage.tslim("train", "--out", "parts", "--resume", cwd=tmp_path).returncode == 0
+    else:
+        assert damage.tslim(*WORDS, "--out", "parts", cwd=tmp_path).returncode == 0
+    assert kills >= 20, "the machine was too slow to kill often enough"
+    assert same_model(tmp_path / "whole" / "model.slim", run.model)
+    steps = [row["step"] for row in run.history()]
+    assert steps == sorted(set(steps)) and steps[-1] == 400
+    assert not [p for p in run.path.rglob("*partial*") if time.time() - p.stat().st_mtime > 5]
+
+
+SOAK = """
+import dataclasses, gc, os, resource, threading
+import tslim
+from tslim import config, presets
+tslim.init("cpu")
+scene = tslim.builtin_scene(size=20, train=6, test=2)
+settings = dataclasses.replace(config.with_steps(presets.tiny(), 20_000), batch_rays=64, report_every=100, checkpoint_every=500)
+trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings, run_dir="soak")
+def held():
+    gc.collect()
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), threading.active_count()
+for event in trainer.run():
+    if isinstance(event, tslim.Stepped) and event.step == 4000:
+        before = held()
+after = held()
+print(before, after)
+assert after[0] - before[0] < 20e6 and after[1] <= before[1] and after[2] <= before[2], (before, after)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_thousand_steps_take_no_more_memory_handles_or_threads(tmp_path):
+    done = damage.python(SOAK, cwd=tmp_path, timeout=1500)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout
+
+
+def test_a_run_folder_can_be_moved_and_copied(tmp_path):
+    words = [*WORDS]
+    words[words.index("400")] = "20"
+    assert damage.tslim(*words, "--out", "run", cwd=tmp_path).returncode == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "elsewhere" / "copy")
+    os.rename(tmp_path / "run", tmp_path / "moved")
+    for folder in ("moved", "elsewhere/copy"):
+        done = damage.tslim("eval", folder, "--ranks", "1", "--arch", "cpu", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
