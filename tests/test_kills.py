@@ -87,7 +87,8 @@ import tslim
 from tslim import config, presets
 tslim.init("cpu")
 scene = tslim.builtin_scene(size=20, train=6, test=2)
-settings = dataclasses.replace(config.with_steps(presets.tiny(), 20_000), batch_rays=64, report_every=100, checkpoint_every=500)
+settings = dataclasses.replace(config.with_steps(presets.tiny(), 20_000), batch_rays=64, report_every=100)
+settings = dataclasses.replace(settings, checkpoint_every=500)
 trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings, run_dir="soak")
 def held():
     gc.collect()
