@@ -38,6 +38,13 @@ def disagreement(views: Views, index: int, cameras: Cameras | None = None) -> fl
     return float(np.abs(views.image(index) - draw(cameras or views.cameras, index) / 255).max())
 
 
+def assert_right(views: Views, tolerance: float = 0.006) -> None:
+    """Every pixel shows what its ray hits. JPEGs need a tolerance of 0.03."""
+    assert len(views) > 0
+    for i in range(len(views)):
+        assert disagreement(views, i) < tolerance, views.names[i]
+
+
 def ring(n: int = 10, size: tuple[int, int] = (36, 24), seed: int = 0) -> Cameras:
     """Pinhole cameras around the origin that look at it, held at all angles, the principal point off the middle."""
     rng = np.random.default_rng(seed)

@@ -17,20 +17,14 @@ def order(names: tuple[str, ...]) -> list[int]:
     return [int("".join(c for c in name.split("/")[-1] if c.isdigit())[-4:]) for name in names]
 
 
-def assert_every_pixel_shows_what_its_ray_hits(views, tolerance=0.006):
-    assert len(views) > 0
-    for i in range(len(views)):
-        assert captures.disagreement(views, i) < tolerance, views.names[i]
-
-
 @pytest.mark.parametrize("name", ["transforms", "colmap", "nsvf"])
 def test_every_pixel_of_every_format_shows_what_its_ray_hits(name, tmp_path):
     captures.WRITERS[name](tmp_path)
     scene = load_scene(tmp_path)
     assert scene.format == name and sniff_format(tmp_path) == name
     tolerance = 0.03 if name == "colmap" else 0.006  # its images are JPEGs
-    assert_every_pixel_shows_what_its_ray_hits(scene.train, tolerance)
-    assert_every_pixel_shows_what_its_ray_hits(scene.test, tolerance)
+    captures.assert_right(scene.train, tolerance)
+    captures.assert_right(scene.test, tolerance)
     np.testing.assert_allclose(
         scene.train.cameras.poses, captures.ring().poses[order(scene.train.names)], atol=1e-5, err_msg="world moved"
     )
@@ -91,7 +85,7 @@ def test_llff_cameras_all_around_are_contracted_instead(tmp_path):
     captures.write_llff(tmp_path, middle)
     scene = load_scene(tmp_path)
     assert scene.space == "contracted"
-    assert_every_pixel_shows_what_its_ray_hits(scene.train)
+    captures.assert_right(scene.train)
 
 
 def test_llff_focal_length_is_scaled_to_the_image_width(tmp_path):
@@ -133,7 +127,7 @@ def test_transforms_lens_models(lens, tmp_path):
     captures.write_transforms(tmp_path, captures.with_lens(captures.ring(), *lens))
     scene = load_scene(tmp_path)
     assert (scene.train.cameras.lens == lens[0]).all()
-    assert_every_pixel_shows_what_its_ray_hits(scene.train)
+    captures.assert_right(scene.train)
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -158,15 +152,15 @@ def test_colmap_lens_models_binary_and_text(model, text, tmp_path):
     scene = load_scene(tmp_path)
     assert (scene.train.cameras.lens == lens[0]).all()
     assert len(scene.points) == 200
-    assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.03)
-    assert_every_pixel_shows_what_its_ray_hits(scene.test, 0.03)
+    captures.assert_right(scene.train, 0.03)
+    captures.assert_right(scene.test, 0.03)
 
 
 def test_a_lens_whose_coefficients_are_all_zero_is_a_pinhole(tmp_path):
     captures.write_colmap(tmp_path, model="FULL_OPENCV", text=True)
     scene = load_scene(tmp_path)
     assert (scene.train.cameras.lens == lenses.PINHOLE).all()
-    assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.03)
+    captures.assert_right(scene.train, 0.03)
 
 
 @pytest.mark.parametrize("key", [{}, {"camera_model": None, "equirectangular": True}])
@@ -179,7 +173,7 @@ def test_equirectangular_pictures_show_all_directions(key, tmp_path):
     captures.save_json(tmp_path, data | key)
     scene = load_scene(tmp_path)
     assert (scene.train.cameras.lens == lenses.EQUIRECTANGULAR).all()
-    assert_every_pixel_shows_what_its_ray_hits(scene.train)
+    captures.assert_right(scene.train)
 
 
 def test_transforms_frames_may_have_their_own_lens_and_size(tmp_path):
@@ -194,7 +188,7 @@ def test_transforms_frames_may_have_their_own_lens_and_size(tmp_path):
     captures.save_json(tmp_path, data)
     scene = load_scene(tmp_path)
     assert {tuple(size) for size in scene.train.cameras.sizes.tolist()} == {(36, 24), (20, 30)}
-    assert_every_pixel_shows_what_its_ray_hits(scene.train)
+    captures.assert_right(scene.train)
 
 
 def test_transforms_field_of_view_in_place_of_focal_lengths(tmp_path):
@@ -205,12 +199,12 @@ def test_transforms_field_of_view_in_place_of_focal_lengths(tmp_path):
         del data[key]
     data |= {"camera_angle_x": 2 * np.arctan(18 / fx), "camera_angle_y": 2 * np.arctan(12 / fy)}
     captures.save_json(tmp_path, data)
-    assert_every_pixel_shows_what_its_ray_hits(load_scene(tmp_path).train)
+    captures.assert_right(load_scene(tmp_path).train)
 
 
 def test_applied_transform_is_already_in_the_poses(tmp_path):
     captures.write_transforms(tmp_path, applied_transform=[[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 5]])
-    assert_every_pixel_shows_what_its_ray_hits(load_scene(tmp_path).train)
+    captures.assert_right(load_scene(tmp_path).train)
 
 
 def test_transforms_split_by_file_names(tmp_path):
@@ -257,7 +251,7 @@ def test_nsvf_old_form_of_intrinsics(tmp_path):
     k[:, 1] = k[:, 0]
     captures.write_nsvf(tmp_path, Cameras(ring.poses, k, ring.sizes, ring.lens, ring.distortion))
     (tmp_path / "intrinsics.txt").write_text(f"{k[0, 0]} {k[0, 2]} {k[0, 3]} 0.\n0. 0. 0.\n1.\n0.\n36 24\n")
-    assert_every_pixel_shows_what_its_ray_hits(load_scene(tmp_path).train)
+    captures.assert_right(load_scene(tmp_path).train)
 
 
 def test_ray_limits_of_a_box_enclose_it_for_every_ray(tmp_path):
@@ -388,8 +382,8 @@ def test_exif_rotation_is_undone_only_where_the_camera_asks_for_it(orientation, 
             image = image.transpose(back)  # what a phone stores
         image.save(path, exif=exif, quality=98, subsampling=0)
     scene = load_scene(tmp_path)
-    assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.04)
-    assert_every_pixel_shows_what_its_ray_hits(scene.test, 0.04)
+    captures.assert_right(scene.train, 0.04)
+    captures.assert_right(scene.test, 0.04)
 
 
 def test_copies_of_another_size_get_scaled_cameras(tmp_path):
@@ -400,7 +394,7 @@ def test_copies_of_another_size_get_scaled_cameras(tmp_path):
     )
     scene = load_scene(tmp_path)
     assert scene.train.cameras.sizes[0].tolist() == [36, 24]
-    assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.03)
+    captures.assert_right(scene.train, 0.03)
 
 
 @pytest.mark.parametrize("name", ["transforms", "colmap", "nsvf"])
@@ -408,7 +402,7 @@ def test_downscaled_cameras_still_see_what_the_pixels_show(name, tmp_path):
     captures.WRITERS[name](tmp_path, captures.ring(size=(73, 50)))
     scene = load_scene(tmp_path, downscale=2)
     assert scene.train.cameras.sizes[0].tolist() == [36, 25]
-    assert_every_pixel_shows_what_its_ray_hits(scene.train, 0.03)
+    captures.assert_right(scene.train, 0.03)
 
 
 def test_masks_make_pixels_unknown(tmp_path):

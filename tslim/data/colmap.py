@@ -91,7 +91,7 @@ def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[
     names = [entry.name for entry in posed]
     pictures.require_names(names, images_file)
     place = pictures.locate(model.root, names, options.downscale, images_file, options.anywhere, warnings)
-    masks = pictures.Masks(model.root, place.place.factor)
+    masks = pictures.Masks(model.root, place.place.path, place.place.factor)
     found = []
     for entry, pose in zip(posed, _camera_to_world(posed), strict=True):
         if entry.camera not in cameras:

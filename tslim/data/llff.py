@@ -53,7 +53,7 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     place = pictures.fitting(fitting, options.downscale, warnings)
     files = place.pictures()
     poses, sizes, focals, bounds = unpack(rows)
-    masks = pictures.Masks(folder, place.factor)
+    masks = pictures.Masks(folder, place.path, place.factor)
     found = []
     for file, pose, size, focal in zip(files, poses, sizes, focals, strict=True):
         shots.check_camera(f"{path}: {file.name}", tuple(size), _intrinsics(size, focal))

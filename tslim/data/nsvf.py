@@ -58,7 +58,7 @@ def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
     if unplaced > 0:
         warnings.append(f"{unplaced} images in rgb have no file in pose and were skipped")
     intrinsics = read_intrinsics(folder / "intrinsics.txt")
-    masks = pictures.Masks(folder)
+    masks = pictures.Masks(folder, folder / "rgb")
     found = []
     for name, file in files.items():
         size = images.read_header(file).size

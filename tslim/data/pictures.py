@@ -312,8 +312,9 @@ class Masks:
     In all these, what is black is left out. ``dynamic_mask_NAME.png`` beside a photograph leaves out all but black.
     """
 
-    def __init__(self, folder: Path, factor: int = 1) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, place: Path, factor: int = 1) -> None:
+        """``place``: the folder in ``folder`` that the photographs lie in, ``factor`` times smaller than they were."""
+        self.place = place
         names = [n for m in MASKS for n in ((f"{m}_{factor}", m) if factor > 1 else (m,))]
         try:
             there = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir()}
@@ -326,9 +327,9 @@ class Masks:
     def find(self, name: str, file: Path) -> tuple[images.Mask, ...]:
         """The masks of the photograph ``file``, listed as ``name``."""
         found: list[images.Mask] = []
-        stem = os.path.splitext(name)[0]
+        names = [file.relative_to(self.place).as_posix(), name] if file.is_relative_to(self.place) else [name]
+        likely = [m for n in names for m in (f"{n}.png", n, *(os.path.splitext(n)[0] + e for e in (".mask", "_mask")))]
         for tree in self.trees:
-            likely = (f"{name}.png", name, f"{stem}.mask.png", f"{stem}_mask.png")
             path = next((p for n in likely if (p := tree.find(n)) is not None), None)
             if path is not None:
                 found.append(images.Mask(path))

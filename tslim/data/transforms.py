@@ -167,7 +167,7 @@ def _listed(
             raise
         warnings.append(f"{len(listed)} of the {len(listed)} {split} images are missing and were skipped")
         return Listed([], {}, 1, ())
-    masks = pictures.Masks(folder, place.place.factor)
+    masks = pictures.Masks(folder, place.place.path, place.place.factor)
     found, known = [], {}
     for frame, name, pose in zip(listed, names, poses, strict=True):
         file = place.files.get(name)
