@@ -122,11 +122,11 @@ def surroundings(cameras: Cameras, points: np.ndarray | None) -> tuple[np.ndarra
     points = None if points is None or not len(points) else points.astype(np.float64)
     center, half, near = _cube(cameras)
     if points is not None:
-        inside = float((np.abs(points - center).max(1) < half).mean())
-        looked_at = converge(cameras)
-        if not looked_at and not faces_forward(cameras.poses.astype(np.float64)):
-            half = max(half, float(np.median(np.abs(points - center).max(1))))
-        elif inside < LEAST_INSIDE:
+        away = np.abs(points - center).max(1)
+        one_way = faces_forward(cameras.poses.astype(np.float64))
+        if not converge(cameras) and not one_way:
+            half = max(half, float(np.median(away)))
+        elif not converge(cameras) or float((away < half).mean()) < LEAST_INSIDE:
             center = np.median(points, 0)
             half = float(np.quantile(np.abs(points - center).max(1), 0.75))
     half = half if half > 0 else 1.0  # a single viewpoint without points: any scale is as good

@@ -106,7 +106,8 @@ def hull_box(views: Views) -> np.ndarray | None:
         filled = np.flatnonzero(kept.any(tuple(a for a in range(3) if a != axis)))
         if not len(filled) or filled[0] == 0 or filled[-1] == VOXELS - 1:
             return None
-        box[:, axis] = center[axis] + steps[filled[0] - 1], center[axis] + steps[filled[-1] + 1]
+        margin = 1.5 * (steps[1] - steps[0])
+        box[:, axis] = center[axis] + steps[filled[0]] - margin, center[axis] + steps[filled[-1]] + margin
     return box
 
 

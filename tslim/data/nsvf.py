@@ -101,7 +101,7 @@ def read_box(path: Path) -> np.ndarray:
     box = np.array(values[:6]).reshape(2, 3)
     if not (box[0] < box[1]).all():
         raise SceneError(f"{path}: the box {box.tolist()} has no volume; the smallest corner comes first")
-    if np.abs(box).max() > shots.FARTHEST:
+    if np.ptp(box, axis=0).max() > shots.FARTHEST:
         raise SceneError(f"{path}: the box {box.tolist()} is absurdly large")
     return box
 
