@@ -129,7 +129,6 @@ def _in(scene: Scene, space: str, region: Region, seen: Look) -> Scene:
 def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
     """In the box that the data set means, or in one around what the cameras look at."""
     cameras, box, warnings = scene.train.cameras, region.box, []
-    hull = look.hull_box(scene.train) if seen.cut_out else None
     if box is not None and region.usual:
         inside = ((cameras.origins > box[0]) & (cameras.origins < box[1])).all(1)
         if inside.any():
@@ -145,6 +144,7 @@ def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
             )
             box = None
     if box is None:
+        hull = look.hull_box(scene.train) if seen.cut_out else None
         box = geometry.object_box(cameras) if hull is None else hull
         near, far = geometry.limits_of_box(cameras, box)
     else:

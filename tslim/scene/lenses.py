@@ -107,25 +107,32 @@ def _factor(s: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return value, (top_slope - value * bottom_slope) / bottom
 
 
-def _bend(q: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """q' (..., 2) and its Jacobian (..., 2, 2) by q."""
+def _bend(q: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """q' (..., 2)."""
     x, y = q[..., 0], q[..., 1]
     s = x * x + y * y
-    factor, slope = _factor(s, t)
+    factor, _ = _factor(s, t)
     p1, p2, s1, s2 = t[7:]
-    bent = np.stack(
+    return np.stack(
         [
             x * factor + 2 * p1 * x * y + p2 * (s + 2 * x * x) + s1 * s,
             y * factor + p1 * (s + 2 * y * y) + 2 * p2 * x * y + s2 * s,
         ],
         axis=-1,
     )
+
+
+def _jacobian(q: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """(..., 2, 2) derivatives of q' by q."""
+    x, y = q[..., 0], q[..., 1]
+    factor, slope = _factor(x * x + y * y, t)
+    p1, p2, s1, s2 = t[7:]
     mixed = 2 * slope * x * y + 2 * p1 * x + 2 * p2 * y
     rows = (
         (factor + 2 * slope * x * x + 2 * p1 * y + 6 * p2 * x + 2 * s1 * x, mixed + 2 * s1 * y),
         (mixed + 2 * s2 * x, factor + 2 * slope * y * y + 6 * p1 * y + 2 * p2 * x + 2 * s2 * y),
     )
-    return bent, np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def reach(lens: int, distortion: np.ndarray | None) -> float:
@@ -169,9 +176,8 @@ def _unbend(target: np.ndarray, t: np.ndarray, end: float) -> np.ndarray:
     q = target * (radius / np.where(wanted > 1e-12, wanted, 1.0))[..., None]
     if t[7:].any():
         for _ in range(PLANE_STEPS):
-            bent, jacobian = _bend(q, t)
-            dx, dy = np.moveaxis(bent - target, -1, 0)
-            (xx, xy), (yx, yy) = np.moveaxis(jacobian, (-2, -1), (0, 1))
+            dx, dy = np.moveaxis(_bend(q, t) - target, -1, 0)
+            (xx, xy), (yx, yy) = np.moveaxis(_jacobian(q, t), (-2, -1), (0, 1))
             det = np.maximum(xx * yy - xy * yx, 1e-6)
             step = np.stack([yy * dx - xy * dy, xx * dy - yx * dx], -1) / det[..., None]
             q = q - np.clip(step, -0.5, 0.5)  # a long step only happens near a fold; it would leave the picture
@@ -221,7 +227,7 @@ def project(points: np.ndarray, intrinsics: np.ndarray, lens: int = PINHOLE, dis
         t = _terms(lens, distortion)
         shown = np.hypot(q[..., 0], q[..., 1]) <= reach(lens, distortion) * (1 + 1e-9)
         with np.errstate(invalid="ignore"):
-            q = np.where(shown[..., None], _bend(q, t)[0], np.nan)
+            q = np.where(shown[..., None], _bend(q, t), np.nan)
     return q * (fx, fy) + (cx, cy)
 
 
@@ -252,9 +258,9 @@ def worst_inversion_error(size: np.ndarray, intrinsics: np.ndarray, lens: int, d
     with np.errstate(all="ignore"):
         target = (grid - (cx, cy)) / (fx, fy)
         q = _unbend(target, t, end)
-        error = np.linalg.norm((_bend(q, t)[0] - target) * (fx, fy), axis=-1)
+        error = np.linalg.norm((_bend(q, t) - target) * (fx, fy), axis=-1)
         # A point found beyond a fold is bent to the right pixel, too: the lens must also grow along the way.
-        jacobian = _bend(np.linspace(0, 1, 33)[:, None, None] * q, t)[1]
+        jacobian = _jacobian(np.linspace(0, 1, 33)[:, None, None] * q, t)
         grows = np.linalg.det(jacobian) > _LEAST_GROWTH
         radius, bent = np.linalg.norm(q, axis=-1), np.linalg.norm(target, axis=-1)
         absurd = (radius > end) | (radius > _STRONGEST * bent) | (bent > _STRONGEST * radius)

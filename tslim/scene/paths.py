@@ -7,11 +7,15 @@ import numpy as np
 
 from tslim import config
 from tslim.errors import ConfigError, SceneError
+from tslim.scene import lenses
 from tslim.scene.cameras import Cameras
 
 Vector = tuple[float, float, float]
 LARGEST_SIDE = 16_384
 """of a picture, in pixels"""
+
+_WIDEST = 80.0
+"""Degrees that a camera path shows of what fisheyes and panoramas have seen."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def fit_orbit(cameras: Cameras, center: np.ndarray) -> Orbit:
         radius=radius,
         elevation=float(np.clip(np.median(elevation), -80, 80)),
         up=_floats(up),
-        fov=float(np.median(cameras.fov)),
+        fov=_usual_fov(cameras),
         size=_usual_size(cameras),
     )
 
@@ -150,7 +154,7 @@ def fit_spiral(cameras: Cameras, near: float, far: float, focus: float | None = 
         up=_floats(axes[1]),
         radii=_floats(radii),
         focus=1 / (0.25 / near + 0.75 / far) if focus is None else focus,
-        fov=float(np.median(cameras.fov)),
+        fov=_usual_fov(cameras),
         size=_usual_size(cameras),
     )
 
@@ -220,6 +224,12 @@ def _fov_that_shows_as_much(fov: float, size: tuple[int, int], new: tuple[int, i
     """Horizontal field of view (degrees) at which pictures of the new size hold all that those of ``size`` did."""
     wider = (new[0] / size[0]) / min(new[0] / size[0], new[1] / size[1])
     return float(np.degrees(2 * np.arctan(wider * np.tan(np.radians(fov) / 2))))
+
+
+def _usual_fov(cameras: Cameras) -> float:
+    """Median horizontal field of view, but of fisheyes and panoramas what a pinhole can show without stretching it."""
+    bent = np.isin(cameras.lens, (lenses.FISHEYE, lenses.EQUIRECTANGULAR))
+    return float(np.median(np.where(bent, np.minimum(cameras.fov, _WIDEST), cameras.fov)))
 
 
 def _usual_size(cameras: Cameras) -> tuple[int, int]:

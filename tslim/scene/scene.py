@@ -204,7 +204,7 @@ def _check_sight(scene: Scene) -> Scene:
         raise SceneError(
             f"{scene.source}: no camera sees {where}: they look away from it or are too far "
             f"({distance.min():.3g} to {distance.max():.3g} from its centre); "
-            "poses must be OpenGL camera-to-world matrices, looking along -z"
+            "poses must be OpenGL camera-to-world matrices, looking along -z; --space contracted needs no box"
         )
     return scene.with_warnings(f"{int(blind.sum())} of {len(blind)} cameras do not see {where} (the first is {name})")
 
