@@ -53,10 +53,11 @@ def plainly_drawn(monkeypatch):
     )
 
 
-def test_a_mapping_flight_has_its_cube_around_the_ground(plainly_drawn, tmp_path):
+def test_a_mapping_flight_goes_to_ndc_or_has_its_cube_around_the_ground(plainly_drawn, tmp_path):
     write_flight(tmp_path, flight(), ground())
     scene = load_scene(tmp_path)
-    assert scene.space == "contracted"
+    assert scene.space == "ndc" and 0.5 * HEIGHT < scene.near < HEIGHT - 8 and scene.warnings == ()
+    scene = load_scene(tmp_path, space="contracted")
     inside = ((scene.points > scene.box[0]) & (scene.points < scene.box[1])).all(1).mean()
     assert inside > 0.5
     distance = np.linalg.norm(scene.box.mean(0) - scene.train.cameras.origins.mean(0))

@@ -95,7 +95,8 @@ def _guess(scene: Scene, region: Region, seen: Look) -> str:
 
 
 def _suits_ndc(scene: Scene, region: Region) -> bool:
-    """Whether the cameras look one way from close together, and something says where their view begins."""
+    """Whether the cameras look one way, from close together or in parallel (as mapping flights do), and something says
+    where their view begins."""
     every = Cameras.concatenate([scene.train.cameras, scene.test.cameras])
     poses = every.poses.astype(np.float64)
     if not geometry.faces_forward(poses):
@@ -109,7 +110,10 @@ def _suits_ndc(scene: Scene, region: Region) -> bool:
         return False
     origins = poses[:, :, 3]
     apart = float(np.quantile(np.linalg.norm(origins - np.median(origins, 0), axis=1), 0.9))
-    return apart < _CLOSE_TOGETHER * float(np.quantile(seen, 0.02)) and _near_plane(scene, region) is not None
+    if apart >= _CLOSE_TOGETHER * float(np.quantile(seen, 0.02)) and geometry.converge(every):
+        return False
+    found = _near_plane(scene, region)
+    return found is not None and geometry.ndc_box(found[0], found[2]) is not None
 
 
 def _in(scene: Scene, space: str, region: Region, seen: Look) -> Scene:
