@@ -11,6 +11,7 @@ import torch
 
 import tslim
 from benchmarks.twin import TorchTwin
+from tslim.device import buffers
 from tslim.rendering.pipeline import MarchConfig
 from tslim.rendering.renderer import Renderer
 
@@ -139,8 +140,9 @@ def twin_of(trainer: Any) -> tuple[TorchTwin, tuple[torch.Tensor, ...]]:
     field.rank = field.max_rank
     twin = TorchTwin(field.state(), pipeline.step, lr_factors=TINY_RATE, lr_network=TINY_RATE)
     twin.rank = trainer.rank
-    rays = [torch.tensor(np.array(a[: 3 * n]).reshape(n, 3)) for a in (pipeline.ray_o, pipeline.ray_d, trainer.target)]
-    jitter = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    arrays = (buffers.read(a)[: 3 * n].reshape(n, 3) for a in (pipeline.ray_o, pipeline.ray_d, trainer.target))
+    rays = [torch.tensor(a) for a in arrays]
+    jitter = torch.rand(n, generator=torch.Generator(rays[0].device).manual_seed(0))
     return twin, (*rays, torch.tensor(trainer.background, dtype=torch.float32), jitter)
 
 

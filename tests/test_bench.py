@@ -82,3 +82,15 @@ def test_the_benchmark_runs_from_a_bare_checkout(root, tmp_path):
     assert accounted == pytest.approx(stages["whole step"])
     assert all(stages[name] > 0 for name in ("march", "density", "decode", "decode adjoint", "update"))
     assert figures["ratio"]["twin_over_ours_32_rank16"] == pytest.approx(figures["twin"][0]["ratio, paper"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_check_of_a_device_does_all_its_parts(root, tmp_path):
+    words = ["apps/device_check.py", "--arch", "cpu", "--tiny", "--patience", "8", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "device-check.json").read_text())
+    assert {"describe", "tests", "same as the CPU", "twin", "quick", "paper"} <= set(found)
+    assert not [name for name, part in found.items() if isinstance(part, dict) and "error" in part], found
+    assert found["same as the CPU"]["within"] and "passed" in found["tests"]["said"]
+    assert "## paper" in (tmp_path / "device-check.md").read_text()

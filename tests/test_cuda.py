@@ -99,6 +99,15 @@ def test_ptxas_assembles_every_module(compiled, arch):
     assert len(compiled.modules) > 60
 
 
+def test_a_step_waits_for_the_device_no_more_often_than_docs_gpu_says(compiled):
+    # Three counts, the ranks of rays, and in the first step opacities and what each rank learns at.
+    begins = [i for i, line in enumerate(compiled.log) if re.match(r"launch training_rays_\w+range_for", line)]
+    step = compiled.log[begins[1] : begins[2]]
+    ends = max(i for i, line in enumerate(step) if line.startswith("launch adam_flat"))
+    reads = [line for line in step[:ends] if line.startswith("read")]
+    assert reads.count("read 4") == 3 and len(reads) <= 7, reads
+
+
 def find_ptxas() -> str | None:
     """NVIDIA's assembler, from PATH or from the package of pip's."""
     found = shutil.which("ptxas")

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from tslim.device import buffers
+
 BOX = np.array([[-1.0, -0.8, -1.2], [1.1, 0.9, 1.0]], np.float32)
 STEP = 0.037
 N_STEPS = 128
@@ -178,3 +180,20 @@ def test_jitter_shifts_each_ray_by_its_own_part_of_a_step_and_repeats(cpu):
     assert shift.mean() == pytest.approx(0.5, abs=0.03) and shift.std() == pytest.approx(0.289, abs=0.02)
     assert abs(np.corrcoef(shift, (later - base) / STEP)[0, 1]) < 0.1
     assert abs(np.corrcoef(shift[1:], shift[:-1])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 1000])
+def test_running_sums_are_those_of_numpy_for_any_number_of_rays(cpu, n):
+    # On a GPU a thread sums 256 of them, and others do the same beside it.
+    from kernels.groups import sum_counts
+    from kernels.march import offsets_from_counts
+
+    rng = np.random.default_rng(n)
+    counts, others = (rng.integers(0, 9, n).astype(np.int32) for _ in range(2))
+    starts = [buffers.upload(np.full(n + 3, -7, np.int32)) for _ in range(3)]
+    period = max(n // 3, 1)
+    offsets_from_counts(n, period, buffers.upload(counts), starts[0])
+    sum_counts(n, buffers.upload(counts), buffers.upload(others), starts[1], starts[2])
+    for found, given in zip(starts, (counts[np.arange(n) % period], counts, others), strict=True):
+        found = buffers.read(found)
+        assert found[: n + 1].tolist() == [0, *np.cumsum(given)] and (found[n + 1 :] == -7).all()

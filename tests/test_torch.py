@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -226,3 +227,33 @@ def test_without_torch_one_line_says_how_to_install_it(root):
     env = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "tslim.torch needs torch, which is not installed: pip install torch", done.stderr
+
+
+@pytest.mark.slow
+def test_poses_that_are_off_come_back(cpu, root, monkeypatch, capsys):
+    import tslim
+
+    monkeypatch.syspath_prepend(str(root / "apps"))
+    import refine_poses
+
+    demo = tslim.presets.demo
+
+    def short(space: str) -> tslim.TrainConfig:
+        from tslim.config import with_steps
+
+        return with_steps(demo(space), 800)
+
+    monkeypatch.setattr(tslim.presets, "demo", short)
+    for name, value in {"VIEWS": 4, "STEPS": 240, "RAYS": 1024, "LEARNING_RATE": 4e-3}.items():
+        monkeypatch.setattr(refine_poses, name, value)
+    refine_poses.main()
+    said = capsys.readouterr().out
+    first, last = (re.findall(r"turned by ([\d.]+)°.*shifted by ([\d.]+) %", line)[0] for line in wanted(said))
+    assert float(first[0]) == pytest.approx(3, abs=0.1) and float(first[1]) == pytest.approx(3, abs=0.1)
+    assert float(last[0]) < 1.0 and float(last[1]) < 1.5, said
+
+
+def wanted(said: str) -> tuple[str, str]:
+    """The lines of the poses that are off and of the last found."""
+    lines = said.splitlines()
+    return next(line for line in lines if line.startswith("off")), [li for li in lines if li.startswith("after")][-1]

@@ -1,0 +1,122 @@
+"""What ``apps/device_check.py`` measures on a device, each part in a process of its own.
+
+``python -m benchmarks.device PART ARCH [SCENE] [--tiny]`` prints one line of json.
+"""
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import tslim
+
+PARTS = ("describe", "twin", "quick", "paper")
+SHORT = {"quick": 1 / 10, "paper": 1 / 100}
+"""Share of a preset's steps that is done; all of its growth and refreshing falls into it."""
+COMPILES = 10.0
+"""A step that takes so many times the median compiles something: it is counted once, not extrapolated."""
+
+
+def describe(arch: str, scene: str | None, tiny: bool) -> dict[str, Any]:
+    """The device, and what runs on it."""
+    import platform
+
+    import taichi
+
+    chosen = tslim.init(arch)
+    versions = {"tslim": tslim.__version__, "taichi": ".".join(map(str, taichi.__version__))}
+    versions["python"] = platform.python_version()
+    return {"arch": chosen.arch, "device": chosen.device, "notes": list(chosen.notes), "versions": versions,
+            "memory": _graphics_memory(), "gradients": chosen.gradient_error or "right"}  # fmt: skip
+
+
+def train(arch: str, scene: str | None, tiny: bool, preset: str) -> dict[str, Any]:
+    """A preset in a hundredth or a tenth of its steps, and how long all of them would take."""
+    tslim.init(arch)
+    from tslim.config import with_steps
+    from tslim.device import buffers
+
+    small = {"size": 40, "train": 8} if tiny else {}
+    photographs = tslim.load_scene(scene) if scene else tslim.builtin_scene(**small)
+    whole = tslim.presets.PRESETS[preset](photographs.space)
+    settings = with_steps(whole, max(int(whole.steps * SHORT[preset]), 12))
+    if tiny:
+        settings = dataclasses.replace(with_steps(whole, 12), batch_rays=256, grid_start=16, grid_end=24)
+    trainer = tslim.Trainer(tslim.Trainer.new_field(photographs, settings), photographs, settings)
+    took, last = [], time.perf_counter()
+    for event in trainer.run():
+        if isinstance(event, tslim.Stepped):
+            now = time.perf_counter()
+            took.append(now - last)
+            last = now
+    buffers.read(trainer.ray_loss)  # the device is done
+    took[-1] += time.perf_counter() - last
+    usual = COMPILES * statistics.median(took)
+    once, steady = sum(t for t in took if t > usual), sum(t for t in took if t <= usual)
+    views = photographs.test.spread(4)
+    renderer = tslim.Renderer(trainer.field)
+    quality = [tslim.psnr(renderer.render(views.cameras, i).rgb, views.image(i)) for i in range(len(views))]
+    seconds = [renderer.render(views.cameras, 0).seconds for _ in range(3)]
+    return {
+        "scene": photographs.name, "steps": len(took), "of": whole.steps, "seconds": sum(took),
+        "ms_per_step": 1000 * statistics.median(took),
+        "minutes_of_all_steps": (once + steady * whole.steps / len(took)) / 60,
+        "psnr_after_these": statistics.mean(map(float, quality)), "ms_per_frame": 1000 * min(seconds),
+        "array_bytes": sum(o.nbytes for o in (trainer.pipeline, trainer.optimizer, trainer.field, trainer.sampler)),
+        "memory": _graphics_memory(),
+    }  # fmt: skip
+
+
+def twin(arch: str, scene: str | None, tiny: bool) -> dict[str, Any]:
+    """A step of ours and one of the torch twin's, on the same device and the same rays, in turn."""
+    import torch
+
+    tslim.init(arch)
+    where = "cuda" if arch == "cuda" and torch.cuda.is_available() else "cpu"
+    from benchmarks import workload
+
+    load, _ = workload.prepare(scene, None, warm_steps=30 if tiny else 400, max_grid=128)
+    trainer = load.at(32 if tiny else 128, load.field.max_rank, 256 if tiny else 4096)
+    run = workload.steps(trainer)
+    for _ in range(3):
+        next(run)
+    torch.set_default_device(where)
+    other, batch = workload.twin_of(trainer)
+    times: dict[str, list[float]] = {"ours": [], "twin": []}
+    for turn in range(2 if tiny else 6):
+        ours = [next(run) for _ in range(5)]
+        began = time.perf_counter()
+        other.train_step(*batch, l1_weight=trainer.l1)  # reads its loss: the device is done
+        if turn:
+            times["ours"] += ours
+            times["twin"].append(time.perf_counter() - began)
+    ms = {name: 1000 * statistics.median(found) for name, found in times.items()}
+    return {"twin_runs_on": where, "ours_ms": ms["ours"], "twin_ms": ms["twin"], "ratio": ms["twin"] / ms["ours"]}
+
+
+def _graphics_memory() -> int | None:
+    """Bytes in use on the first GPU, as nvidia-smi says; None where it is not there."""
+    words = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20)
+        return int(done.stdout.split()[0]) * 2**20
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return None
+
+
+def main(words: list[str]) -> None:
+    """One part; its result as the last line."""
+    tiny = "--tiny" in words
+    part, arch, *scene = [word for word in words if word != "--tiny"]
+    given = arch, scene[0] if scene else None, tiny
+    if part in SHORT:
+        print(json.dumps(train(*given, part)))
+    else:
+        print(json.dumps({"describe": describe, "twin": twin}[part](*given)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
