@@ -18,6 +18,12 @@ from tslim.training import events
 class PretendedWindow:
     """Takes everything and reports what the test wants to have done."""
 
+    panel_width, in_browser = preview.COLUMN, False
+
+    @property
+    def watched(self) -> bool:
+        return not self.closed
+
     def __init__(self) -> None:
         self.size, self.closed, self.reason, self.ready = (640, 480), False, "", True
         self.todo: list[dict] = []
@@ -149,6 +155,29 @@ def test_the_preview_keeps_its_share_of_the_time(field, scene, tmp_path, monkeyp
     assert spent <= 0.10 * clock.now + cost
     assert spent >= 0.05 * clock.now, "and it uses what it was granted"
     assert shown._budget.used == pytest.approx(spent / clock.now, rel=0.1)
+
+
+def test_sending_pictures_is_within_the_share_too(field, scene, tmp_path, monkeypatch):
+    clock, window = Clock(), PretendedWindow()
+    monkeypatch.setattr(preview, "time", clock)
+    shown = make(window, field, scene, tmp_path, share=0.10)
+    send, sent = window.send, []
+
+    def slowly(picture, panel, *, share) -> None:
+        sent.append(0.2 if picture is not None else 0.01)
+        clock.now += sent[-1]
+        send(picture, panel, share=share)
+
+    monkeypatch.setattr(window, "send", slowly)
+    paint = shown._painter.paint
+    monkeypatch.setattr(shown._painter, "paint", lambda *given: shown.painting or paint(*given))
+    step = 0
+    while clock.now < 60:
+        step += 1
+        clock.now += 0.1
+        window.does(cursor=[0.3 + 0.7 * (step % 2), 0.5], buttons=["LMB"])
+        shown.show(events.Stepped(step, 4))
+    assert 0.03 * clock.now < sum(sent) <= 0.10 * clock.now + 0.4
 
 
 def test_what_the_user_does_is_seen_at_once_even_while_training_is_drawn_all_the_time(

@@ -48,6 +48,21 @@ _SceneFlags = Annotated[SceneOptions, arg(name="")]
 
 
 @dataclass(frozen=True)
+class ServeOptions:
+    """Whether the preview is for browsers."""
+
+    serve: Annotated[int | None, _maybe("[PORT]")] = None
+    """show the preview in a browser, at this port of this machine (8642, or the next that is free, if none is given);
+    the address is printed. From elsewhere: ssh -L 8642:localhost:8642 MACHINE"""
+    serve_host: Annotated[str | None, _maybe("HOST")] = None
+    """with --serve: an address of this machine for other machines to come in by, 0.0.0.0 for all; whoever has the
+    address that is printed sees and steers the preview, and others on the way can read along"""
+
+
+_ServeFlags = Annotated[ServeOptions, arg(name="")]
+
+
+@dataclass(frozen=True)
 class Train:
     """Trains one slimmable field on photographs, measures it at several ranks and films it."""
 
@@ -66,6 +81,7 @@ class Train:
     """device; auto takes a GPU that works, else the CPU"""
     preview: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """show the field in a window while it trains"""
+    serving: _ServeFlags = field(default_factory=ServeOptions)
     scene: _SceneFlags = field(default_factory=SceneOptions)
     settings: Annotated[config.TrainConfig, arg(name="")] = field(default_factory=presets.quick)
 
@@ -175,12 +191,13 @@ class Render:
 
 @dataclass(frozen=True)
 class View:
-    """Shows a model in a window with a slider for the rank."""
+    """Shows a model in a window or a browser, with a slider for the rank."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     arch: Arch = "auto"
     """device"""
+    serving: _ServeFlags = field(default_factory=ServeOptions)
 
 
 @dataclass(frozen=True)

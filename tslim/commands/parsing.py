@@ -81,7 +81,7 @@ def asked(
         ConfigError: a word that is not understood, in one line.
     """
     known = options_of(kind) if known is None else known
-    argv = _spelled_out(argv, known)
+    argv = _spelled_out(_with_port(argv), known)
     if {"-h", "--help"} & set(argv):
         for documented_kind in documented or (kind,):
             _let_help_wrap(documented_kind)
@@ -202,6 +202,14 @@ def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
             words.append(_bare(word, option))
             option, unit = None, option.unit
     return words
+
+
+def _with_port(argv: Sequence[str]) -> list[str]:
+    """``--serve`` without a port as ``--serve=0``, which stands for any."""
+    return [
+        "--serve=0" if word == "--serve" and not "".join(argv[i + 1 : i + 2]).isdigit() else word
+        for i, word in enumerate(argv)
+    ]
 
 
 def _split(numbers: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tslim.commands.console import Console
-from tslim.commands.options import SceneOptions
+from tslim.commands.options import SceneOptions, ServeOptions
 from tslim.errors import ConfigError, RunFolderError, SceneError
 from tslim.measuring.metrics import WINDOW
 from tslim.model import model_file
@@ -19,6 +19,7 @@ SUFFIX = ".slim"
 if TYPE_CHECKING:
     from tslim.model.header import ModelHeader
     from tslim.model.state import FieldState
+    from tslim.preview.preview import Preview
 
 
 def start(arch: str, console: Console, seed: int = 0) -> None:
@@ -26,6 +27,23 @@ def start(arch: str, console: Console, seed: int = 0) -> None:
     from tslim.device import backend
 
     console.fact("device", backend.init(arch, seed=seed))
+
+
+def require_serving(given: ServeOptions) -> None:
+    """Raises ``ConfigError`` for what would have no effect, or is no port."""
+    if given.serve is None and given.serve_host is not None:
+        raise ConfigError("--serve-host has no effect without --serve")
+    if given.serve is not None and not 0 <= given.serve <= 65535:
+        raise ConfigError(f"--serve {given.serve}: a port is a number up to 65535")
+
+
+def served_preview(given: ServeOptions, *, share: float) -> "Preview | None":
+    """The preview for browsers that ``--serve`` asks for, if it does."""
+    if given.serve is None:
+        return None
+    from tslim.preview.preview import Preview
+
+    return Preview.serve(given.serve, given.serve_host, share=share)
 
 
 def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:

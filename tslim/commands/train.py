@@ -21,6 +21,8 @@ from tslim.training import events
 from tslim.training.run_folder import RunFolder
 from tslim.web.page import start_views
 
+PREVIEW_SHARE = 0.10
+"""of wall time, unless the user changes it in the preview"""
 START_CAMERAS = 12
 """of those that photographs were taken with, in a model's file"""
 
@@ -35,6 +37,9 @@ def train(given: Train, console: Console, settings_for: Callable[[str], config.T
     ``settings_for`` gives the settings of a new run by the scene's space; without, they are as given.
     """
     config.require_valid(given.settings)
+    shared.require_serving(given.serving)
+    if given.preview and given.serving.serve is not None:
+        raise ConfigError("--preview opens a window and --serve is for browsers: choose one")
     settings_for = settings_for or (lambda space: given.settings)
     with contextlib.ExitStack() as owned:
         return _train_and_measure(given, console, owned, settings_for)
@@ -47,11 +52,16 @@ def _train_and_measure(
     settings_for: Callable[[str], config.TrainConfig],
 ) -> int:
     """What ``train`` does, with the run's folder ``owned``."""
+    # Where nothing can listen is known before anything is begun.
+    served = shared.served_preview(given.serving, share=PREVIEW_SHARE)
+    if served is not None:
+        owned.callback(served.close)
+        served.say_notices(console.line)
     if given.resume:
         trainer, run = _resumed(given, console, owned)
     else:
         trainer, run = _started(given, console, owned, settings_for)
-    signalled = _follow(trainer, run, given.preview, console)
+    signalled = _follow(trainer, run, served if served is not None or not given.preview else _window(), console)
     if signalled:
         console.line(f"saved at step {trainer.step}; continue with:")
         console.line(f"  {_resume_command(run)}", style="bold")
@@ -145,12 +155,13 @@ def _differences(mine: dict[str, Any], other: dict[str, Any], prefix: str = "") 
     return names
 
 
-def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console) -> int:
+def _follow(trainer: "Trainer", run: RunFolder, window: "Preview | None", console: Console) -> int:
     """Shows a run to its end. Returns the number of the signal that stopped it before, its state saved; else 0."""
     begun = False
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequests())
-        window = stack.enter_context(_open_preview()) if preview else None
+        if window is not None:
+            stack.enter_context(window)
         view = stack.enter_context(console.training(trainer.config.steps))
         try:
             for event in trainer.run():
@@ -159,7 +170,7 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
                 if window is not None:
                     with stop.at_once():
                         window.show(event)
-                    _say_notices(window, view.note)
+                    window.say_notices(view.note)
                 between_steps = isinstance(event, events.Stepped | events.Started)
                 wanted = stop.signal or (signal.SIGPIPE if output.reader_has_gone() else 0)
                 if wanted and between_steps and trainer.step < trainer.config.steps:
@@ -170,8 +181,8 @@ def _follow(trainer: "Trainer", run: RunFolder, preview: bool, console: Console)
                 run.discard()
             raise
         _save_model(trainer, run, view.note)
-        if window is not None and window.is_open:
-            view.note("training is finished: close the window to go on")
+        if window is not None and window.is_watched:
+            view.note("training is finished: close the preview to go on")
             stack.enter_context(stop.at_once())
     return 0
 
@@ -216,16 +227,10 @@ class StopRequests:
             raise KeyboardInterrupt(self.signal)
 
 
-def _open_preview() -> "Preview":
+def _window() -> "Preview":
     from tslim.preview.preview import Preview
 
-    return Preview.open_if_possible()
-
-
-def _say_notices(window: "Preview", say: Callable[[str], None]) -> None:
-    for line in window.notices:
-        say(line)
-    window.notices.clear()
+    return Preview.open_if_possible(share=PREVIEW_SHARE)
 
 
 def _save_model(trainer: "Trainer", run: RunFolder, say: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""``view``: a model in a window, until it is closed."""
+"""``view``: a model in a window or a browser, until it is closed."""
 
 import contextlib
 
@@ -9,8 +9,12 @@ from tslim.errors import TslimError
 
 
 def view(given: View, console: Console) -> None:
-    """Shows a model in a window until it is closed."""
+    """Shows a model in a window, or with ``--serve`` in a browser, until it is closed."""
+    shared.require_serving(given.serving)
     source, folder = shared.find_model(given.model, console)
+    served = shared.served_preview(given.serving, share=1.0)
+    if served is not None:
+        served.say_notices(console.line)
     shared.start(given.arch, console)
     from tslim.field.field import load
     from tslim.preview import preview
@@ -21,5 +25,11 @@ def view(given: View, console: Console) -> None:
         # Photographs to compare with are welcome but not needed.
         with contextlib.suppress(TslimError):
             scene = shared.scene_of_model(field.metadata, folder, None, SceneOptions())
-    for line in preview.view(field, scene=scene, folder=folder.path if folder else source.parent, model=source):
-        console.line(line)
+    preview.view(
+        field,
+        scene=scene,
+        folder=folder.path if folder else source.parent,
+        model=source,
+        preview=served,
+        say=console.line,
+    )

@@ -17,8 +17,9 @@ HELP = (
     "WASD Space C: fly   R: first view",
     "M: colour, depth, opacity, ranks",
     "J K: rank - +   V: save   X: snapshot",
-    "Tab: this menu   Esc: close",
 )
+WINDOW_HELP = ("Tab: this menu   Esc: close",)
+BROWSER_HELP = ("wheel, pinch: zoom   two fingers: pan",)
 VIEWS_HELP = (
     "Left Right: data-set view   N: set",
     "G: side by side   O: error map",
@@ -37,7 +38,8 @@ class Controls:
     """The preview's state as the user sees it.
 
     ``moved`` and ``changed`` are set when the picture has to be drawn anew (because the camera moved; because of
-    something else), ``actions`` lists what was asked for once: "save", "snapshot". Whoever acts on them clears them.
+    something else), ``actions`` lists what was asked for once: "save", "snapshot", "leave". Whoever acts on them clears
+    them.
     """
 
     camera: OrbitCamera
@@ -49,6 +51,8 @@ class Controls:
     """show the rank that training uses"""
     trains: bool = False
     """there is a training to follow, pause and resume"""
+    in_browser: bool = False
+    """the panel stands beside the picture, and the preview is closed by a button"""
     percent: int = 10
     """of wall time that the preview may cost while training runs"""
     channel: str = "colour"
@@ -117,7 +121,7 @@ class Controls:
                 self.paused = not self.paused
             elif name == "reset":
                 self._reset()
-            elif name in ("save", "snapshot"):
+            elif name in ("save", "snapshot", "leave"):
                 self.actions.append(name)
 
     def _key(self, key: str) -> None:
@@ -181,8 +185,8 @@ class Controls:
             self.camera.fly(right, up, forward, seconds)
             self.moved = True
         closer = ("Up" in held) - ("Down" in held)
-        if closer:
-            self.camera.zoom(ZOOM_KEY * closer * seconds)
+        if closer or report.get("zoom"):
+            self.camera.zoom(ZOOM_KEY * closer * seconds + report.get("zoom", 0.0))
             self.moved = True
 
     # -- changes -----------------------------------------------------------------------------------------------------
@@ -243,5 +247,8 @@ def panel_rows(controls: Controls, lines: list[str], view_name: str) -> list[lis
     rows.append(["button", "snapshot", "snapshot (X)"])
     if c.trains:
         rows.append(["slider", "percent", "% of time", c.percent, 1, 100])
+    if c.in_browser:
+        rows.append(["button", "leave", "go on without the preview" if c.trains else "close the preview"])
     lines = HELP + (VIEWS_HELP if c.views else ()) + (TRAINING_HELP if c.trains else ())
+    lines += BROWSER_HELP if c.in_browser else WINDOW_HELP
     return rows + [["text", line] for line in lines]

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,13 +24,46 @@ SILENCE_SECONDS = 20.0
 """A window that does not answer for so long is given up."""
 
 
+class Link(Protocol):
+    """What ``Preview`` needs of what it is shown in: a window's process, or a server for browsers."""
+
+    size: tuple[int, int]
+    """of the picture that is wanted, the panel's part included"""
+    panel_width: int
+    """of the picture, which the panel lies over"""
+    in_browser: bool
+    closed: bool
+    reason: str
+    """why it is closed; empty if that was wanted"""
+
+    @property
+    def ready(self) -> bool:
+        """Whether more may be sent, since what was sent has been seen."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether there is anyone to wait for."""
+
+    def send(self, picture: np.ndarray | None, panel: list[list], *, share: float) -> None:
+        """Shows a picture ((h, w, 3) uint8; None keeps the last) and the panel's rows. Only when ``ready``."""
+
+    def receive(self) -> list[dict]:
+        """What the user did since the last call, oldest first; see ``window``."""
+
+    def close(self, reason: str = "") -> None:
+        """Ends it."""
+
+
 class WindowLink:
     """A window in another process. ``closed`` says whether it is gone, ``reason`` why (empty if the user closed it)."""
+
+    in_browser = False
 
     def __init__(self, width: int, height: int, *, title: str, panel_width: int) -> None:
         """Starts the window process; it is usable at once, and shows what is sent when it is up."""
         self.folder = Path(tempfile.mkdtemp(prefix="tslim-preview-"))
         self.size = (width, height)
+        self.panel_width = panel_width
         self.closed, self.reason = False, ""
         self._seq = self._seen = 0
         self._sent_at = time.perf_counter()
@@ -64,6 +98,11 @@ class WindowLink:
     def ready(self) -> bool:
         """Whether the window has seen everything that was sent, so that more may be sent."""
         return not self.closed and self._seen == self._seq
+
+    @property
+    def watched(self) -> bool:
+        """Whether the window is there."""
+        return not self.closed
 
     def send(self, picture: np.ndarray | None, panel: list[list], *, share: float) -> None:
         """Shows a picture ((h, w, 3) uint8; None keeps the last) and the panel's rows. Only when ``ready``.

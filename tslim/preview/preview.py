@@ -4,9 +4,9 @@
         for event in trainer.run():
             preview.show(event)
 
-The window lives in another process (``link``), so that nothing that happens to it reaches the training.
-Pausing is not coming back from ``show``. Where no window can open, ``preview.png`` is written in the run folder
-instead. What the user should be told is in ``notices``; nothing is printed.
+The window lives in another process (``link``), so that nothing that happens to it reaches the training; so do browsers
+(``server``). Pausing is not coming back from ``show``. Where no window can open, ``preview.png`` is written in the run
+folder instead. What the user should be told is in ``notices``; nothing is printed.
 """
 
 import time
@@ -22,7 +22,7 @@ from tslim.model import model_file
 from tslim.preview.budget import Budget, Progression
 from tslim.preview.controls import Controls, panel_rows
 from tslim.preview.frame import History, compose
-from tslim.preview.link import WindowLink
+from tslim.preview.link import Link, WindowLink
 from tslim.preview.painter import Interrupted, Painter, Painting
 from tslim.preview.status import shown_lines, training_lines
 from tslim.rendering.media import to_uint8, write_png
@@ -45,7 +45,7 @@ STILL_SECONDS = 0.4
 
 
 class Preview:
-    """See the module. Made by ``open_if_possible``; a context manager.
+    """See the module. Made by ``open_if_possible`` or ``serve``; a context manager.
 
     Attributes:
         notices: lines for the user, oldest first; whoever shows them clears the list.
@@ -53,7 +53,7 @@ class Preview:
         failure: why the window is gone, empty while it is there or if the user closed it.
     """
 
-    def __init__(self, link: WindowLink | None, *, share: float = 0.10, folder: Path | None = None) -> None:
+    def __init__(self, link: Link | None, *, share: float = 0.10, folder: Path | None = None) -> None:
         self.notices: list[str] = []
         self.writes_png = link is None
         self.failure = ""
@@ -89,6 +89,25 @@ class Preview:
         preview.notices.append(f"no preview window: {problem}; preview.png is written in the run folder instead")
         return preview
 
+    @classmethod
+    def serve(cls, port: int = 0, host: str | None = None, *, share: float = 0.10) -> "Preview":
+        """A preview for browsers; a notice says at which address.
+
+        Args:
+            port: to listen at; 0 for 8642, or the next that is free.
+            host: an address of this machine for other machines to come in by; None for this machine alone.
+            share: as in ``open_if_possible``.
+
+        Raises:
+            BackendError: nothing can listen there.
+        """
+        from tslim.preview.server import ServerLink
+
+        link = ServerLink(*SIZE, port=port, host=host)
+        preview = cls(link, share=share)
+        preview.notices.append(f"the preview is at {link.address}")
+        return preview
+
     def __enter__(self) -> "Preview":
         return self
 
@@ -101,8 +120,13 @@ class Preview:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a window."""
+        """Whether there is a window, or a server for browsers."""
         return self._link is not None and not self._link.closed
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is anyone to wait for: a window, or a browser that has not been gone for long."""
+        return self.is_open and self._link.watched
 
     def show(self, event: events.Event) -> None:
         """Takes note of an event and draws if the time budget allows. Does not return while the user pauses."""
@@ -118,22 +142,36 @@ class Preview:
             self._write_png()
         self._budget.charge(time.perf_counter() - began)
         paused = self._controls.paused
-        while self._controls.paused and self.is_open:
+        while self._controls.paused and self.is_watched:
             self._turn(free=True)
             time.sleep(0.005)
+        if self._controls.paused and self.is_open:
+            self._controls.paused = False
+            self.notices.append("whoever paused the training has gone: it goes on")
         self._budget.tick(time.perf_counter(), free=paused)
 
-    def wait(self) -> None:
-        """Keeps the window in use until the user closes it (or presses Ctrl-C in the terminal)."""
+    def wait(self, *, for_anyone: bool = False, say: Callable[[str], None] | None = None) -> None:
+        """Keeps the preview in use until the user closes it (or presses Ctrl-C in the terminal), or nobody watches.
+
+        ``for_anyone``: also waits for whoever might still come. ``say`` is told each notice.
+        """
         try:
-            while self.is_open and self._painter is not None:
+            while self._painter is not None and (self.is_open if for_anyone else self.is_watched):
                 self._turn(free=True)
+                if say is not None:
+                    self.say_notices(say)
                 time.sleep(0.005)
         except KeyboardInterrupt:
             pass
 
+    def say_notices(self, say: Callable[[str], None]) -> None:
+        """Tells each notice, once."""
+        for line in self.notices:
+            say(line)
+        self.notices.clear()
+
     def close(self) -> None:
-        """Closes the window."""
+        """Closes the window, or tells browsers that this is the end."""
         if self._link is not None:
             self._link.close()
 
@@ -149,7 +187,7 @@ class Preview:
         views = {name: len(v) for name, v in self._painter.views.items()}
         self._controls = Controls(
             self._painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains,
-            percent=round(100 * self._budget.share),
+            percent=round(100 * self._budget.share), in_browser=self._link is not None and self._link.in_browser,
         )  # fmt: skip
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -188,6 +226,9 @@ class Preview:
         for action in controls.actions:
             self._act(action)
         controls.actions.clear()
+        if link.closed:
+            self._lose_window("")
+            return
         self._budget.share = controls.percent / 100
         if link.size != self._size:
             self._size, controls.changed = link.size, True
@@ -218,7 +259,7 @@ class Preview:
         for report in link.receive():
             if not free:
                 self._budget.charge(report["cpu"] / hardware.cpu_count())
-            controls.apply(report, COLUMN)
+            controls.apply(report, link.panel_width)
         return controls.moved or controls.changed or bool(controls.actions) or link.closed
 
     def _lose_window(self, reason: str) -> None:
@@ -261,7 +302,8 @@ class Preview:
         return width - self._column(), height
 
     def _column(self) -> int:
-        return COLUMN if self._controls.panel else 0
+        width = self._link.panel_width if self._link is not None else COLUMN
+        return width if self._controls.panel else 0
 
     def _paint(self, unwanted: Callable[[], bool] = lambda: False) -> bool:
         """Renders at the progression's scale; False if it became ``unwanted`` on the way."""
@@ -303,6 +345,9 @@ class Preview:
             views = self._painter.views[controls.split]
             controls.camera.snap(views.cameras[controls.view])
             controls.moved = True
+            return
+        if action == "leave":
+            self._link.close()
             return
         stem = f"step{self._step:06}-rank{controls.rank}" if self._steps else f"rank{controls.rank}"
         folder = self._folder or Path()
@@ -353,20 +398,27 @@ class Preview:
 
 
 def view(
-    field, *, scene=None, folder: Path | None = None, model: Path | None = None, size: tuple[int, int] = SIZE
-) -> list[str]:
-    """Shows a field in a window until the user closes it; returns what was saved, one line each.
+    field,
+    *,
+    scene=None,
+    folder: Path | None = None,
+    model: Path | None = None,
+    preview: Preview | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Shows a field until the user closes the preview, by default in a window. What is saved is said, a line each.
 
-    Arguments as for ``Preview.look_at``.
+    Arguments otherwise as for ``Preview.look_at``.
 
     Raises ``BackendError`` where no window can open, saying why and what to install.
     """
-    problem = display.why_no_window()
-    if problem is not None:
-        raise BackendError(f"no window can open: {problem}")
-    with Preview(WindowLink(*size, title=TITLE, panel_width=COLUMN), share=1.0) as preview:
+    if preview is None:
+        problem = display.why_no_window()
+        if problem is not None:
+            raise BackendError(f"no window can open: {problem}")
+        preview = Preview(WindowLink(*SIZE, title=TITLE, panel_width=COLUMN), share=1.0)
+    with preview:
         preview.look_at(field, scene, folder=folder, model=model)
-        preview.wait()
+        preview.wait(for_anyone=True, say=say)
         if preview.failure:
             raise BackendError(preview.failure)
-    return preview.notices

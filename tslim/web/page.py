@@ -3,10 +3,8 @@
 import base64
 import html
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from tslim import files
 from tslim.scene import paths
 from tslim.scene.cameras import Cameras
+from tslim.web import assets
 
 if TYPE_CHECKING:
     from tslim.field.field import Field
@@ -62,13 +61,14 @@ def write_page(
         "background": field.background,
         "model": model if isinstance(model, str) else None,
     }
-    text = _filled(
+    text = assets.filled(
+        "page.html",
         title=html.escape(title),
         ranks=str(field.rank),
-        style=_asset("page.css"),
+        style=assets.text("base.css") + assets.text("page.css"),
         thumbnail=f'src="{_thumbnail(field, cameras[0])}"',
-        about=_json(about),
-        script=_script(),
+        about=assets.json_text(about),
+        script=assets.script(*SCRIPTS, MARCH_SHADER=assets.text("march.frag")),
     )
     before, after = text.split("{{parts}}")
     with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
@@ -141,28 +141,3 @@ def _parts(model: Iterable[bytes]) -> Iterator[str]:
     """Elements that hold a model's bytes; the page reads each when the next one has arrived."""
     for index, part in enumerate(model):
         yield f'<script type="text/plain" id="part-{index}">{base64.b64encode(part).decode()}</script>\n'
-
-
-def _script() -> str:
-    """All scripts as one, with names of their own."""
-    shader = f"const MARCH_SHADER = {_json(_asset('march.frag'))};"
-    return "\n".join(['(() => {\n"use strict";', shader, *map(_asset, SCRIPTS), "})();"])
-
-
-def _asset(name: str) -> str:
-    return resources.files("tslim.web").joinpath(name).read_text(encoding="utf-8")
-
-
-def _json(value: Any) -> str:
-    """As json that may stand within a script element, whatever strangers' texts it holds."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _filled(**values: str) -> str:
-    """The page's text; what is filled in is not looked at again."""
-    pieces = _asset("page.html").split("{{")
-    out = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        out.append((values[name] if name in values else "{{" + name + "}}") + rest)
-    return "".join(out)
