@@ -15,6 +15,7 @@ import numpy as np
 from tslim.data import colmap_files, geometry, pictures, ply, shots
 from tslim.data.capture import Capture
 from tslim.data.colmap_files import Posed
+from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.errors import SceneError
@@ -91,7 +92,7 @@ def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[
     names = [entry.name for entry in posed]
     pictures.require_names(names, images_file)
     place = pictures.locate(model.root, names, options.downscale, images_file, options.anywhere, warnings)
-    masks = pictures.Masks(model.root, place.place.path, place.place.factor)
+    masks = Masks(model.root, place.place.path, place.place.factor)
     found = []
     for entry, pose in zip(posed, _camera_to_world(posed), strict=True):
         if entry.camera not in cameras:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tslim.data import pictures, shots
 from tslim.data.capture import Capture
+from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.data.spaces import Region
@@ -53,7 +54,7 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     place = pictures.fitting(fitting, options.downscale, warnings)
     files = place.pictures()
     poses, sizes, focals, bounds = unpack(rows)
-    masks = pictures.Masks(folder, place.path, place.factor)
+    masks = Masks(folder, place.path, place.factor)
     found = []
     for file, pose, size, focal in zip(files, poses, sizes, focals, strict=True):
         shots.check_camera(f"{path}: {file.name}", tuple(size), _intrinsics(size, focal))

@@ -14,6 +14,7 @@ import numpy as np
 
 from tslim.data import geometry, images, pictures, reading, shots
 from tslim.data.capture import Capture
+from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.data.spaces import Region
@@ -58,7 +59,7 @@ def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
     if unplaced > 0:
         warnings.append(f"{unplaced} images in rgb have no file in pose and were skipped")
     intrinsics = read_intrinsics(folder / "intrinsics.txt")
-    masks = pictures.Masks(folder, folder / "rgb")
+    masks = Masks(folder, folder / "rgb")
     found = []
     for name, file in files.items():
         size = images.read_header(file).size

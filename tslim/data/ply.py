@@ -46,7 +46,9 @@ def read_ply(path: Path) -> np.ndarray:
 
 def _header(path: Path, text: str) -> tuple[str | None, int, list[tuple[str, str]]]:
     """(byte order or None for ascii, number of vertices, their properties as (name, numpy type))."""
-    order, count, properties, element = "", -1, [], None
+    order: str | None = ""
+    count, element = -1, None
+    properties: list[tuple[str, str]] = []
     for line in text.splitlines():
         words = line.split()
         if words[:1] == ["format"] and len(words) > 1 and words[1] in _ORDERS:

@@ -25,6 +25,7 @@ import numpy as np
 from tslim.data import pictures, ply, reading, shots, transforms_keys
 from tslim.data.capture import Capture
 from tslim.data.images import Mask
+from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.data.spaces import Region
@@ -167,7 +168,7 @@ def _listed(
             raise
         warnings.append(f"{len(listed)} of the {len(listed)} {split} images are missing and were skipped")
         return Listed([], {}, 1, ())
-    masks = pictures.Masks(folder, place.place.path, place.place.factor)
+    masks = Masks(folder, place.place.path, place.place.factor)
     found, known = [], {}
     for frame, name, pose in zip(listed, names, poses, strict=True):
         file = place.files.get(name)
@@ -175,7 +176,8 @@ def _listed(
             continue
         camera = transforms_keys.camera_of(Holder(data, frame, f"{path}: frame {name}"), file, place.factor_of(file))
         mask = _mask(folder, frame, path, options) or masks.find(pictures.cleaned(name), file)
-        shot = Shot(_label(folder, file, name), file, pose, *camera, mask)
+        size, intrinsics, lens, distortion = camera
+        shot = Shot(_label(folder, file, name), file, pose, size, intrinsics, lens, distortion, mask)
         found.append(shot)
         known[shot.name] = _same(name)
     missing = [name for name in names if name not in place.files]

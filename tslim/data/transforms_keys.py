@@ -95,7 +95,9 @@ class Holder:
         return reading.number({key: self.raw(key)} if self.given(key) else {}, key, self.where)
 
 
-def camera_of(holder: Holder, file: Path, factor: int):
+def camera_of(
+    holder: Holder, file: Path, factor: int
+) -> tuple[tuple[int, int], shots.Intrinsics, int, tuple[float, ...]]:
     """(size, intrinsics, lens, distortion) of a frame's camera; raises ``SceneError``.
 
     ``file`` is the photograph, or a copy of it that is ``factor`` times smaller.
@@ -119,7 +121,7 @@ def camera_of(holder: Holder, file: Path, factor: int):
 def _focal(holder: Holder, size: tuple[float, float]) -> tuple[float, float]:
     """(fx, fy) in pixels: a frame's own, in whatever way it gives them, before those for all."""
     for values in (holder.frame, holder.data):
-        found = []
+        found: list[float | None] = []
         for axis, pixels in zip("xy", size, strict=True):
             if values.get(f"fl_{axis}") is not None:
                 found.append(reading.number(values, f"fl_{axis}", holder.where))
@@ -132,8 +134,10 @@ def _focal(holder: Holder, size: tuple[float, float]) -> tuple[float, float]:
             else:
                 found.append(None)
         fx, fy = found
-        if fx is not None or fy is not None:
-            return (fy if fx is None else fx), (fx if fy is None else fy)
+        if fx is not None:
+            return fx, fx if fy is None else fy
+        if fy is not None:
+            return fy, fy
     raise SceneError(f"{holder.where}: no focal length; expected fl_x (pixels) or camera_angle_x (radians)")
 
 
