@@ -19,7 +19,7 @@ SAVINGS = {
     "whole-voxel steps": ("step_ratio",),
     "one colour a ray": ("colour_span",),
     "appearance where the weight is 0.01": ("weight_threshold",),
-    "emptier space, rays end at 1 %": ("occupancy_threshold", "occupancy_first", "stop_transmittance"),
+    "emptier space, rays end at 1 %": ("occupancy_threshold", "occupancy_first", "early_stop"),
     "lazy Adam": ("lazy_adam",),
 }
 """What is added, with the settings that it takes over from the preset"""

@@ -56,7 +56,7 @@ def make(**options):
     field, state = make_field(**options)
     origins, directions, ranks = make_rays()
     renderer = DifferentiableRenderer(
-        field, origins, 3 * directions, rank=ranks, background=BACKGROUND, config=MarchConfig(stop_transmittance=0.0)
+        field, origins, 3 * directions, rank=ranks, background=BACKGROUND, config=MarchConfig(early_stop=0.0)
     )
     target = np.random.default_rng(61).random((N_RAYS, 3)).astype(np.float32)
     return Photograph(renderer, target), field, state, target
@@ -100,7 +100,7 @@ def test_a_shift_and_a_turn_of_the_camera_are_differentiated_as_central_differen
     rng = np.random.default_rng(5)
     origins = centre + 0.1 * size * rng.uniform(-1, 1, (N_RAYS, 3))
     directions = rng.normal(size=(N_RAYS, 3))
-    config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, stop_transmittance=0.0)
+    config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, early_stop=0.0)
 
     renderer = DifferentiableRenderer(field, origins, directions, background=BACKGROUND, config=config)
     photograph = Photograph(renderer, np.full((N_RAYS, 3), 0.4, np.float32))

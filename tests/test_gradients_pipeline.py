@@ -48,7 +48,7 @@ def run(
     from tslim.rendering.pipeline import MarchConfig, Pipeline
 
     origins, directions, ranks = rays or make_rays()
-    config = MarchConfig(stop_transmittance=stop, weight_threshold=threshold, colour_span=span)
+    config = MarchConfig(early_stop=stop, weight_threshold=threshold, colour_span=span)
     pipeline = Pipeline(field, N_RAYS, config)
     buffers.write(pipeline.ray_o, origins.ravel())
     buffers.write(pipeline.ray_d, directions.ravel())

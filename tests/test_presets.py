@@ -47,7 +47,7 @@ def test_fine_learns_as_quick_does_and_looks_closer(space):
         assert getattr(fine, name) == getattr(quick, name)
     assert fine.steps > quick.steps and fine.grid_end > quick.grid_end
     assert 0 < fine.colour_span < quick.colour_span
-    for name in ("step_ratio", "weight_threshold", "stop_transmittance"):
+    for name in ("step_ratio", "weight_threshold", "early_stop"):
         now, before = getattr(fine, name), getattr(quick, name)
         assert now < before if space == "box" else now == before
     decoder = ("decoder_width", "feature_encoding", "direction_encoding")
@@ -55,3 +55,24 @@ def test_fine_learns_as_quick_does_and_looks_closer(space):
     for at in ("grow_steps", "occupancy_steps"):  # at the same shares of the run
         shares = [(a / fine.steps, b / quick.steps) for a, b in zip(getattr(fine, at), getattr(quick, at), strict=True)]
         assert all(abs(a - b) < 1e-3 for a, b in shares)
+
+
+def test_settings_are_known_by_their_old_names_in_files_on_command_lines_and_in_python():
+    from tslim.commands import parsing
+    from tslim.rendering.pipeline import MarchConfig
+
+    settings = dataclasses.replace(presets.quick(), early_stop=0.25)
+    settings = dataclasses.replace(settings, schedule=dataclasses.replace(settings.schedule, prefix_ranks=(3, 5)))
+    written = config.to_dict(settings)
+    assert written["early_stop"] == 0.25 and "stop_transmittance" not in written
+    written["stop_transmittance"], written["schedule"]["anchors"] = written.pop("early_stop"), [3, 5]
+    del written["schedule"]["prefix_ranks"]
+    assert config.from_dict(written) == settings
+    assert config.march_of({"stop_transmittance": 0.5}) == {"early_stop": 0.5}
+    words = ["train", "--stop-transmittance", "0.25", "--schedule.anchors", "3", "5"]
+    assert parsing.parse(words).settings == settings
+    assert parsing.parse(["train", "--stop-transmittance=0.25"]).settings.early_stop == 0.25
+    march = MarchConfig(stop_transmittance=0.5)
+    assert march == MarchConfig(early_stop=0.5) and march.stop_transmittance == 0.5
+    old = dataclasses.replace(settings.schedule, anchors=(1, 2))
+    assert old.prefix_ranks == (1, 2) == old.anchors

@@ -59,7 +59,7 @@ def test_density_summed_along_a_ray_is_the_opacity_that_is_rendered(cpu, space):
     origins, directions = (a[:8] for a in make_rays(space))
     if space == "box":
         origins = 0.4 * origins
-    config = tslim.MarchConfig(step_ratio=0.02, weight_threshold=0.0, stop_transmittance=0.0)
+    config = tslim.MarchConfig(step_ratio=0.02, weight_threshold=0.0, early_stop=0.0)
     seen = tslim.Renderer(field, config=config).render_rays(origins, directions)
     edges = np.geomspace(*((0.3, 150.0) if space == "contracted" else (0.1, 1e6)), 20001)
     edges = np.linspace(0.1, 8.0, 4001) if space == "box" else edges

@@ -118,12 +118,12 @@ def test_staged_goes_to_the_fields_own_rank_and_never_beyond():
 
 
 def test_staged_draws_an_anchor_that_is_named_twice_twice_as_often_and_without_anchors_every_rank():
-    schedule = staged(prefix_share=0.5, anchors=(1, 2, 2, 2, 4, 8))
+    schedule = staged(prefix_share=0.5, prefix_ranks=(1, 2, 2, 2, 4, 8))
     schedule.rank = 5
     counts = np.bincount(schedule.ray_ranks(0, 100_000, np.random.default_rng(0))[0], minlength=6)
     # Fifths of 50 000, standard deviations below 110.
     np.testing.assert_allclose(counts, [0, 10_000, 30_000, 0, 10_000, 50_000], atol=600)
-    schedule = staged(prefix_share=0.5, anchors=())
+    schedule = staged(prefix_share=0.5, prefix_ranks=())
     schedule.rank = 5
     (ranks,) = schedule.ray_ranks(0, 100_000, np.random.default_rng(0))
     counts = np.bincount(ranks, minlength=6)
@@ -132,35 +132,35 @@ def test_staged_draws_an_anchor_that_is_named_twice_twice_as_often_and_without_a
 
 
 def test_few_ranks_stand_for_many_when_empty_space_is_measured_and_the_active_one_always_does():
-    schedule = staged(anchors=())
+    schedule = staged(prefix_ranks=())
     assert schedule.emptied(0) == [1, 2]
     schedule.rank = 16
     assert schedule.emptied(90) == [1, 2, 3, 5, 8, 12, 16]
     assert train().emptied(0) == [1]
-    few = staged(anchors=(8, 4, 4, 30))
+    few = staged(prefix_ranks=(8, 4, 4, 30))
     few.rank = 16
     assert few.emptied(90) == [4, 8, 16]
 
 
 def test_staged_draws_prefix_rays_evenly_from_the_anchors_below_the_active_rank():
-    schedule = staged(stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, anchors=(1, 2, 4, 12))
+    schedule = staged(stage_ranks=(8,), stage_starts=(0.0,), prefix_share=0.4, prefix_ranks=(1, 2, 4, 12))
     assert schedule.rank == 16
     schedule.rank = 8
     (ranks,) = schedule.ray_ranks(0, 30_000, np.random.default_rng(0))
     counts = {int(r): int((ranks == r).sum()) for r in np.unique(ranks)}
     assert set(counts) == {1, 2, 4, 8} and counts[8] == 18_000
-    # 4000 expected of each anchor, standard deviation about 52.
+    # 4000 expected of each prefix rank, standard deviation about 52.
     assert all(abs(counts[r] - 4000) < 250 for r in (1, 2, 4))
 
 
 def test_staged_asks_for_no_prefix_rays_where_no_anchor_is_smaller():
-    schedule = staged(stage_ranks=(3, 16), stage_starts=(0.0, 0.5), anchors=(4, 8))
+    schedule = staged(stage_ranks=(3, 16), stage_starts=(0.0, 0.5), prefix_ranks=(4, 8))
     assert schedule.rank == 3 and staged(stage_ranks=(1, 16), stage_starts=(0.0, 0.5)).prefixes(0)[1] == ()
     assert schedule.ray_ranks(0, 50, np.random.default_rng(0)).tolist() == [[3] * 50]
 
 
 def test_staged_renders_every_ray_at_different_prefixes_and_the_active_rank_if_asked_to():
-    schedule = staged(prefixes_per_ray=2, anchors=(1, 2, 2, 4, 12))
+    schedule = staged(prefixes_per_ray=2, prefix_ranks=(1, 2, 2, 4, 12))
     assert schedule.most_renders() == 3 and schedule.rank < 4
     schedule.rank = 8
     n = 30_000
@@ -174,8 +174,8 @@ def test_staged_renders_every_ray_at_different_prefixes_and_the_active_rank_if_a
 
 
 def test_a_ray_has_no_more_prefixes_than_there_are():
-    schedule = staged(prefixes_per_ray=9, anchors=(1, 2, 2, 4, 12, 16, 40))
-    assert schedule.most_renders() == 5 and staged(prefixes_per_ray=99, anchors=()).most_renders() == 16
+    schedule = staged(prefixes_per_ray=9, prefix_ranks=(1, 2, 2, 4, 12, 16, 40))
+    assert schedule.most_renders() == 5 and staged(prefixes_per_ray=99, prefix_ranks=()).most_renders() == 16
     schedule.rank = 4
     ranks = schedule.ray_ranks(0, 20, np.random.default_rng(0))
     assert np.sort(ranks, axis=0).tolist() == [[1] * 20, [2] * 20, [4] * 20]
@@ -185,13 +185,13 @@ def test_a_ray_has_no_more_prefixes_than_there_are():
 
 def test_prefixes_count_for_less_and_the_lowest_anchor_for_more_of_that_if_asked_to():
     ranks = np.array([2, 4, 16, 8, 2, 16], np.int32)
-    schedule = staged(prefixes_per_ray=2, anchors=(2, 4, 8), prefix_weight=0.25, lowest_weight=3.0)
+    schedule = staged(prefixes_per_ray=2, prefix_ranks=(2, 4, 8), prefix_weight=0.25, lowest_weight=3.0)
     schedule.rank = 16
     weights = schedule.weights(ranks)
     assert weights.dtype == np.float32 and weights.tolist() == [0.75, 0.25, 1, 0.25, 0.75, 1]
-    schedule.rank = 2  # the first stage: the lowest anchor is the active rank itself
+    schedule.rank = 2  # the first stage: the lowest prefix rank is the active rank itself
     assert schedule.weights(np.full(5, 2, np.int32)).tolist() == [1] * 5
-    schedule = staged(prefixes_per_ray=2, anchors=(), lowest_weight=3.0)
+    schedule = staged(prefixes_per_ray=2, prefix_ranks=(), lowest_weight=3.0)
     schedule.rank = 4
     assert schedule.weights(np.array([1, 2, 4])).tolist() == [3, 1, 1]
     assert staged(prefixes_per_ray=2).weights(ranks) is None
@@ -203,7 +203,7 @@ def ordered(**options):
 
 
 def test_ordered_renders_nothing_but_the_full_rank_until_ranks_are_in_order():
-    schedule, rng = ordered(prefix_share=0.25, anchors=(2, 8)), np.random.default_rng(0)
+    schedule, rng = ordered(prefix_share=0.25, prefix_ranks=(2, 8)), np.random.default_rng(0)
     for step in range(100):
         ranks = schedule.ray_ranks(step, 40, rng)[0].tolist()
         assert set(ranks[:10]) <= ({16} if step < 50 else {2, 8}) and ranks[10:] == [16] * 30
@@ -346,7 +346,7 @@ def test_no_policy_shrinks_passes_the_fields_rank_or_gives_a_ray_more_than_the_a
         {"stage_starts": (0.0, 0.2, 0.3, 1.0)},
         {"stage_ranks": (2, 8, 4, 16)},
         {"stage_ranks": (0, 2, 4, 8)},
-        {"anchors": (0, 2)},
+        {"prefix_ranks": (0, 2)},
         {"prefix_share": 1.5},
         {"prefixes_per_ray": -1},
         {"lowest_weight": 0.0},
@@ -374,9 +374,9 @@ def test_impossible_settings_are_refused_by_name(options):
     ("options", "least"),
     [
         ({"policy": "fixed"}, 16), ({"policy": "bcd"}, 16), ({"policy": "train"}, 1), ({"policy": "linear"}, 1),
-        ({"policy": "all_prefixes"}, 1), ({"policy": "staged"}, 1), ({"policy": "staged", "anchors": (4, 3)}, 2),
-        ({"policy": "bounded", "anchors": (3, 4), "stage_ranks": (6,), "stage_starts": (0.0,)}, 3),
-        ({"policy": "staged", "prefix_share": 0.0}, 2), ({"policy": "ordered", "anchors": (3, 8)}, 3),
+        ({"policy": "all_prefixes"}, 1), ({"policy": "staged"}, 1), ({"policy": "staged", "prefix_ranks": (4, 3)}, 2),
+        ({"policy": "bounded", "prefix_ranks": (3, 4), "stage_ranks": (6,), "stage_starts": (0.0,)}, 3),
+        ({"policy": "staged", "prefix_share": 0.0}, 2), ({"policy": "ordered", "prefix_ranks": (3, 8)}, 3),
         ({"policy": "staged", "prefix_share": 0.0, "prefixes_per_ray": 2}, 1),
     ],
 )  # fmt: skip

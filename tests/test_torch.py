@@ -22,7 +22,7 @@ RANKS = np.resize(np.array((5, 1, 13, 8, 3), np.int32), N_RAYS)
 def config(cpu):
     from tslim.rendering.pipeline import MarchConfig
 
-    return MarchConfig(weight_threshold=0.0, stop_transmittance=0.0)
+    return MarchConfig(weight_threshold=0.0, early_stop=0.0)
 
 
 def rays(space: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,7 +173,7 @@ def test_a_pose_is_differentiated_as_central_differences_say(cpu):
 
     def seen_from(pose: torch.Tensor) -> torch.Tensor:
         turned = directions + torch.linalg.cross(pose[3:].expand_as(directions), directions)
-        config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, stop_transmittance=0.0)
+        config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, early_stop=0.0)
         rgb, depth, opacity = render(field, origins + size * pose[:3], turned, rank=9, config=config)
         return rgb.square().sum() + 0.1 * depth.sum() + opacity.sum()
 

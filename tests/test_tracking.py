@@ -25,7 +25,7 @@ def settings() -> config.TrainConfig:
         occupancy_steps=(),
         l1_start=0.0,
         lr_decay=1.0,
-        stop_transmittance=0.0,
+        early_stop=0.0,
     )
 
 

@@ -170,7 +170,7 @@ def test_an_interrupted_run_does_not_forget_an_increase_that_was_not_reported_ye
 def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, policy, prefixes_per_ray):
     schedule = ScheduleConfig(
         policy=policy, stage_ranks=(1, 2, 6), stage_starts=(0, 0.2, 0.4), upsilon=0.1, bcd_block=2, bcd_steps=3,
-        anchors=(1, 2, 4), prefixes_per_ray=prefixes_per_ray, order_at=(0.3, 0.6),
+        prefix_ranks=(1, 2, 4), prefixes_per_ray=prefixes_per_ray, order_at=(0.3, 0.6),
     )  # fmt: skip
     settings = dataclasses.replace(SETTINGS, schedule=schedule)
     trainer = new_trainer(settings)
@@ -188,7 +188,7 @@ def test_other_policies_train_and_continue_with_the_same_bits(new_trainer, polic
 
 def test_ranks_are_in_order_once_the_schedule_says_so(new_trainer):
     """Half of the ranks hold more of the density than they did, and all of them the same."""
-    schedule = ScheduleConfig(policy="ordered", order_at=(0.5,), anchors=(2, 4))
+    schedule = ScheduleConfig(policy="ordered", order_at=(0.5,), prefix_ranks=(2, 4))
     trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule, grow_steps=(), occupancy_steps=()))
     run_to(trainer, 19)
     points = np.random.default_rng(0).uniform(trainer.field.box[0], trainer.field.box[1], (500, 3))
@@ -210,8 +210,8 @@ def moments(trainer) -> list[np.ndarray]:
 
 def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
     schedule = ScheduleConfig(
-        policy="staged", stage_ranks=(6,), stage_starts=(0.0,), anchors=(1, 4), prefixes_per_ray=2, prefix_weight=0.5,
-        lowest_weight=3.0,
+        policy="staged", stage_ranks=(6,), stage_starts=(0.0,), prefix_ranks=(1, 4), prefixes_per_ray=2,
+        prefix_weight=0.5, lowest_weight=3.0,
     )  # fmt: skip
     trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule, distortion=0.01))
     pipeline, n, penalties = trainer.pipeline, SETTINGS.batch_rays, []
@@ -236,7 +236,7 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
 def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):
     settings = dataclasses.replace(
         SETTINGS, field=dataclasses.replace(SETTINGS.field, rank_affine=True),
-        schedule=ScheduleConfig(policy="staged", stage_ranks=(2, 5), stage_starts=(0, 0.2), anchors=(1, 2)),
+        schedule=ScheduleConfig(policy="staged", stage_ranks=(2, 5), stage_starts=(0, 0.2), prefix_ranks=(1, 2)),
     )  # fmt: skip
     trainer = new_trainer(settings)
     run_to(trainer, 8)
@@ -297,7 +297,7 @@ def test_a_step_is_one_adam_step_on_the_gradient_of_squared_error_and_l1(new_tra
 
     from tests import reference
 
-    settings = dataclasses.replace(SETTINGS, schedule=ScheduleConfig(policy="fixed"), stop_transmittance=0.0,
+    settings = dataclasses.replace(SETTINGS, schedule=ScheduleConfig(policy="fixed"), early_stop=0.0,
                                    l1_start=0.05)  # fmt: skip
     trainer = new_trainer(settings)
     twin = reference.ReferenceField.from_state(trainer.field.state(), requires_grad=True)

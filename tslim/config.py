@@ -4,12 +4,33 @@ The command line's flags and help, and the ``config.json`` of a run, all come fr
 """
 
 import dataclasses
+import functools
+import operator
 import reprlib
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tslim.errors import ConfigError
+
+RENAMED = {"stop_transmittance": "early_stop", "anchors": "prefix_ranks"}
+"""Names that settings had, in files and on command lines that are older, and what they are called now."""
+
+
+def with_old_names(cls: type) -> type:
+    """A dataclass that takes and gives values by their old names, too."""
+    old_names = {old: new for old, new in RENAMED.items() if new in {f.name for f in dataclasses.fields(cls)}}
+    made = cls.__init__
+
+    @functools.wraps(made)
+    def init(self, *args, **values) -> None:
+        made(self, *args, **{**{n: v for n, v in values.items() if n not in old_names},
+                             **{old_names[n]: v for n, v in values.items() if n in old_names}})  # fmt: skip
+
+    cls.__init__ = init
+    for old, new in old_names.items():
+        setattr(cls, old, property(operator.attrgetter(new)))
+    return cls
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,7 @@ class FieldConfig:
     rendered at; those of others lie between them"""
 
 
+@with_old_names
 @dataclass(frozen=True)
 class ScheduleConfig:
     """The policy that sets the active rank while training."""
@@ -58,17 +80,17 @@ class ScheduleConfig:
     """staged, bounded: share of the run at which each stage begins"""
     prefix_share: float = 0.3
     """ordered, staged, bounded: share of rays rendered at a prefix, unless prefixes_per_ray says that all are"""
-    anchors: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
+    prefix_ranks: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
     """staged, bounded: ranks that prefix rays are drawn from, where below the active one: what is named twice is drawn
     twice as often; all ranks if none is named"""
     prefixes_per_ray: int = 0
     """staged, bounded: if above 0, every ray is rendered at the active rank and at so many prefixes drawn from the
-    anchors, none twice, instead of at one rank: each prefix learns from more rays, and a step takes longer"""
+    prefix_ranks, none twice, instead of at one rank: each prefix learns from more rays, and a step takes longer"""
     prefix_weight: float = 1.0
     """staged, bounded, with prefixes_per_ray: what the error at a prefix counts for, where that at the active rank
     counts for 1; they are added up"""
     lowest_weight: float = 1.0
-    """staged, bounded, with prefixes_per_ray: how much more than another prefix's the lowest anchor's counts"""
+    """staged, bounded, with prefixes_per_ray: how much more than another prefix's the lowest one's counts"""
     bounds: tuple[float, float] = (0.5, 1.5)
     """bounded: a stage begins no sooner and no later than these multiples of its planned start"""
     order_at: tuple[float, ...] = (0.6,)
@@ -83,6 +105,7 @@ class ScheduleConfig:
     """bcd: steps for which a block learns before it is the next one's turn"""
 
 
+@with_old_names
 @dataclass(frozen=True)
 class TrainConfig:
     """How a field is trained."""
@@ -133,7 +156,7 @@ class TrainConfig:
     colour_span: float = 0.0
     """samples of a ray that lie within so many voxels of one another share one colour, decoded from their mean; 0 gives
     each its own"""
-    stop_transmittance: float = 1e-4
+    early_stop: float = 1e-4
     """a ray ends where less light than this is left; 0 follows every ray to its end"""
     l1_start: float = 8e-5
     """weight of the L1 norm of the density factors until the first occupancy refresh"""
@@ -171,7 +194,7 @@ _ABOVE_ZERO = (
     "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
-    "weight_threshold", "stop_transmittance", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
+    "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "distortion", "occlusion", "occlusion_reach", "near_fade", "lr_first_ranks", "seed",
     "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
@@ -182,7 +205,7 @@ _BETWEEN = {
     "field.direction_encoding": (0, 10),
     "field.decoder_width": (16, 4096),
 }
-MARCH = ("step_ratio", "weight_threshold", "stop_transmittance", "colour_span")
+MARCH = ("step_ratio", "weight_threshold", "early_stop", "colour_span")
 """Settings of training that a model is rendered with as well."""
 
 
@@ -278,6 +301,7 @@ def _read(data: Any, kinds: dict[str, Any], what: str) -> dict[str, Any]:
     """Plain data as values of the given kinds, by name."""
     if not isinstance(data, dict):
         raise ConfigError(f"{what} is {short(data)}, expected an object with {', '.join(kinds)}")
+    data = {RENAMED[name] if RENAMED.get(name) in kinds else name: value for name, value in data.items()}
     unknown = sorted(set(data) - set(kinds))
     if unknown:
         raise ConfigError(f"unknown setting {short(unknown[0])}; known: {', '.join(kinds)}")

@@ -96,7 +96,7 @@ def fine(space: Space = "box") -> TrainConfig:
         batch_decoded=2 * settings.batch_decoded,
         step_ratio=0.5,
         weight_threshold=1e-3,
-        stop_transmittance=1e-3,
+        early_stop=1e-3,
     )
 
 
@@ -116,7 +116,7 @@ def every_prefix(settings: TrainConfig) -> TrainConfig:
         schedule=ScheduleConfig(
             policy="staged",
             stage_starts=tuple(round(growth * share, 4) for share in (0.0, 0.2, 0.36, 0.53, 0.7, 0.85, 1.0)),
-            anchors=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
+            prefix_ranks=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
             prefixes_per_ray=renders - 1,
             prefix_weight=0.25,
             lowest_weight=1.5,
@@ -161,7 +161,7 @@ def _fast(
         occupancy_first=1e-4,
         step_ratio=1.0,
         weight_threshold=1e-2,
-        stop_transmittance=1e-2,
+        early_stop=1e-2,
         colour_span=1e4,
         l1_start=4e-5,
         l1_rest=2e-5,

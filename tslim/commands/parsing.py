@@ -19,6 +19,7 @@ import tyro
 
 from tslim import __version__, presets
 from tslim.commands.options import COMMANDS, Train
+from tslim.config import RENAMED
 from tslim.errors import ConfigError
 
 UNITS = {"MB": "MB", "DB": "dB"}
@@ -43,6 +44,7 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
     known: dict[str, Option] = {}
     if argv[0] in COMMANDS:
         known = options_of(COMMANDS[argv[0]])
+        argv = [_today(word, known) for word in argv]
         _require_known(argv[0], argv[1:], known)
     train = Train(**{"settings": presets.PRESETS[_preset(argv)](), **defaults})
     kinds = tuple(
@@ -177,6 +179,14 @@ def _require_known(command: str, words: Sequence[str], known: dict[str, Option])
             raise ConfigError(f"unknown option {name}{hint} (see tslim {command} --help)")
 
 
+def _today(word: str, known: dict[str, Option]) -> str:
+    """An option by the name that it has now, if the word is one by its old name (``config.RENAMED``)."""
+    name, equals, value = word.partition("=")
+    group, dot, last = name.removeprefix("--").replace("-", "_").rpartition(".")
+    now = f"--{group}{dot}{RENAMED.get(last, last)}".replace("_", "-")
+    return now + equals + value if last in RENAMED and now in known else word
+
+
 def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
     """The words with numbers as tyro reads them: ``16,8`` as two words, ``4MB`` and ``4 MB`` without their unit."""
     words: list[str] = []
@@ -184,7 +194,8 @@ def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
     unit: str | None = None
     for word in argv:
         if word.startswith("--"):
-            name, equals, value = word.partition("=")
+            name, equals, value = _today(word, known).partition("=")
+            word = name + equals + value
             option, unit = known.get(name.replace("_", "-")), None
             if not equals or option is None or option.of_numbers is None:
                 words.append(word)

@@ -18,7 +18,7 @@ from tslim.model.state import APPEARANCE, DENSITY, FieldState
 RENDERED = "rendered"
 """Metadata of a trained field: the ranks that steps rendered last. Rows of others lie between those of these."""
 WITH_PREFIXES = ("staged", "bounded", "ordered")
-"""Policies under which anchors are rendered to the end"""
+"""Policies under which prefix ranks are rendered to the end"""
 
 
 def brackets(n: int, rendered: Iterable[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -66,9 +66,9 @@ def heal_from(metadata: dict[str, Any], n: int) -> tuple[int, ...]:
         trained = config.from_dict(metadata["train"])
         schedule, full = trained.schedule, int(trained.field.max_rank)
         drawn = schedule.policy in WITH_PREFIXES and (schedule.prefixes_per_ray or schedule.prefix_share)
-        anchors = [int(rank) for rank in schedule.anchors]
+        prefixes = [int(rank) for rank in schedule.prefix_ranks]
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
-        return tuple(sorted({*ScheduleConfig().anchors, max(FieldConfig().max_rank, n)}))
-    if schedule.policy == "all_prefixes" or (drawn and not anchors):
+        return tuple(sorted({*ScheduleConfig().prefix_ranks, max(FieldConfig().max_rank, n)}))
+    if schedule.policy == "all_prefixes" or (drawn and not prefixes):
         return ()
-    return tuple(sorted({rank for rank in anchors if drawn and rank < full} | {full}))
+    return tuple(sorted({rank for rank in prefixes if drawn and rank < full} | {full}))

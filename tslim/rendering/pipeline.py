@@ -12,6 +12,7 @@ from kernels import appearance, composite, decode, density, groups, march, trace
 from kernels import penalties as penalties_kernels
 from kernels.cells import EVERYTHING
 from kernels.types import Values
+from tslim.config import with_old_names
 from tslim.decoder import blas
 from tslim.device import backend, buffers
 from tslim.field import features
@@ -21,13 +22,14 @@ from tslim.rendering.ray_space import LONGEST, RaySpace
 from tslim.rendering.sharing import scatter_cut
 
 
+@with_old_names
 @dataclass(frozen=True)
 class MarchConfig:
     """How rays are sampled; defaults as in TensoRF. See the fields of ``TrainConfig`` of the same names."""
 
     step_ratio: float = 0.5
     weight_threshold: float = 1e-4
-    stop_transmittance: float = 1e-4
+    early_stop: float = 1e-4
     colour_span: float = 0.0
 
 
@@ -193,7 +195,7 @@ class Pipeline:
             march.expand(*marched, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
         self.medium = trace.Medium(
             activation=field.activation, delta_scaled=self.step * field.config.distance_scale,
-            early_stop=config.stop_transmittance,
+            early_stop=config.early_stop,
         )  # fmt: skip
         trace.trace_density(
             self.n_paths, copies, self.space.path_o, self.space.path_d, self.ray_rank, self.ray_start, self.sample_t,

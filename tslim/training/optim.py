@@ -118,7 +118,8 @@ class Optimizer:
         for name, per_rank in _FACTORS.items():
             factors, gradient = self._factors(name), getattr(self.gradients, name)
             m, v = self.moments[name]
-            l1_planes = l1_lines = (0.0, 0.0, 0.0)
+            l1_planes: tuple[float, ...] = (0.0, 0.0, 0.0)
+            l1_lines = l1_planes
             if name == "density" and l1_density:
                 texels = factors.texels()
                 l1_planes = tuple(l1_density / (self.field.max_rank * plane) for plane, _ in texels)

@@ -53,8 +53,8 @@ class Staged(Schedule):
 
     The rank starts at ``stage_ranks[0]`` and becomes ``stage_ranks[i]`` at share ``stage_starts[i]`` of the run (the
     last stage goes to the field's full rank). In each batch a share of the rays is rendered at prefixes drawn from
-    ``anchors``, so that every smaller model stays good while later ranks arrive; or each ray is rendered at the active
-    rank and at ``prefixes_per_ray`` prefixes.
+    ``prefix_ranks``, so that every smaller model stays good while later ranks arrive; or each ray is rendered at the
+    active rank and at ``prefixes_per_ray`` prefixes.
     """
 
     def first_rank(self) -> int:
@@ -78,7 +78,7 @@ class Staged(Schedule):
         return f"stage begins at {100 * (step + 1) / self.steps:.0f} % of training"
 
     def prefixes(self, step: int) -> tuple[float, tuple[int, ...]]:
-        """The configured share, over the anchors, or all ranks, below the active one; none if none is drawn."""
+        """The configured share, over the prefix ranks, or all ranks, below the active one; none if none is drawn."""
         return self.config.prefix_share, self._named_below(self.rank) if self._draws() else ()
 
     def _draws(self) -> bool:
@@ -86,16 +86,16 @@ class Staged(Schedule):
         return self.config.prefixes_per_ray > 0 or self.config.prefix_share > 0
 
     def _named_below(self, rank: int) -> tuple[int, ...]:
-        """The anchors below a rank, or all ranks below it where none is named."""
+        """The prefix ranks below a rank, or all ranks below it where none is named."""
         below = range(1, rank)
-        return tuple(r for r in self.config.anchors or below if r in below)
+        return tuple(r for r in self.config.prefix_ranks or below if r in below)
 
     def most_renders(self) -> int:
         """The active rank's, and one for each prefix."""
         return 1 + min(self.config.prefixes_per_ray, len(set(self._named_below(self.max_rank))))
 
     def least_rank(self) -> int:
-        """The lowest anchor that rays are drawn from, or the first stage's rank."""
+        """The lowest prefix rank that rays are drawn from, or the first stage's rank."""
         return min((self.first_rank(), *(self._named_below(self.max_rank) if self._draws() else ())))
 
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -112,12 +112,12 @@ class Staged(Schedule):
         return np.concatenate([drawn, np.full((1, n), self.rank, np.int32)])
 
     def weights(self, ranks: np.ndarray) -> np.ndarray | None:
-        """1 at the active rank; what ``prefix_weight`` says at others, and at the lowest anchor more."""
+        """1 at the active rank; what ``prefix_weight`` says at others, and at the lowest prefix more."""
         config = self.config
         if not config.prefixes_per_ray or config.prefix_weight == config.lowest_weight == 1:
             return None
         low = config.prefix_weight * config.lowest_weight
-        cases = [ranks == self.rank, ranks == min(config.anchors or (1,))]
+        cases = [ranks == self.rank, ranks == min(config.prefix_ranks or (1,))]
         return np.select(cases, [1.0, low], config.prefix_weight).astype(np.float32)
 
 
@@ -278,8 +278,10 @@ def make_schedule(config: ScheduleConfig, max_rank: int, steps: int) -> Schedule
         raise ConfigError(
             f"stage_ranks {ranks} and stage_starts {starts}: as many of each, the starts rising from 0 and below 1"
         )
-    if not _rises(ranks) or min((*ranks, *config.anchors)) < 1:
-        raise ConfigError(f"stage_ranks {ranks} must rise, anchors {config.anchors} and they must be 1 or more")
+    if not _rises(ranks) or min((*ranks, *config.prefix_ranks)) < 1:
+        raise ConfigError(
+            f"stage_ranks {ranks} must rise, prefix_ranks {config.prefix_ranks} and they must be 1 or more"
+        )
     if not 0 <= config.prefix_share < 1:
         raise ConfigError(f"prefix_share is {config.prefix_share}: it must be 0 or more and below 1")
     if config.prefixes_per_ray < 0:

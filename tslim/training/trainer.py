@@ -88,7 +88,7 @@ class Trainer:
         self.schedule = make_schedule(settings.schedule, field.max_rank, settings.steps)
         field.decoder.train_in(settings.decoder_precision)
         self.march_config = MarchConfig(
-            settings.step_ratio, settings.weight_threshold, settings.stop_transmittance, settings.colour_span
+            settings.step_ratio, settings.weight_threshold, settings.early_stop, settings.colour_span
         )
         self.memory = forecast.memory_of(settings, scene)
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")

@@ -101,7 +101,7 @@ class Painter {
     gl.uniform1f(places.uStep, step);
     gl.uniform1i(places.uSteps, Math.floor(longest / step) + 1);
     gl.uniform1f(places.uDeltaScaled, step * (header.config.distance_scale ?? 25));
-    gl.uniform1f(places.uStop, march.stop_transmittance);
+    gl.uniform1f(places.uStop, march.early_stop ?? march.stop_transmittance);  // its name in older files
     gl.uniform1f(places.uThreshold, march.weight_threshold);
     gl.uniform1i(places.uHasOccupancy, +field.hasOccupancy);
     gl.uniform3iv(places.uCells, field.cells);
