@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -213,7 +213,8 @@ def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
     """Rows and number of views of an ``eval.json``. Raises ``FileNotFoundError``, or ``ModelFileError`` if damaged."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = [SweepRow(**{k: math.inf if v is None else v for k, v in row.items()}) for row in data["rows"]]
+        known: list[dict[str, Any]] = data["rows"]
+        rows = [SweepRow(**{k: math.inf if v is None else v for k, v in row.items()}) for row in known]
         return rows, int(data["views"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path} is not an evaluation: {error}") from error

@@ -291,10 +291,12 @@ class Trainer:
 
     def _maintain(self, cause: str | None) -> list[Event]:
         """What is due between steps: rank, occupancy, box, rays, grid."""
-        settings, events = self.config, []
+        settings = self.config
+        events: list[Event] = []
         if cause:
-            events.append(RankGrew(self.step, self.rank, cause))
-            self.grew += events
+            grown = RankGrew(self.step, self.rank, cause)
+            events.append(grown)
+            self.grew.append(grown)
             self._set_rank()
         if self.step in settings.occupancy_steps:
             events += self._refresh_occupancy()
