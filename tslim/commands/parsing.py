@@ -139,7 +139,7 @@ def options_of(kind: type, prefix: str = "") -> dict[str, Option]:
         return found
     for f in dataclasses.fields(kind):
         marks = getattr(f.type, "__metadata__", ())
-        inner = f.type.__origin__ if marks else f.type
+        inner: Any = getattr(f.type, "__origin__", f.type) if marks else f.type
         name = prefix + f.name.replace("_", "-")
         if dataclasses.is_dataclass(inner):
             unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
@@ -211,7 +211,7 @@ def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
             words += _split(word)
         else:
             words.append(_bare(word, option))
-            option, unit = None, option.unit
+            unit, option = option.unit, None
     return words
 
 
@@ -237,7 +237,7 @@ def _in_our_words(said: str, argv: Sequence[str], known: dict[str, Option]) -> s
     option = known.get(flag[1]) if flag else None
     if option is None:
         return said
-    name = flag[1]
+    name = flag[1] if flag else ""
     at = next((i for i, word in enumerate(argv) if word.partition("=")[0].replace("_", "-") == name), None)
     if at is None or said.startswith("Missing"):
         return f"{name} needs {option.expected}"
@@ -275,14 +275,15 @@ def _let_help_wrap(kind: type) -> None:
 
     tyro would keep the line breaks of a docstring that is indented. What is in a field's metadata goes before that.
     """
-    body = ast.parse(inspect.cleandoc(inspect.getsource(kind))).body[0].body
+    tree: Any = ast.parse(inspect.cleandoc(inspect.getsource(kind)))
+    body = tree.body[0].body
     texts = {}
     for statement, following in zip(body, body[1:], strict=False):
         is_field = isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr)
         if is_field and isinstance(following.value, ast.Constant):
             texts[statement.target.id] = " ".join(str(following.value.value).split())
     for f in dataclasses.fields(kind):
-        inner = getattr(f.type, "__origin__", f.type)
+        inner: Any = getattr(f.type, "__origin__", f.type)
         if dataclasses.is_dataclass(inner):
             _let_help_wrap(inner)
         elif f.name in texts:
