@@ -31,7 +31,7 @@ class TaichiMlp:
         self.work_rows = 0
         self._columns = {1: padded(self.rows[1] + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
         self.inputs: dict[int, Any] = {}
-        self._work: dict[int, Any] = {}
+        self._work: dict[str, Any] = {}
 
     def reserve(self, n: int) -> None:
         """Room for n samples; grows by half at least."""

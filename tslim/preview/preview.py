@@ -63,9 +63,10 @@ class Preview:
         self._budget = Budget(share)
         self._progression = Progression()
         self._history = History()
-        self._painter: Painter | None = None
+        # Neither is there before ``look_at``, which all that uses them comes after.
+        self._painter: Painter = None  # type: ignore[assignment]
         self._model: Path | None = None
-        self._controls: Controls | None = None
+        self._controls: Controls = None  # type: ignore[assignment]
         self._step = self._steps = 0
         self._finished = False
         self._progress: events.Progress | None = None
