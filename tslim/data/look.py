@@ -118,7 +118,7 @@ def opaque_beside(views: Views, box: np.ndarray, grid: int = 17) -> float:
     for i in range(0, len(views), 1 + (len(views) - 1) // MOST_VIEWS):
         size = views.cameras.sizes[i]
         column, row = (steps * size).astype(np.int64).T
-        opaque = views.rgba(i)[row, column, 3] > 127
+        opaque = views.rgba(i)[row, column, 3] >= 250
         origins, directions = views.cameras.rays(i, steps * size)
         with np.errstate(divide="ignore", invalid="ignore"):
             slabs = (box[:, None, :].astype(np.float64) - origins) / directions
