@@ -10,7 +10,7 @@ above it are not read.
 import taichi as ti
 
 from kernels.launch import kernel, vector_kernel
-from kernels.tasks import Cut, Share, indices_each, whole_share
+from kernels.tasks import RUN, Cut, Share, indices_each, on_cpu, whole_share
 from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
@@ -23,6 +23,9 @@ from kernels.vm import (
     scatter_line,
     scatter_plane,
 )
+
+BASIS_PARTS = 16
+"""Parts of the groups whose share of the basis' gradient is summed side by side."""
 
 
 @record
@@ -192,16 +195,40 @@ def feature_affine_backward(
 ):  # fmt: skip
     """Adds to grad_affine (max_rank, 56) the gradients of s and b, and turns grad_features into that of ``raw``.
 
-    One task per feature owns that feature's column of both, so that sums have one order.
+    On the CPU one task per feature owns that feature's column of both, so that sums have one order. Elsewhere a task
+    takes a feature of some successive groups, mostly of one rank.
     """
-    for i in range(N_FEATURES):
-        for j in range(n_groups):
-            a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
-            at = j * N_FEATURES + i
-            g = grad_features[at]
-            grad_affine[a] = grad_affine[a] + g * raw[at]
-            grad_affine[a + N_FEATURES] = grad_affine[a + N_FEATURES] + g
-            grad_features[at] = g * affine[a]
+    if ti.static(on_cpu()):
+        for i in range(N_FEATURES):
+            for j in range(n_groups):
+                a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
+                at = j * N_FEATURES + i
+                g = grad_features[at]
+                grad_affine[a] = grad_affine[a] + g * raw[at]
+                grad_affine[a + N_FEATURES] = grad_affine[a + N_FEATURES] + g
+                grad_features[at] = g * affine[a]
+    else:
+        for item in range(N_FEATURES * ((n_groups + RUN - 1) // RUN)):
+            first = item // N_FEATURES * RUN
+            a = -1
+            by_scale = 0.0
+            by_shift = 0.0
+            for j in range(first, ti.min(first + RUN, n_groups)):
+                row = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + item % N_FEATURES
+                if row != a:
+                    if a >= 0:
+                        ti.atomic_add(grad_affine[a], by_scale)
+                        ti.atomic_add(grad_affine[a + N_FEATURES], by_shift)
+                    a = row
+                    by_scale = 0.0
+                    by_shift = 0.0
+                at = j * N_FEATURES + item % N_FEATURES
+                g = grad_features[at]
+                by_scale += g * raw[at]
+                by_shift += g
+                grad_features[at] = g * affine[a]
+            ti.atomic_add(grad_affine[a], by_scale)
+            ti.atomic_add(grad_affine[a + N_FEATURES], by_shift)
 
 
 @vector_kernel
@@ -238,11 +265,14 @@ def basis_features_backward(
 
 @vector_kernel
 def basis_gradient(n_groups: ti.i32, columns: ti.i32, products: vec16_1d, grad_features: f32_1d, grad_basis: f32_1d):
-    """grad_basis (16 columns, 27) = products transposed times grad_features."""
-    for item in range(columns * CHUNK * N_FEATURES):
-        k = item // N_FEATURES
+    """Adds products transposed times grad_features to grad_basis (16 columns, 27); a task takes some of the groups."""
+    size = columns * CHUNK * N_FEATURES
+    part = (n_groups + BASIS_PARTS - 1) // BASIS_PARTS
+    for item in range(BASIS_PARTS * size):
+        k = item % size // N_FEATURES
         i = item % N_FEATURES
+        first = item // size * part
         total = 0.0
-        for j in range(n_groups):
+        for j in range(first, ti.min(first + part, n_groups)):
             total += products[j * columns + k // CHUNK][k % CHUNK] * grad_features[j * N_FEATURES + i]
-        grad_basis[item] = total
+        ti.atomic_add(grad_basis[item % size], total)

@@ -17,7 +17,8 @@ nothing of this has an effect. Through the mean the weight of a visible sample h
 import taichi as ti
 
 from kernels.launch import kernel
-from kernels.tasks import indices_each
+from kernels.sums import add_block, fill_block, n_blocks, sum_block
+from kernels.tasks import indices_each, on_cpu
 from kernels.types import f32_1d, i32_1d, load3, record, store3
 
 
@@ -61,13 +62,25 @@ def sum_counts(
     n_rays: ti.i32, ray_visible: i32_1d, ray_groups: i32_1d, ray_visible_start: i32_1d, ray_group_start: i32_1d
 ):
     """Running sums of both counts, n_rays + 1 of each: where the visible samples and the groups of a ray begin."""
-    ti.loop_config(serialize=True)
-    for i in range(n_rays):
-        if i == 0:
-            ray_visible_start[0] = 0
-            ray_group_start[0] = 0
-        ray_visible_start[i + 1] = ray_visible_start[i] + ray_visible[i]
-        ray_group_start[i + 1] = ray_group_start[i] + ray_groups[i]
+    if ti.static(on_cpu()):
+        ti.loop_config(serialize=True)
+        for i in range(n_rays):
+            if i == 0:
+                ray_visible_start[0] = 0
+                ray_group_start[0] = 0
+            ray_visible_start[i + 1] = ray_visible_start[i] + ray_visible[i]
+            ray_group_start[i + 1] = ray_group_start[i] + ray_groups[i]
+    else:
+        for block in range(n_blocks(n_rays)):
+            sum_block(block, n_rays, n_rays, ray_visible, ray_visible_start)
+            sum_block(block, n_rays, n_rays, ray_groups, ray_group_start)
+        ti.loop_config(serialize=True)
+        for block in range(n_blocks(n_rays)):
+            add_block(block, n_rays, ray_visible_start)
+            add_block(block, n_rays, ray_group_start)
+        for block in range(n_blocks(n_rays)):
+            fill_block(block, n_rays, n_rays, ray_visible, ray_visible_start)
+            fill_block(block, n_rays, n_rays, ray_groups, ray_group_start)
 
 
 @kernel

@@ -20,7 +20,8 @@ from kernels.cells import BLOCK, BLOCK_BITS, Cells
 from kernels.launch import kernel
 from kernels.random import uniform
 from kernels.space import advance, contract, end_of_piece, motion
-from kernels.tasks import indices_each
+from kernels.sums import add_block, fill_block, n_blocks, sum_block
+from kernels.tasks import indices_each, on_cpu
 from kernels.types import f32_1d, i32_1d, ivec3, load3, record, u32_1d, vec3
 
 
@@ -153,13 +154,22 @@ def march(
 def offsets_from_counts(n: ti.i32, period: ti.i32, counts: i32_1d, starts: i32_1d):
     """Running sum: starts[i] = counts[0] + .. + counts[i - 1], for i = 0 .. n (so starts[n] is the total).
 
-    Of the counts there are ``period``, again and again.
+    Of the counts there are ``period``, again and again. See ``sums.py``.
     """
-    ti.loop_config(serialize=True)
-    for i in range(n):
-        if i == 0:
-            starts[0] = 0
-        starts[i + 1] = starts[i] + counts[i % period]
+    if ti.static(on_cpu()):
+        ti.loop_config(serialize=True)
+        for i in range(n):
+            if i == 0:
+                starts[0] = 0
+            starts[i + 1] = starts[i] + counts[i % period]
+    else:
+        for block in range(n_blocks(n)):
+            sum_block(block, n, period, counts, starts)
+        ti.loop_config(serialize=True)
+        for block in range(n_blocks(n)):
+            add_block(block, n, starts)
+        for block in range(n_blocks(n)):
+            fill_block(block, n, period, counts, starts)
 
 
 @kernel

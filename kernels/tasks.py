@@ -24,12 +24,21 @@ SLICE = 512
 """Successive indices that a CPU thread is handed, at least."""
 
 
+RUN = 32
+"""Successive items that a GPU's thread adds up before it adds the sum, by an atomic, to what others add to as well."""
+
+
+def on_cpu() -> bool:
+    """Whether Taichi compiles for a CPU. For ``ti.static`` in a kernel."""
+    return ti.cfg.arch in (ti.x64, ti.arm64)
+
+
 def indices_each(items: int) -> int:
     """Indices that a loop gives each item so that CPU threads get ``items`` of them at least; 1 on a GPU.
 
     For ``ti.static`` in a kernel: it looks at the arch for which Taichi compiles.
     """
-    return SLICE // items if ti.cfg.arch in (ti.x64, ti.arm64) else 1
+    return SLICE // items if on_cpu() else 1
 
 
 @kernel

@@ -19,7 +19,7 @@ import taichi as ti
 from kernels.density import Activation, density_features
 from kernels.launch import kernel, vector_kernel
 from kernels.maths import exp_minus
-from kernels.tasks import indices_each
+from kernels.tasks import RUN, indices_each, on_cpu
 from kernels.types import f32_1d, i32_1d, load3, record, store3
 from kernels.vectors import vec16_1d
 from kernels.vm import AFFINE_WIDTH, Lattice
@@ -146,13 +146,28 @@ def trace_backward(
 @kernel
 def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affine: f32_1d, grad_affine: f32_1d):
     """Adds each ray's density scale and shift gradients to its rank's row of grad_affine (max_rank, 56)."""
-    spread = ti.static(indices_each(1))
-    for index in range(max_rank * spread):
-        if index % spread > 0:
-            continue
-        r = index // spread
-        for ray in range(n_rays):
-            if ray_rank[ray] == r + 1:
-                at = r * AFFINE_WIDTH
-                grad_affine[at] = grad_affine[at] + ray_grad_affine[2 * ray]
-                grad_affine[at + 1] = grad_affine[at + 1] + ray_grad_affine[2 * ray + 1]
+    if ti.static(on_cpu()):
+        spread = ti.static(indices_each(1))
+        for index in range(max_rank * spread):
+            if index % spread > 0:
+                continue
+            r = index // spread
+            for ray in range(n_rays):
+                if ray_rank[ray] == r + 1:
+                    at = r * AFFINE_WIDTH
+                    grad_affine[at] = grad_affine[at] + ray_grad_affine[2 * ray]
+                    grad_affine[at + 1] = grad_affine[at + 1] + ray_grad_affine[2 * ray + 1]
+    else:
+        for item in range(2 * ((n_rays + RUN - 1) // RUN)):
+            which = item % 2
+            at = -1
+            total = 0.0
+            for ray in range(item // 2 * RUN, ti.min((item // 2 + 1) * RUN, n_rays)):
+                row = (ray_rank[ray] - 1) * AFFINE_WIDTH + which
+                if row != at:
+                    if at >= 0:
+                        ti.atomic_add(grad_affine[at], total)
+                    at = row
+                    total = 0.0
+                total += ray_grad_affine[2 * ray + which]
+            ti.atomic_add(grad_affine[at], total)
