@@ -43,11 +43,12 @@ def settings(name: str, space: str) -> tslim.TrainConfig:
 
 
 def train(scene: Scene, how: tslim.TrainConfig) -> tslim.Field:
-    """Trains, and goes back to a checkpoint."""
+    """Trains, and takes over parameters and moments as a resumed run does."""
     trainer = tslim.Trainer(tslim.Trainer.new_field(scene, how), scene, how)
     for _ in trainer.run():
         pass
-    trainer.load_state(*trainer.state())
+    trainer.state()
+    trainer.optimizer.load_state(trainer.optimizer.state())
     return trainer.field
 
 
