@@ -19,7 +19,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).resolve().parent / "cuda"
-FOR_CPU_ALONE = {"occupy": "keeps CPU threads busy, to see on which cores they run"}
+FOR_CPU_ALONE = {
+    "occupy": "keeps CPU threads busy, to see on which cores they run",
+    "density_backward": "each thread owns what it writes; a GPU has density_backward_atomic",
+    "appearance_backward": "as density_backward",
+}
 ARCHS = ("sm_80", "sm_90")
 
 
