@@ -79,7 +79,7 @@ def test_what_does_not_matter_takes_no_bytes():
     state.basis[:, 3:6] = 0
     state.density_lines = [np.where(np.arange(4)[:, None] == 1, 0, a).astype(np.float32) for a in state.density_lines]
     first, second = np.diff(model_file.sizes(rounded(state)))[[1, 0]]
-    assert second < first / 10
+    assert second < first / 6
 
 
 def brute_force_visible(state: FieldState, rng: np.random.Generator) -> list[tuple[set, set]]:
@@ -116,7 +116,7 @@ def test_every_texel_that_a_sample_can_read_is_kept_and_few_others(seed):
 
 
 def test_rounding_finely_leaves_the_picture_as_it_was_though_empty_space_is_cleared(trained):
-    """What is zeroed is never read: pictures differ by eight bits' rounding only."""
+    """What is zeroed is never read: pictures differ by eight bits of factors and nine of the decoder only."""
     field, scene = trained
     exact = model_file.convert(field.state(), "float32")
     fine = rounded(exact, 1e-6)
@@ -124,7 +124,7 @@ def test_rounding_finely_leaves_the_picture_as_it_was_though_empty_space_is_clea
     assert cleared > sum((a == 0).mean() for a in exact.density_planes) / 3 + 0.05
     views = scene.test.subset([0])
     row, other = (next(tslim.rank_sweep(Field.from_state(s), views, (s.rank,))) for s in (exact, fine))
-    assert abs(row.psnr - other.psnr) < 0.02
+    assert abs(row.psnr - other.psnr) < 0.04
 
 
 def test_a_compact_model_loses_little_and_takes_a_fraction_of_the_bytes(trained, tmp_path):
@@ -175,7 +175,8 @@ def test_a_compact_file_cut_at_any_byte_is_a_smaller_model_or_a_clear_error(tmp_
     whole = model_file.write(state, tmp_path / "a.slim").read_bytes()
     header = model_file.read_header(tmp_path / "a.slim")
     cut = tmp_path / "cut.slim"
-    for n in range(len(whole)):
+    around = {end + n for end in header.ends for n in range(-9, 9)}
+    for n in sorted({*range(100), *range(100, len(whole), 97), *around} & set(range(len(whole)))):
         cut.write_bytes(whole[:n])
         rank = sum(end <= n for end in header.ends)
         if rank:
@@ -189,7 +190,7 @@ def test_every_flipped_byte_of_a_compact_file_is_noticed(tmp_path):
     state = model_file.convert(make_state(rank=2, grid=(2, 3, 2), occupancy=(3, 3, 3)), "compact")
     whole = model_file.write(state, tmp_path / "a.slim").read_bytes()
     bad, ends = tmp_path / "bad.slim", model_file.read_header(tmp_path / "a.slim").ends
-    for n in range(len(whole)):
+    for n in sorted({*range(100), *range(100, len(whole), 31), *range(ends[0] - 9, ends[0] + 40)}):
         bad.write_bytes(whole[:n] + bytes([whole[n] ^ 0x10]) + whole[n + 1 :])
         # A block that now claims to be longer than the file counts as cut: what is before it is a model.
         if ends[0] + 4 <= n < ends[0] + 8:
@@ -207,9 +208,44 @@ def with_block(path, change) -> None:
     path.write_bytes(data[: header.fixed_bytes] + struct.pack("<I", zlib.crc32(block)) + block)
 
 
-NUMBERS = 2 * 9 * 27
-"""bytes of the basis rows"""
+def assert_lying_block(path) -> None:
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match=r"a\.slim is damaged: rank 1 cannot be unpacked"):
+        model_file.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+SIDE = 24 + 12
+"""bytes of spreads and pulls"""
+CARRIED = 512
+"""of the numbers that the lanes carry: the basis and the first steps"""
 LIES = {
+    "a spread out of range": lambda b: b"\xff" + b[1:],
+    "more words than there are": lambda b: b[: SIDE + 70] + struct.pack("<I", 2**31) + b[SIDE + 74 :],
+    "fewer words than lanes": lambda b: b[: SIDE + 70] + struct.pack("<I", 100) + b[SIDE + 74 :],
+    "words that end too early": lambda b: b[: SIDE + 70] + struct.pack("<I", 512) + b[SIDE + 74 : SIDE + 74 + 1024],
+    "no plain bits": lambda b: b[: SIDE + 74 + 2 * struct.unpack("<I", b[SIDE + 70 : SIDE + 74])[0]],
+    "a step of zero": lambda b: b[: SIDE + 66] + bytes(4) + b[SIDE + 70 :],
+    "a step of NaN": lambda b: b[: SIDE + 66] + struct.pack("<f", float("nan")) + b[SIDE + 70 :],
+    "random bytes": lambda b: b[: SIDE + 74 + 1024] + np.random.default_rng(0).bytes(len(b)),
+    "nothing": lambda b: b"",
+    "half of the numbers": lambda b: b[: SIDE + 35],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_block_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
+    state = make_state(rank=2, affine=False)
+    state.density_planes = [100 * a for a in state.density_planes]
+    path = model_file.write(rounded(state), tmp_path / "a.slim")
+    with_block(path, LIES[lie])
+    assert_lying_block(path)
+
+
+NUMBERS = 2 * 9 * 27 + 4 * 56
+"""bytes of basis rows and affine row in a block of version 3"""
+LIES_3 = {
     "a bomb": lambda b: b[: NUMBERS + 4 * 24] + bz2.compress(bytes(100_000_000)),
     "too few numbers": lambda b: b[: NUMBERS + 4 * 24] + bz2.compress(bytes(10)),
     "no stream": lambda b: b[: NUMBERS + 4 * 24] + b"not compressed at all",
@@ -221,16 +257,70 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lying_block_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
-    state = model_file.convert(make_state(rank=2, affine=False), "compact")
-    path = model_file.write(state, tmp_path / "a.slim")
-    with_block(path, LIES[lie])
+@pytest.mark.parametrize("lie", LIES_3)
+def test_a_lying_block_of_version_3_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
+    path = tmp_path / "a.slim"
+    path.write_bytes((Path(__file__).parent / "data" / "model_files" / "v3-compact.slim").read_bytes())
+    with_block(path, LIES_3[lie])
+    assert_lying_block(path)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("side", [1300, 2500, 60_000])
+def test_a_small_file_that_claims_a_large_grid_is_refused_before_memory_is_taken(tmp_path, version, side):
+    path = tmp_path / "a.slim"
+    model_file.write(rounded(make_state(rank=2, occupancy=None)), path)
+    if version == 3:
+        path.write_bytes((Path(__file__).parent / "data" / "model_files" / "v3-compact.slim").read_bytes())
+    path.write_bytes(with_header(path.read_bytes(), lambda h: h.update(grid=[side] * 3)))
     tracemalloc.start()
-    with pytest.raises(ModelFileError, match=r"a\.slim is damaged: rank 1 cannot be unpacked"):
+    with pytest.raises(ModelFileError, match=r"a\.slim is damaged: rank 1 cannot be unpacked: a block of"):
+        model_file.read(path)
+    with pytest.raises(ModelFileError, match=r"a\.slim is damaged"):
+        model_file.read_header(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda h: h["occupancy"].update(shape=[600] * 3),
+        lambda h: h["decoder"].update(w2=[60_000, 60_000]),
+        lambda h: h.update(shared_bytes=2**70),
+        lambda h: h.update(shared_bytes=-1),
+        lambda h: h.update(shared_bytes=None),
+    ],
+)
+def test_a_lying_header_of_a_compact_file_takes_no_memory(tmp_path, lie):
+    path = model_file.write(rounded(make_state()), tmp_path / "a.slim")
+    path.write_bytes(with_header(path.read_bytes(), lie))
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match=r"a\.slim has a header that makes no sense"):
         model_file.read(path)
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
+
+
+def test_a_header_that_inflates_without_end_is_stopped(tmp_path):
+    path = model_file.write(rounded(make_state()), tmp_path / "a.slim")
+    bomb = zlib.compress(bytes(100_000_000), 9)
+    path.write_bytes(path.read_bytes()[:12] + struct.pack("<II", len(bomb), zlib.crc32(bomb)) + bomb)
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match="its header cannot be unpacked"):
+        model_file.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_a_file_of_nothing_is_filled_up_so_that_it_can_be_read(tmp_path):
+    state = make_state(rank=1, grid=(1000, 1000, 4), affine=False, occupancy=None)
+    for arrays in (state.density_planes, state.appearance_planes):
+        for array in arrays:
+            array[...] = 0
+    path = model_file.write(rounded(state), tmp_path / "a.slim")
+    assert path.stat().st_size > 4 * 1000**2 / 512
+    assert not model_file.read(path).appearance_planes[0].any()
 
 
 def test_precision_and_version_must_agree(tmp_path):
@@ -265,10 +355,10 @@ def test_the_app_measures_every_rounding(trained, tmp_path):
     model = field.slim(2).save(tmp_path / "model.slim")
     app = Path(__file__).parents[1] / "apps" / "compact_files.py"
     command = [sys.executable, str(app), str(model)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([*command, "", "1"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    table = (tmp_path / "compact-files.md").read_text()
-    assert table.count("\n") == 3 + len(ROUNDINGS) and (tmp_path / "compact-files.png").stat().st_size > 5000
+    table = (tmp_path / "model-compact-files.md").read_text()
+    assert table.count("\n") == 3 + len(ROUNDINGS) and (tmp_path / "model-compact-files.png").stat().st_size > 5000
     for bad in ("0", "few"):
         done = subprocess.run([*command, str(tmp_path), bad], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

@@ -75,10 +75,12 @@ def assert_same(a: FieldState, b: FieldState) -> None:
 
 def with_header(data: bytes, change) -> bytes:
     """The file with its header changed by a function and a checksum that fits."""
-    length = struct.unpack("<I", data[12:16])[0]
-    header = json.loads(data[PRELUDE : PRELUDE + length])
+    version, length = struct.unpack("<II", data[8:16])
+    text = data[PRELUDE : PRELUDE + length]
+    header = json.loads(zlib.decompress(text) if version == 4 else text)
     change(header)
     text = json.dumps(header).encode()
+    text = zlib.compress(text) if version == 4 else text
     return data[:12] + struct.pack("<II", len(text), zlib.crc32(text)) + text + data[PRELUDE + length :]
 
 
@@ -210,6 +212,9 @@ LIES = {
     "a precision that is a list": lambda h: h.update(dtype=[]),
     "an unknown setting": lambda h: h["config"].update(gamma=1),
     "an unknown decoder": lambda h: h["config"].update(decoder="oracle"),
+    "a setting of NaN": lambda h: h["config"].update(distance_scale=float("nan")),
+    "a setting of infinity": lambda h: h["config"].update(density_shift=float("inf")),
+    "a decoder beyond 2^63": lambda h: h["decoder"].update(a=[60000] * 8, b=[60000] * 8),
     "a text for a number": lambda h: h["config"].update(density_shift="-10"),
     "an unknown coding": lambda h: h["occupancy"].update(coding="magic"),
     "no checksum": lambda h: h.pop("shared_crc32"),
@@ -261,8 +266,8 @@ def test_other_files_and_versions_are_named(tmp_path):
         with pytest.raises(ModelFileError, match=r"a\.slim is (not a tslim model file|cut short)"):
             model_file.read(path)
     data = model_file.write(make_state(), path).read_bytes()
-    path.write_bytes(data[:8] + struct.pack("<I", 4) + data[12:])
-    with pytest.raises(ModelFileError, match="version 4; this tslim reads versions 1 to 3"):
+    path.write_bytes(data[:8] + struct.pack("<I", 5) + data[12:])
+    with pytest.raises(ModelFileError, match="version 5; this tslim reads versions 1 to 4"):
         model_file.read_header(path)
     path.write_bytes(data[:12] + struct.pack("<I", 2**32 - 1) + data[16:])
     with pytest.raises(ModelFileError, match="4294967295 bytes"):

@@ -1,6 +1,7 @@
 """How the arrays of one rank become the bytes of one block of a model file, and which arrays a block holds."""
 
 import math
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ from tslim.model.state import AFFINE_WIDTH, APPEARANCE, DENSITY, LINE_AXES, N_FE
 
 N_STEPS = 24
 """of a rank in a compact file: one for each plane and line of density, then for each of the three of appearance"""
+N_FACTORS = 12
+"""arrays of planes and lines in a block: six of density, then six of appearance; the basis follows"""
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "compact": np.dtype("<f2")}
 """of the numbers that are stored as such: all, or in a compact file basis and decoder"""
 
@@ -61,19 +64,33 @@ class RankLayout:
         """What the block of 0-based ``rank`` holds."""
         return PARTS[self.tail[0] if self.tail and rank >= self.tail[1] else "whole"]
 
+    def n_texels(self, rank: int) -> int:
+        """Numbers in the planes and lines of the block of 0-based ``rank``."""
+        arrays = self.part(rank).arrays
+        return sum(map(math.prod, self.shapes[arrays.start : min(arrays.stop, N_FACTORS)]))
+
     def bytes_of(self, rank: int) -> int:
         """Of the block of 0-based ``rank``, if numbers are stored as such."""
         part = self.part(rank)
         values = sum(map(math.prod, self.shapes[part.arrays]))
         return values * self.dtype.itemsize + 4 * (part.affine.stop - part.affine.start) * self.affine
 
-    def length_at(self, source: BinaryIO, at: int, rank: int) -> int:
-        """Bytes of the block of 0-based ``rank`` that starts at byte ``at`` of a file."""
-        return self.bytes_of(rank)
+    def read_length(self, source: BinaryIO, rank: int) -> tuple[bytes, int]:
+        """Of the block of 0-based ``rank``, which a stream comes to: what it says of its own length, as it is read from
+        there, and how many bytes follow that. Raises ``ValueError`` for a length that no block has."""
+        return b"", self.bytes_of(rank)
 
     def lengths(self, state: FieldState) -> list[int]:
         """Bytes of each block of a state."""
         return [self.bytes_of(rank) for rank in range(state.rank)]
+
+    def blocks(self, state: FieldState) -> Iterator[bytes]:
+        """The blocks of a state, in order."""
+        return (self.pack(state, rank) for rank in range(state.rank))
+
+    def unpacker(self, shared: FieldState) -> "Unpack":
+        """What writes blocks, from the first on, into a state's arrays. ``shared``: what precedes the ranks."""
+        return self.unpack
 
     def slices(self, state: FieldState, rank: int) -> list[np.ndarray]:
         """Views of what the block of 0-based ``rank`` holds, in order."""
@@ -117,9 +134,15 @@ class RankLayout:
         return at + 4 * row.size
 
 
+Unpack = Callable[[bytes, FieldState, int], None]
+"""Writes a block into a state's arrays at a 0-based rank; raises ``ValueError`` for what no block is."""
+
+
 class Part(NamedTuple):
     """What a block holds."""
 
+    kinds: tuple[str, ...]
+    """"density", "appearance" """
     arrays: slice
     """of those of ``RankLayout.shapes``"""
     affine: slice
@@ -129,9 +152,9 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "whole": Part(slice(0, 13), slice(0, AFFINE_WIDTH), slice(0, N_STEPS)),
-    "density": Part(slice(0, 6), DENSITY, slice(0, 6)),
-    "appearance": Part(slice(6, 13), APPEARANCE, slice(6, N_STEPS)),
+    "whole": Part(("density", "appearance"), slice(0, 13), slice(0, AFFINE_WIDTH), slice(0, N_STEPS)),
+    "density": Part(("density",), slice(0, 6), DENSITY, slice(0, 6)),
+    "appearance": Part(("appearance",), slice(6, 13), APPEARANCE, slice(6, N_STEPS)),
 }
 
 

@@ -1,15 +1,15 @@
 """The model file: ranks in order, so that the first bytes of a model are a smaller model.
 
-Layout, all numbers little-endian::
+Layout, all numbers little-endian (``docs/format.md`` says it byte by byte)::
 
     magic      8 bytes   93 'TSLIM' 0D 0A
-    version    u32       1; 2 where the ranks of density and appearance differ; 3 where the precision is compact
+    version    u32       1; 2 where the ranks of density and appearance differ; 4 (once 3) in compact files
     length     u32       bytes of the header
     checksum   u32       crc32 of the header
-    header     json, utf-8: config (without max_rank), box, grid, near, far, space, cube, background, dtype (the
-               precision), affine, decoder (shapes by name), occupancy (shape, box, coding, bytes), shared_crc32,
-               metadata; tail (kind, after) where the ranks differ
-    shared     the decoder's arrays in the header's order, then the occupancy bits
+    header     json, utf-8, deflated in compact files: config (without max_rank), box, grid, near, far, space, cube,
+               background, dtype (the precision), affine, decoder (shapes by name), occupancy (shape, box, coding,
+               bytes), shared_crc32, metadata; tail (kind, after) where the ranks differ; shared_bytes in compact files
+    shared     decoder and occupancy; see ``shared.py``
     rank 1     crc32 of the block (u32), then the block; see ``RankLayout``, for compact files ``CompactLayout``
     rank 2     ...
 
@@ -22,31 +22,25 @@ Factors, basis and decoder are stored in half precision unless asked otherwise (
 in single. A compact file holds planes and lines in steps of 8 bits, coded; see ``compact.py``. There is no pickle.
 """
 
-import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from tslim import files
 from tslim.config import Precision
-from tslim.device import memory
-from tslim.errors import ModelFileError
-from tslim.model import rank_rows
-from tslim.model.compact import layout_of
-from tslim.model.header import CHECKSUM, ModelHeader, decode_header, encode_head
-from tslim.model.layout import DTYPES, N_STEPS, RankLayout
+from tslim.model.head import encode_head, layout_of
+from tslim.model.header import CHECKSUM, ModelHeader
+from tslim.model.reading import Source, read_header, states
 from tslim.model.rounding import convert
 from tslim.model.sizes import fit, rank_that_fits, size_of, sizes
-from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState, lesser, require_rank
+from tslim.model.state import FieldState, require_rank
 from tslim.model.stored import StoredState, as_stored
 
 __all__ = [
-    "FieldState", "ModelHeader", "Precision", "StoredState", "blocks", "convert", "fit", "rank_that_fits", "read",
-    "read_header",
-    "size_of", "sizes", "write",
+    "FieldState", "ModelHeader", "Precision", "Source", "StoredState", "blocks", "convert", "fit", "rank_that_fits", "read",
+    "read_header", "size_of", "sizes", "states", "write",
 ]  # fmt: skip
 
 
@@ -70,8 +64,7 @@ def blocks(state: FieldState) -> Iterator[bytes]:
     state = as_stored(state)
     layout = layout_of(state)
     yield encode_head(state, layout)
-    for rank in range(state.rank):
-        block = layout.pack(state, rank)
+    for block in layout.blocks(state):
         yield CHECKSUM.pack(zlib.crc32(block)) + block
 
 
@@ -85,125 +78,20 @@ def exceeds_half(state: FieldState) -> bool:
     )
 
 
-def read(path: str | Path, *, rank: int | None = None) -> StoredState:
-    """Reads the first ``rank`` ranks of a model file (all that are whole if None), as float32.
+def read(source: Source, *, rank: int | None = None) -> StoredState:
+    """Reads the first ``rank`` ranks of a model file (all that are whole if None), as float32; see ``states``.
 
-    Scales and shifts of ranks that training never rendered, which older files hold as it left them, are put right
-    (see ``rank_rows``).
+    Args:
+        source: a path, the bytes themselves, or any stream: it is read once, from where it is, without seeking.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModelFileError: not a model file, of another version, damaged, or cut before the end of its first rank.
         ConfigError: the file holds fewer ranks than asked for.
     """
-    path = Path(path)
-    with _open(path) as source:
-        header = decode_header(source, path)
-        rank = header.rank if rank is None else rank
-        require_rank(rank, header.rank, f"{path} holds")
-        sound = rank_rows.heal_from(header.metadata, header.rank) if header.affine else ()
-        # A row that is to be interpolated needs the next sound one, even where its rank is not asked for.
-        wanted = min((r for r in sound if rank <= r <= header.rank), default=rank)
-        memory.require({"the model": 4 * wanted * _values_of_rank(header.grid)}, "fewer of its ranks")
-        state = _empty_state(header, wanted)
-        _read_shared(source, header, state, path)
-        at, layout = header.fixed_bytes, layout_of(state)
-        for r, end in enumerate(header.ends[:wanted]):
-            try:
-                _read_rank(source, end - at, layout, state, r, path)
-            except ModelFileError:
-                if r < rank:
-                    raise
-                state = state.slim(r)
-                break
-            at = end
-    if sound:
-        rank_rows.heal(state, sound)
-    state.spread_affine()
-    return state if state.rank == rank else state.slim(rank)
-
-
-def _read_rank(source: BinaryIO, n_bytes: int, layout: RankLayout, state: StoredState, r: int, path: Path) -> None:
-    """Reads 0-based rank ``r``, with its checksum ``n_bytes`` long, into a state."""
-    checksum, block = source.read(CHECKSUM.size), source.read(n_bytes - CHECKSUM.size)
-    if checksum != CHECKSUM.pack(zlib.crc32(block)):
-        intact = f"; ranks 1 to {r} are intact and can be read" if r else ""
-        raise ModelFileError(f"{path} is damaged: rank {r + 1} does not match its checksum{intact}")
-    try:
-        layout.unpack(block, state, r)
-    except (ValueError, OSError, EOFError) as error:
-        raise ModelFileError(f"{path} is damaged: rank {r + 1} cannot be unpacked: {error}") from error
-
-
-def read_header(path: str | Path) -> ModelHeader:
-    """Reads only the header, and counts the ranks by the file's size. Raises as ``read`` does."""
-    path = Path(path)
-    with _open(path) as source:
-        return decode_header(source, path)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such model file: {path}") from None
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _values_of_rank(grid: tuple[int, int, int]) -> int:
-    """Numbers that a rank has in memory, however few bytes its file has for them."""
-    return 4 * sum(grid[u] * grid[v] + grid[w] for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True))
-
-
-def _empty_state(header: ModelHeader, rank: int) -> StoredState:
-    """A zeroed state with room for ``rank`` ranks, all of which are in the file."""
-    grid = header.grid
-    planes = [(grid[v], grid[u]) for u, v in PLANE_AXES]
-    lines = [grid[w] for w in LINE_AXES]
-    return StoredState(
-        config=header.config_at(rank),
-        domain=header.domain,
-        grid=grid,
-        density_planes=[np.zeros((rank, *p), np.float32) for p in planes],
-        density_lines=[np.zeros((rank, n), np.float32) for n in lines],
-        appearance_planes=[np.zeros((3 * rank, *p), np.float32) for p in planes],
-        appearance_lines=[np.zeros((3 * rank, n), np.float32) for n in lines],
-        basis=np.zeros((3, 3 * rank, N_FEATURES), np.float32),
-        affine=np.zeros((rank, AFFINE_WIDTH), np.float32) if header.affine else None,
-        decoder={},
-        occupancy_box=header.occupancy_box,
-        metadata=header.metadata,
-        kept=lesser(header.kept, rank),
-        precision=header.precision,
-        steps=np.ones((rank, N_STEPS), np.float32) if header.precision == "compact" else None,
-    )
-
-
-def _read_shared(source: BinaryIO, header: ModelHeader, state: FieldState, path: Path) -> None:
-    """Reads decoder and occupancy into the state."""
-    source.seek(header.shared_at)
-    shared = source.read(header.fixed_bytes - header.shared_at)
-    if zlib.crc32(shared) != header.shared_crc32:
-        raise ModelFileError(f"{path} is damaged: decoder and occupancy do not match their checksum")
-    dtype, at = DTYPES[header.precision], 0
-    for name, shape in header.decoder.items():
-        n = math.prod(shape)
-        state.decoder[name] = np.frombuffer(shared, dtype, n, at).astype(np.float32).reshape(shape)
-        at += n * dtype.itemsize
-    if header.occupancy is not None:
-        n = math.prod(header.occupancy)
-        bits = shared[at:]
-        if header.occupancy_coding == "deflate":
-            bits = _inflate(bits, -(-n // 8), path)
-        if len(bits) != -(-n // 8):
-            raise ModelFileError(f"{path} is damaged: its occupancy grid has the wrong length")
-        state.occupancy = np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool).reshape(header.occupancy)
-
-
-def _inflate(data: bytes, n_bytes: int, path: Path) -> bytes:
-    """At most one byte more than expected, however much the data would grow to."""
-    try:
-        return zlib.decompressobj().decompress(data, n_bytes + 1)
-    except zlib.error as error:
-        raise ModelFileError(f"{path} is damaged: its occupancy grid cannot be unpacked") from error
+    state = None
+    for state in states(source, rank if rank is None or rank > 0 else None):  # noqa: B007
+        pass
+    if rank is not None:
+        require_rank(rank, state.rank, f"{source if isinstance(source, str | Path) else 'the model'} holds")
+    return state

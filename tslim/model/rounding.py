@@ -4,13 +4,15 @@ A component adds plane · line · basis row to the features. Where its line has 
 b (1 for density), with the scale that its rank gives to the features, a plane in steps of ``rounding`` / (l b) moves
 them as much as any other component's, and so do lines, the other way round; they take steps ``FINER`` times finer, as a
 whole slab reads each of their few numbers. What matters little is left with few steps, or none. Texels that only empty
-space would read become zero.
+space would read become zero. The decoder's matrices take steps that are a power of two for each column, so fine that
+pictures stay as they are.
 """
 
 import numpy as np
 
 from tslim.config import Precision
 from tslim.errors import ConfigError, ModelFileError
+from tslim.model.entropy import MOST
 from tslim.model.layout import DTYPES, N_STEPS, RankLayout
 from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
 from tslim.model.stored import StoredState, as_stored
@@ -23,6 +25,7 @@ MOST_ROUNDING = 10.0
 FINER = 4
 LEVELS = 127
 """most steps to either side of zero; what needs more gets larger ones"""
+_MOST_EXPONENT = 100
 _SLACK = 1e-3
 """How far from its cell, in texels, a sample may be found by its arithmetic."""
 _TINY = 1e-30
@@ -53,8 +56,8 @@ def convert(state: FieldState, precision: Precision | None = None, rounding: flo
 
 
 def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
-    """The state as a compact file would give it back, but for basis and decoder: a copy, with its steps, and with the
-    rounding among its metadata.
+    """The state as a compact file would give it back, but for numbers that are in half precision there: a copy, with
+    its steps, and with the rounding among its metadata.
 
     Raises:
         ConfigError: a rounding that is not above 0 and at most ``MOST_ROUNDING``.
@@ -66,6 +69,7 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
     visible = visible_texels(state)
     result = StoredState.of(state, "compact", np.ones((state.rank, N_STEPS), np.float32))
     result.metadata = state.metadata | {"rounding": float(rounding)}
+    result.decoder = {name: _rounded_matrix(array, name) for name, array in state.decoder.items()}
     for kind, per_rank, first in (("density", 1, 0), ("appearance", 3, 6)):
         planes, lines = [], []
         for mode in range(3):
@@ -85,6 +89,27 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
         setattr(result, f"{kind}_planes", planes)
         setattr(result, f"{kind}_lines", lines)
     return result
+
+
+def decoder_exponents(matrix: np.ndarray, name: str) -> np.ndarray:
+    """(columns,) int8 powers of two: steps as fine as they can be so that no number takes more than ``MOST`` of them.
+
+    Raises ``ModelFileError`` for numbers that are not finite, or far too large.
+    """
+    if not np.isfinite(matrix).all():
+        raise ModelFileError(f"decoder array {name} holds values that are not finite; the training has diverged")
+    exponents = np.frexp(np.abs(matrix).max(0, initial=0).astype(np.float64) / (MOST + 0.49))[1]
+    if exponents.max(initial=0) > _MOST_EXPONENT:
+        raise ModelFileError(f"decoder array {name} holds a value too large for a compact file; write it as float32")
+    return np.maximum(exponents, -_MOST_EXPONENT).astype(np.int8)
+
+
+def _rounded_matrix(array: np.ndarray, name: str) -> np.ndarray:
+    """A decoder's array in its steps, if it is a matrix."""
+    if array.ndim != 2:
+        return array
+    exponents = decoder_exponents(array, name).astype(int)
+    return np.ldexp(np.rint(np.ldexp(array.astype(np.float64), -exponents)), exponents).astype(np.float32)
 
 
 def _weights(state: FieldState, kind: str, mode: int) -> np.ndarray:
@@ -123,11 +148,10 @@ def visible_texels(state: FieldState) -> list[tuple[np.ndarray, np.ndarray]]:
             (np.ones((grid[v], grid[u]), bool), np.ones(grid[w], bool))
             for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)
         ]
-    cells = state.occupancy
-    lattice = state.box if state.occupancy_box is None else state.occupancy_box
+    cells, box = state.occupancy, np.asarray(state.box, np.float32)
+    lattice = box if state.occupancy_box is None else np.asarray(state.occupancy_box, np.float32)
     reads = [
-        _texels_of_cells(cells.shape[2 - axis], lattice[:, axis], state.grid[axis], state.box[:, axis])
-        for axis in range(3)
+        _texels_of_cells(cells.shape[2 - axis], lattice[:, axis], state.grid[axis], box[:, axis]) for axis in range(3)
     ]
     visible = []
     for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True):

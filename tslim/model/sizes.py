@@ -6,8 +6,8 @@ import math
 
 from tslim.config import Precision
 from tslim.errors import ConfigError
-from tslim.model.compact import layout_of
-from tslim.model.header import CHECKSUM, encode_head
+from tslim.model.head import encode_head, layout_of
+from tslim.model.header import CHECKSUM
 from tslim.model.layout import RankLayout
 from tslim.model.rounding import ROUNDINGS, convert
 from tslim.model.state import FieldState, lesser
