@@ -100,7 +100,7 @@ def test_what_was_read_and_is_written_again_is_the_same_file(tmp_path):
     assert first.read_bytes() == again.read_bytes()
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rank=st.integers(1, 5),
     grid=st.tuples(*[st.integers(2, 9)] * 3),

@@ -64,27 +64,32 @@ class Tables:
 
     def __init__(self, counts: np.ndarray) -> None:
         self._counts = np.array(counts, np.int64)
-        self.width = self._counts.shape[1]
-        self._share()
+        n, self.width = self._counts.shape
+        self.parts = np.zeros(n * self.width, np.int64)
+        """flat, of _SCALE in each context"""
+        self.at = np.zeros(n * self.width, np.int64)
+        """where they begin, rising through all contexts"""
+        self._share(np.arange(n))
 
     def learn(self, contexts: np.ndarray, symbols: np.ndarray) -> None:
         """Counts what came."""
-        came = np.bincount(contexts * self.width + symbols, minlength=self._counts.size)
-        self._counts += _WEIGHT * came.reshape(self._counts.shape)
-        full = self._counts.sum(1) > _FULL
-        self._counts[full] = (self._counts[full] + 1) >> 1
-        self._share()
+        if len(contexts) < 1:
+            return
+        came = np.bincount(contexts * self.width + symbols, minlength=self._counts.size).reshape(self._counts.shape)
+        touched = np.flatnonzero(came.any(axis=1))
+        counts = self._counts[touched] + _WEIGHT * came[touched]
+        full = counts.sum(1) > _FULL
+        counts[full] = (counts[full] + 1) >> 1
+        self._counts[touched] = counts
+        self._share(touched)
 
-    def _share(self) -> None:
-        """Every symbol gets one part and, by its count, its share of the others; the likeliest gets what is left.
-
-        ``parts`` and ``at`` (where they begin) are flat; ``at`` rises through all contexts, each of which has _SCALE.
-        """
-        n = len(self._counts)
-        parts = 1 + self._counts * (_SCALE - self.width) // self._counts.sum(1, keepdims=True)
-        parts[np.arange(n), self._counts.argmax(1)] += _SCALE - parts.sum(1)
-        self.parts = parts.ravel()
-        self.at = np.cumsum(self.parts) - self.parts
+    def _share(self, contexts: np.ndarray) -> None:
+        """Every symbol gets one part and, by its count, its share of the others; the likeliest gets what is left."""
+        counts = self._counts[contexts]
+        parts = 1 + counts * (_SCALE - self.width) // counts.sum(1, keepdims=True)
+        parts[np.arange(len(parts)), counts.argmax(1)] += _SCALE - parts.sum(1)
+        self.parts.reshape(-1, self.width)[contexts] = parts
+        self.at.reshape(-1, self.width)[contexts] = parts.cumsum(1) - parts + _SCALE * contexts[:, None]
 
 
 class Encoder:

@@ -39,8 +39,8 @@ from tslim.model.state import FieldState, require_rank
 from tslim.model.stored import StoredState, as_stored
 
 __all__ = [
-    "FieldState", "ModelHeader", "Precision", "Source", "StoredState", "blocks", "convert", "fit", "rank_that_fits", "read",
-    "read_header", "size_of", "sizes", "states", "write",
+    "FieldState", "ModelHeader", "Precision", "Source", "StoredState", "blocks", "convert", "fit", "rank_that_fits",
+    "read", "read_header", "size_of", "sizes", "states", "write",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tslim import config
 from tslim.errors import ConfigError, ModelFileError
 from tslim.field.factors import texels_of
-from tslim.model.header import MAX_CELLS
+from tslim.model.shared import MOST_CELLS
 from tslim.training.events import RankGrew
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _require_plain(trainer: "Trainer", plain: dict[str, Any]) -> None:
     if not _are_sides(plain.get("grid"), _LEAST_SIDE):
         raise _wrong(f"its grid is {plain.get('grid')!r}")
     cells = plain.get("occupancy_cells")
-    if cells is not None and (not _are_sides(cells, 1) or math.prod(cells) > MAX_CELLS):
+    if cells is not None and (not _are_sides(cells, 1) or math.prod(cells) > MOST_CELLS):
         raise _wrong(f"its occupancy cells are {cells!r}")
     sampler = plain.get("sampler")
     if not isinstance(sampler, dict) or not all(_is_whole(sampler.get(n), 0, 2**62) for n in ("epoch", "position")):
