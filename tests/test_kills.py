@@ -109,6 +109,7 @@ def test_twenty_thousand_steps_take_no_more_memory_handles_or_threads(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_folder_can_be_moved_and_copied(tmp_path):
     words = [*WORDS]
     words[words.index("400")] = "20"
