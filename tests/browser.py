@@ -201,6 +201,7 @@ def smooth_state(
     state.occupancy = lumps(rng, (40, 34, 37))
     state.occupancy_box = state.box * np.float32(0.95)
     state.metadata = {"march": dataclasses.asdict(march or MarchConfig(0.7, 1e-3, 1e-3, 1e4))}
+    state.metadata["rendered"] = list(range(1, ranks + 1))
     return state
 
 

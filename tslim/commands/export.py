@@ -10,6 +10,7 @@ from tslim.commands.options import Export
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.measuring import evaluate
 from tslim.model import model_file
+from tslim.model.header import ModelHeader
 from tslim.model.stored import StoredState
 from tslim.training.run_folder import RunFolder
 
@@ -29,14 +30,15 @@ def export(given: Export, console: Console) -> None:
 
 def _page(given: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
     """A page for browsers, with the model inside or, with ``--split``, beside it."""
-    psnr = measured(state, source, folder)
+    psnr = measured(model_file.read_header(source), source, folder)
+    same = state.precision == "float16" and given.rank is None
     if state.precision != "float16":
         if state.precision == "compact":
             console.line("browsers cannot unpack a compact file: the page's model is in half precision")
         state = model_file.convert(state, "float16")
     beside = given.out.with_suffix(".slim")
     if given.split:
-        _require_beside(beside, source, state)
+        _require_beside(beside, source, same)
     shared.start(given.arch, console)
     from tslim.field.field import Field
     from tslim.web.page import write_page
@@ -52,22 +54,21 @@ def _page(given: Export, state: StoredState, source: Path, folder: RunFolder | N
     return [given.out, beside]
 
 
-def _require_beside(beside: Path, source: Path, state: StoredState) -> None:
-    """Raises ``RunFolderError`` unless the page's model may be written to ``beside``, or is there already."""
+def _require_beside(beside: Path, source: Path, same: bool) -> None:
+    """Raises ``RunFolderError`` unless the page's model may be written to ``beside``, or is the ``same`` and there."""
     shared.require_writable(beside)
-    if beside.exists() and beside.samefile(source) and model_file.size_of(state) != source.stat().st_size:
+    if beside.exists() and beside.samefile(source) and not same:
         raise RunFolderError(f"{beside} is the model itself: choose another -o, so that it is not lost")
 
 
-def measured(state: StoredState, source: Path, folder: RunFolder | None) -> dict[int, float]:
+def measured(header: ModelHeader, source: Path, folder: RunFolder | None) -> dict[int, float]:
     """dB by rank, as far as ``eval`` has measured this very model; nothing where it has not."""
     result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
     try:
         rows, _ = evaluate.read_eval_json(result.evaluation)
     except (FileNotFoundError, ModelFileError):
         return {}
-    sizes = model_file.sizes(state)
-    return {row.rank: row.psnr for row in rows if row.rank <= state.rank and row.bytes == sizes[row.rank - 1]}
+    return {row.rank: row.psnr for row in rows if row.rank <= header.rank and row.bytes == header.bytes_at(row.rank)}
 
 
 NAMES = {".html": "a page for browsers"}

@@ -249,6 +249,6 @@ def panel_rows(controls: Controls, lines: list[str], view_name: str) -> list[lis
         rows.append(["slider", "percent", "% of time", c.percent, 1, 100])
     if c.in_browser:
         rows.append(["button", "leave", "go on without the preview" if c.trains else "close the preview"])
-    lines = HELP + (VIEWS_HELP if c.views else ()) + (TRAINING_HELP if c.trains else ())
-    lines += BROWSER_HELP if c.in_browser else WINDOW_HELP
-    return rows + [["text", line] for line in lines]
+    help_lines = HELP + (VIEWS_HELP if c.views else ()) + (TRAINING_HELP if c.trains else ())
+    help_lines += BROWSER_HELP if c.in_browser else WINDOW_HELP
+    return rows + [["text", line] for line in help_lines]
