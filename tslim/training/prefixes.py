@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tslim import config, presets
+from tslim.config import ScheduleConfig
 from tslim.errors import ConfigError
 from tslim.model.state import AFFINE_WIDTH, N_FEATURES, FieldState
 
@@ -20,7 +21,7 @@ def with_rows(state: FieldState) -> FieldState:
 
 
 def settings_for(state: FieldState, steps: int) -> config.TrainConfig:
-    """How the prefixes of a trained field learn: three rays in ten at prefixes; all ranks, grid and box are there.
+    """How the prefixes of a trained field learn: four rays in ten at prefixes; all ranks, grid and box are there.
 
     What the field remembers of its own training says how rays are sampled and what is penalised; a field from elsewhere
     is sampled as the preset ``fine`` does it. Ranks get scales and shifts of their own.
@@ -39,13 +40,13 @@ def settings_for(state: FieldState, steps: int) -> config.TrainConfig:
     return dataclasses.replace(
         base,
         field=dataclasses.replace(state.config, rank_affine=True),
-        schedule=dataclasses.replace(quick.schedule, stage_ranks=(state.rank,), stage_starts=(0.0,)),
+        schedule=ScheduleConfig(policy="staged", stage_ranks=(state.rank,), stage_starts=(0.0,), prefix_share=0.4),
         steps=steps,
         batch_rays=quick.batch_rays,
         batch_decoded=presets.fine(state.space).batch_decoded,
-        lr_factors=0.02,
-        lr_first_ranks=0.05,
-        lr_network=2e-3,
+        lr_factors=0.04,
+        lr_first_ranks=0.0,
+        lr_network=3e-3,
         lr_decay=0.1,
         lr_affine=5e-3,
         lr_reset_on_grow=False,
