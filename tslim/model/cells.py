@@ -34,7 +34,7 @@ def _blocks(cells: np.ndarray) -> np.ndarray:
     whole = np.zeros([-(-n // BLOCK) * BLOCK for n in cells.shape], bool)
     whole[tuple(slice(n) for n in cells.shape)] = cells
     z, y, x = (n // BLOCK for n in whole.shape)
-    return whole.reshape(z, BLOCK, y, BLOCK, x, BLOCK).any(axis=(1, 3, 5))
+    return np.asarray(whole.reshape(z, BLOCK, y, BLOCK, x, BLOCK).any(axis=(1, 3, 5)))
 
 
 def _inside(blocks: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -82,11 +82,11 @@ class Group:
 
     def chosen(self, where: tuple[slice, slice]) -> np.ndarray:
         """(k, n) values at the seen texels of some rows and columns."""
-        return self.values[(slice(None), *where)][:, self.seen[where]]
+        return self.values[:, where[0], where[1]][:, self.seen[where]]
 
     def put(self, where: tuple[slice, slice], values: np.ndarray) -> None:
         """Sets them."""
-        self.values[(slice(None), *where)][:, self.seen[where]] = values.reshape(len(self.values), -1)
+        self.values[:, where[0], where[1]][:, self.seen[where]] = values.reshape(len(self.values), -1)
 
     def around(self, stride: int, one: Pass, offset: tuple[int, int]) -> np.ndarray:
         """(k, n) values at an offset in strides from the seen texels of a pass."""
@@ -165,7 +165,7 @@ def decode(groups: list[Group], tables: Tables, coder: Decoder, side: bytes) -> 
                         group.put(_rows_and_columns(stride, one), whole.ravel() + rest)
 
 
-def _first_contexts(groups: list[Group], side: bytes) -> Iterator[np.ndarray]:
+def _first_contexts(groups: list[Group], side: bytes | bytearray) -> Iterator[np.ndarray]:
     """Those of texels without neighbours: nothing is expected, and the spread is the component's own."""
     at = 0
     for group in groups:

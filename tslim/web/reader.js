@@ -126,7 +126,7 @@ async function readHeader(bytes) {
   if (!MAGIC.every((byte, i) => prelude[i] === byte)) throw new ModelError("this is not a tslim model file");
   const view = new DataView(prelude.buffer);
   const [version, length, checksum] = [8, 12, 16].map((at) => view.getUint32(at, true));
-  if (version === 3) {
+  if (version === 3 || version === 4) {
     throw new ModelError("this is a compact model that browsers cannot unpack: tslim export makes one that they can");
   }
   if (version < 1 || version > 2) {
