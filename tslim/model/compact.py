@@ -60,6 +60,7 @@ class SteppedLayout(RankLayout):
         steps = np.frombuffer(numbers, STEP, len(factors), at)
         if not (np.isfinite(steps) & (steps > 0)).all():
             raise ValueError("a step that is not above 0")
+        assert state.steps is not None, "a compact state has steps"
         state.steps[rank, self.part(rank).steps] = steps
         return factors, steps, at + steps.nbytes
 
@@ -84,6 +85,7 @@ class CompactLayout(SteppedLayout):
         seen, tables = visible_texels(state), neighbours.new_tables()
         for rank in range(state.rank):
             factors, basis = self.split(state, rank)
+            assert state.steps is not None, "a compact state has steps"
             steps = state.steps[rank, self.part(rank).steps]
             groups = _groups(seen, self.part(rank).kinds)
             for values, levels in zip(_components(groups), _levels(factors, steps, rank), strict=True):

@@ -30,7 +30,7 @@ def encode_head(state: FieldState, layout: RankLayout) -> bytes:
     """
     shared, coding = encode_shared(state, layout)
     described = _described(state, layout, shared)
-    if coding is not None:
+    if coding is not None and state.occupancy is not None:
         box = state.box if state.occupancy_box is None else state.occupancy_box
         described["occupancy"] = {"shape": state.occupancy.shape, "box": _floats(box), **coding}
     version = VERSION if layout.tail is None else SEPARATE_VERSION

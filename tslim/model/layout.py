@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ N_STEPS = 24
 """of a rank in a compact file: one for each plane and line of density, then for each of the three of appearance"""
 N_FACTORS = 12
 """arrays of planes and lines in a block: six of density, then six of appearance; the basis follows"""
-DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "compact": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "compact": np.dtype("<f2")}
 """of the numbers that are stored as such: all, or in a compact file basis and decoder"""
 
 
@@ -50,7 +50,7 @@ class RankLayout:
         tail = None
         if state.kept is not None:
             tail = ("density" if state.kept[0] > state.kept[1] else "appearance", min(state.kept))
-        layout = cls(tuple(state.grid), state.affine is not None, precision, tail)
+        layout = cls(state.grid, state.affine is not None, precision, tail)
         wanted = [((state.rank, *s) if i < 6 else (3 * state.rank, *s[1:])) for i, s in enumerate(layout.shapes[:12])]
         wanted.append((3, 3 * state.rank, N_FEATURES))
         names = [f"{kind} of mode {m}" for kind in ("density", "appearance") for m in range(3) for _ in range(2)]
@@ -80,11 +80,11 @@ class RankLayout:
         there, and how many bytes follow that. Raises ``ValueError`` for a length that no block has."""
         return b"", self.bytes_of(rank)
 
-    def lengths(self, state: FieldState) -> list[int]:
+    def lengths(self, state: Any) -> list[int]:
         """Bytes of each block of a state."""
         return [self.bytes_of(rank) for rank in range(state.rank)]
 
-    def blocks(self, state: FieldState) -> Iterator[bytes]:
+    def blocks(self, state: Any) -> Iterator[bytes]:
         """The blocks of a state, in order."""
         return (self.pack(state, rank) for rank in range(state.rank))
 
@@ -114,7 +114,7 @@ class RankLayout:
         row = state.affine[rank, self.part(rank).affine]
         return to_bytes(row, DTYPES["float32"], f"the affine row of rank {rank + 1}")
 
-    def unpack(self, block: bytes, state: FieldState, rank: int) -> None:
+    def unpack(self, block: bytes, state: Any, rank: int) -> None:
         """Writes a block into a state's arrays."""
         self.unpack_affine(block, self.unpack_numbers(block, 0, self.slices(state, rank)), state, rank)
 
@@ -134,7 +134,7 @@ class RankLayout:
         return at + 4 * row.size
 
 
-Unpack = Callable[[bytes, FieldState, int], None]
+Unpack = Callable[[bytes, Any, int], None]
 """Writes a block into a state's arrays at a 0-based rank; raises ``ValueError`` for what no block is."""
 
 

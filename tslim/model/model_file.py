@@ -89,9 +89,10 @@ def read(source: Source, *, rank: int | None = None) -> StoredState:
         ModelFileError: not a model file, of another version, damaged, or cut before the end of its first rank.
         ConfigError: the file holds fewer ranks than asked for.
     """
-    state = None
+    state: StoredState | None = None
     for state in states(source, rank if rank is None or rank > 0 else None):  # noqa: B007
         pass
+    assert state is not None, "states raises where there is no rank"
     if rank is not None:
         require_rank(rank, state.rank, f"{source if isinstance(source, str | Path) else 'the model'} holds")
     return state

@@ -122,14 +122,15 @@ def _interpret(d: dict[str, Any], shared_at: int, version: int) -> ModelHeader:
     """Checks every entry. Sizes are Python integers, so that no lie overflows."""
     if (d["dtype"] == "compact") != (version in (BZ2_VERSION, COMPACT_VERSION)):
         raise ValueError(f"precision {d['dtype']!r} in a file of version {version}")
-    grid = _sides(d["grid"], low=2)
+    grid = _three(_sides(d["grid"], low=2))
     decoder = {name: _sides(shape, low=0, n=None) for name, shape in d["decoder"].items()}
     layout = layout_kind(version)(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
     weights = sum(map(math.prod, decoder.values()))
     n_shared = d["shared_bytes"] if version == COMPACT_VERSION else weights * layout.dtype.itemsize
-    cells, cells_box, coding = None, None, "waves" if version == COMPACT_VERSION else "bits"
+    cells: tuple[int, int, int] | None = None
+    cells_box, coding = None, "waves" if version == COMPACT_VERSION else "bits"
     if d["occupancy"] is not None:
-        cells, coding = _sides(d["occupancy"]["shape"], low=1), d["occupancy"]["coding"]
+        cells, coding = _three(_sides(d["occupancy"]["shape"], low=1)), d["occupancy"]["coding"]
         if coding not in (("waves",) if version == COMPACT_VERSION else ("bits", "deflate")):
             raise ValueError(f"occupancy coded as {coding!r}")
         cells_box = _box(d["occupancy"]["box"])
@@ -219,3 +220,8 @@ def _sides(values: Any, *, low: int, n: int | None = 3) -> tuple[int, ...]:
     if not isinstance(values, list) or (n is not None and len(values) != n) or len(values) > 8:
         raise ValueError(f"{values!r} is not a shape")
     return tuple(_whole(value, low, _MOST_SIDE) for value in values)
+
+
+def _three(sides: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = sides
+    return x, y, z

@@ -5,10 +5,11 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
+from tslim.config import Precision
 from tslim.device import memory
 from tslim.errors import ModelFileError
 from tslim.model import rank_rows
@@ -101,7 +102,8 @@ def read_header(path: str | Path) -> ModelHeader:
     with opened(path) as (stream, name):
         head = read_head(stream, name)
         n_bytes = stream.seek(0, io.SEEK_END)
-        ends, at = [], head.header.fixed_bytes
+        ends: list[int] = []
+        at = head.header.fixed_bytes
         while True:
             stream.seek(at + CHECKSUM.size)
             try:
@@ -156,7 +158,7 @@ def _empty_state(header: ModelHeader, rank: int) -> StoredState:
         decoder={},
         occupancy_box=header.occupancy_box,
         metadata=header.metadata,
-        precision=header.precision,
+        precision=cast(Precision, header.precision),
         steps=np.ones((rank, N_STEPS), np.float32) if header.precision == "compact" else None,
     )
 
