@@ -100,12 +100,12 @@ def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
 
 
 def ours(settings: TrainConfig, *, more_rays: float = 1.0, **schedule: Any) -> TrainConfig:
-    """tslim's default: the schedule of the preset quick, scales and shifts per rank; ``more_rays`` times the rays."""
+    """tslim's schedule in stages, that of the preset demo, scales and shifts per rank; ``more_rays`` times the rays."""
     return dataclasses.replace(
         settings,
         batch_rays=round(settings.batch_rays * more_rays),
         field=dataclasses.replace(settings.field, rank_affine=True),
-        schedule=dataclasses.replace(presets.quick().schedule, **schedule),
+        schedule=dataclasses.replace(presets.demo().schedule, **schedule),
     )
 
 

@@ -28,7 +28,7 @@ def test_published_settings_of_other_data_sets_are_presets():
 
 @SPACES
 def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
-    quick, even = presets.quick(space), presets.even(space)
+    quick, even = presets._coarse(space), presets.even(space)
     config.require_valid(even)
     assert make_schedule(even.schedule, even.field.max_rank, even.steps).most_renders() == 6
     assert (even.steps, even.batch_rays, even.batch_decoded) == (quick.steps, quick.batch_rays, 6 * quick.batch_decoded)
@@ -39,9 +39,17 @@ def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
     assert {name: getattr(even, name) for name in same} == {name: getattr(quick, name) for name in same}
 
 
+def test_quick_trains_an_object_whole_and_then_its_prefixes_and_open_spaces_in_stages():
+    box = presets.quick("box")
+    schedule = make_schedule(box.schedule, box.field.max_rank, box.steps)
+    assert schedule.first_rank() == box.field.max_rank and schedule.prefixes(0) == (0.0, ())
+    assert schedule.prefixes(box.steps)[0] == 0.5 and schedule.orders(round(0.6 * box.steps))
+    assert all(presets.quick(space).schedule.policy == "staged" for space in ("ndc", "contracted"))
+
+
 @SPACES
 def test_fine_learns_as_quick_does_and_looks_closer(space):
-    quick, fine = presets.quick(space), presets.fine(space)
+    quick, fine = presets._coarse(space), presets.fine(space)
     assert fine.schedule == quick.schedule
     for name in ("lr_factors", "lr_first_ranks", "l1_rest"):
         assert getattr(fine, name) == getattr(quick, name)
