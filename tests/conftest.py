@@ -34,15 +34,17 @@ def pytest_report_header() -> list[str]:
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run tests marked slow, too")
+    parser.addoption("--long", action="store_true", help="run tests marked long, too: each takes many minutes")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow") or config.getoption("-m"):
+    if config.getoption("-m"):
         return
-    slow = [item for item in items if "slow" in item.keywords]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if "slow" not in item.keywords]
+    left_out = {mark for mark in ("slow", "long") if not config.getoption(f"--{mark}")}
+    dropped = [item for item in items if left_out & set(item.keywords)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if not left_out & set(item.keywords)]
 
 
 @pytest.fixture(scope="session")

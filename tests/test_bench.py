@@ -84,7 +84,7 @@ def test_the_benchmark_runs_from_a_bare_checkout(root, tmp_path):
     assert figures["ratio"]["twin_over_ours_32_rank16"] == pytest.approx(figures["twin"][0]["ratio, paper"], abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_check_of_a_device_does_all_its_parts(root, tmp_path):
     words = ["apps/device_check.py", "--arch", "cpu", "--tiny", "--patience", "8", "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True)

@@ -44,7 +44,7 @@ def same_model(one: Path, other: Path) -> bool:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_fifty_random_moments_a_run_ends_in_the_same_bits(tmp_path):
     """By SIGKILL, half of them inside the writing of files; each resumed, until nothing is left to do."""
     assert damage.tslim(*WORDS, "--out", "whole", cwd=tmp_path).returncode == 0
@@ -103,7 +103,7 @@ assert after[0] - before[0] < 20e6 and after[1] <= before[1] and after[2] <= bef
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_thousand_steps_take_no_more_memory_handles_or_threads(tmp_path):
     done = damage.python(SOAK, cwd=tmp_path, timeout=1500)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout

@@ -69,6 +69,7 @@ def sees_picture(tab: Tab) -> None:
     tab.until("document.getElementById('state').hidden")
 
 
+@pytest.mark.long
 def test_two_browsers_one_of_which_goes(training, tmp_path):
     with browser.chromium() as chromium:
         first = Tab(chromium, training.address, size=(1000, 640), wait=False)

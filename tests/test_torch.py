@@ -229,7 +229,7 @@ def test_without_torch_one_line_says_how_to_install_it(root):
     assert done.stdout.strip() == "tslim.torch needs torch, which is not installed: pip install torch", done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_poses_that_are_off_come_back(cpu, root, monkeypatch, capsys):
     import tslim
 
