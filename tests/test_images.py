@@ -116,11 +116,11 @@ def test_black_parts_of_a_mask_become_transparent(tmp_path, noise):
     mask = np.zeros((6, 9), np.uint8)
     mask[:, 4:] = 255
     path, mask_path = save(tmp_path / "a.png", noise), save(tmp_path / "m.png", mask)
-    alpha = images.load_pixels([path], masks=[mask_path]).pixels.view(np.uint8).reshape(6, 9, 4)[..., 3]
+    alpha = images.load_pixels([path], masks=[(images.Mask(mask_path),)]).pixels.view(np.uint8).reshape(6, 9, 4)[..., 3]
     assert (alpha[:, :4] == 0).all()
     assert (alpha[:, 4:] == 200).all()
-    with pytest.raises(SceneError, match="m.png: the mask is 9x5 pixels, its image 9x6"):
-        images.load_pixels([path], masks=[save(tmp_path / "m.png", mask[:5])])
+    with pytest.raises(SceneError, match="m.png: the mask is 9x3 pixels, its image 9x6"):
+        images.load_pixels([path], masks=[(images.Mask(save(tmp_path / "m.png", mask[:3])),)])
 
 
 def damaged(tmp_path, noise):
@@ -178,19 +178,6 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_decoding(tmp_path
 
 def test_available_memory_is_between_nothing_and_a_petabyte():
     assert 0 < memory.available() < 1e15
-
-
-def test_images_are_found_without_extension_and_never_outside_the_folder(tmp_path, noise):
-    (tmp_path / "train").mkdir()
-    path = save(tmp_path / "train" / "bïld 1.png", noise)
-    source = tmp_path / "x.json"
-    for name in ("./train/bïld 1", "train/bïld 1.png", "train\\bïld 1", "train/../train/bïld 1"):
-        assert images.find_image(tmp_path, name, source) == path
-    assert images.find_image(tmp_path, "train/none", source) is None
-    assert images.find_image(tmp_path, "x" * 5000, source) is None
-    for name in ("../secret", "/etc/passwd", "train/../../secret", ""):
-        with pytest.raises(SceneError, match=r"x\.json: "):
-            images.find_image(tmp_path / "train", name, source)
 
 
 def test_memory_is_bounded_by_the_result_and_a_few_full_images(tmp_path):

@@ -151,6 +151,7 @@ def test_commands_end_as_documented_whatever_their_output_goes_to(tmp_path, comm
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_at_any_moment_of_starting_is_one_line(tmp_path):
     """While modules load, while the device starts, while pictures are made."""
     for delay in (0.05, 0.15, 0.3, 0.5, 0.8, 1.2, 1.7, 2.5):

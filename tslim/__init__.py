@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same names as below, for editors and type checkers
     from tslim.device.backend import init as init
     from tslim.errors import BackendError as BackendError
     from tslim.errors import ConfigError as ConfigError
+    from tslim.errors import DivergedError as DivergedError
     from tslim.errors import MissingPackageError as MissingPackageError
     from tslim.errors import ModelFileError as ModelFileError
     from tslim.errors import OutOfMemoryError as OutOfMemoryError
