@@ -55,7 +55,7 @@ class Options:
     """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
     arch: Arch = "auto"
     """device; auto takes a GPU that works, else the CPU"""
-    photographs: Annotated[SceneOptions, arg(name="")] = field(default_factory=SceneOptions)
+    scene_options: Annotated[SceneOptions, arg(name="")] = field(default_factory=SceneOptions)
 
 
 def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
@@ -94,7 +94,7 @@ def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
     return dataclasses.replace(
         settings,
         lr_first_ranks=0.0,
-        field=dataclasses.replace(settings.field, rank_affine=False),
+        field=dataclasses.replace(settings.field, rank_scales=False),
         schedule=ScheduleConfig(policy=policy, **schedule),
     )
 
@@ -104,7 +104,7 @@ def ours(settings: TrainConfig, *, more_rays: float = 1.0, **schedule: Any) -> T
     return dataclasses.replace(
         settings,
         batch_rays=round(settings.batch_rays * more_rays),
-        field=dataclasses.replace(settings.field, rank_affine=True),
+        field=dataclasses.replace(settings.field, rank_scales=True),
         schedule=dataclasses.replace(presets.demo().schedule, **schedule),
     )
 
@@ -148,12 +148,12 @@ class Experiment:
         self.name, self.given = name, given
         self.console = console or Console()
         shared.start(given.arch, self.console, base_settings(given).seed)
-        photographs = given.photographs
-        if given.quick and photographs.downscale is None:
-            photographs = dataclasses.replace(photographs, downscale=2 if given.scene is None else 4)
-        self.scene = shared.open_scene(given.scene, photographs)
+        scene_options = given.scene_options
+        if given.quick and scene_options.downscale is None:
+            scene_options = dataclasses.replace(scene_options, downscale=2 if given.scene is None else 4)
+        self.scene = shared.open_scene(given.scene, scene_options)
         self.settings = base_settings(given, self.scene.space)
-        self.record = shared.scene_record(given.scene, photographs)
+        self.record = shared.scene_record(given.scene, scene_options)
         shared.warn_about(self.scene, self.console)
         named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")
         self.folder = given.out or Path("runs") / named

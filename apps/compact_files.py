@@ -30,13 +30,13 @@ def measured(name: str, state: FieldState, views: Views) -> list[evaluate.SweepR
     return rows
 
 
-def main(model: str, photographs: str | None = None, views: str | None = None) -> None:
-    """Measures ``model`` on test views of ``photographs``, or of the built-in scene."""
+def main(model: str, folder: str | None = None, views: str | None = None) -> None:
+    """Measures ``model`` on test views of ``folder``, or of the built-in scene."""
     if views is not None and not (views.isdecimal() and int(views)):
         raise tslim.ConfigError(f"{views!r} views: expected a whole number above 0")
     tslim.init()
     state = model_file.read(model)
-    scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
+    scene = tslim.load_scene(folder) if folder else tslim.builtin_scene()
     on = scene.test.spread(int(views or len(scene.test)))
     curves = {"half precision": measured("half precision", model_file.convert(state, "float16"), on)}
     for rounding in ROUNDINGS:

@@ -42,19 +42,19 @@ def main(model: str | None = None) -> None:
     renderer = tslim.DifferentiableRenderer(field, *camera.rays())
     offset = field.decoder.layout["b3"][0]
     bias = field.decoder.params[offset : offset + 3]
-    exposure, photograph = (ti.Vector.field(3, ti.f32, n, needs_grad=True) for n in ((), renderer.n_rays))
+    exposure, image = (ti.Vector.field(3, ti.f32, n, needs_grad=True) for n in ((), renderer.n_rays))
     loss = ti.field(ti.f32, (), needs_grad=True)
 
     @ti.kernel
     def compare():
         for i in range(renderer.n_rays):
-            e = exposure[None] * renderer.rgb[i] - photograph[i]
+            e = exposure[None] * renderer.rgb[i] - image[i]
             loss[None] += e.dot(e) / renderer.n_rays
 
     before = bias.copy()
     bias += LIGHT
     renderer.render()
-    photograph.from_numpy((EXPOSURE * renderer.rgb.to_numpy()).astype(np.float32))
+    image.from_numpy((EXPOSURE * renderer.rgb.to_numpy()).astype(np.float32))
     bias[:], exposure[None] = before, (1, 1, 1)
     for step in range(81):
         with ti.ad.Tape(loss):

@@ -13,11 +13,11 @@ from tslim import cli
 from tslim.measuring import plots
 
 
-def main(model: str, photographs: str | None = None) -> None:
-    """Measures every rank of ``model`` on the test views of ``photographs``, or of the built-in scene."""
+def main(model: str, folder: str | None = None) -> None:
+    """Measures every rank of ``model`` on the test views of ``folder``, or of the built-in scene."""
     tslim.init()
     field = tslim.load(model)
-    scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
+    scene = tslim.load_scene(folder) if folder else tslim.builtin_scene()
     rows = []
     for row in tslim.rank_sweep(field, scene.test, ranks=range(1, field.rank + 1)):
         print(row)

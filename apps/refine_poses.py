@@ -62,12 +62,12 @@ def report(when: str, field: tslim.Field, views, cameras: tslim.Cameras, middle:
     )
 
 
-def main(model: str | None = None, photographs: str | None = None) -> None:
+def main(model: str | None = None, folder: str | None = None) -> None:
     """Prints errors before and after, beside the quality at the right poses."""
     print(tslim.init())
     import torch
 
-    scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene(size=100, train=60, test=VIEWS)
+    scene = tslim.load_scene(folder) if folder else tslim.builtin_scene(size=100, train=60, test=VIEWS)
     field = tslim.load(model) if model else trained(scene)
     views, middle = scene.test.spread(VIEWS), field.world_box.mean(0)
     n, generator = len(views), torch.manual_seed(0)

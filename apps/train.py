@@ -1,4 +1,4 @@
-"""Trains a field and films it, in the library's own words: ``python apps/train.py [FOLDER OF PHOTOGRAPHS]``.
+"""Trains a field and renders a video, in the library's own words: ``python apps/train.py [FOLDER OF PHOTOGRAPHS]``.
 
 ``python -m tslim train`` does the same with every option; this shows how little it takes.
 """
@@ -13,11 +13,11 @@ from tslim import cli
 from tslim.files import free_path
 
 
-def main(photographs: str | None = None) -> None:
-    """Trains on ``photographs``, or on the built-in scene; prints a table of sizes; leaves a small model and a film in
+def main(folder: str | None = None) -> None:
+    """Trains on ``folder``, or on the built-in scene; prints a table of sizes; leaves a small model and a video in
     a folder of ``runs/``."""
     print(tslim.init())
-    scene = tslim.load_scene(photographs) if photographs else tslim.builtin_scene()
+    scene = tslim.load_scene(folder) if folder else tslim.builtin_scene()
     settings = tslim.presets.quick(scene.space)
     field = tslim.Trainer.new_field(scene, settings)
     trainer = tslim.Trainer(field, scene, settings)

@@ -40,12 +40,12 @@ def train(arch: str, scene: str | None, tiny: bool, preset: str) -> dict[str, An
     from tslim.device import buffers
 
     small = {"size": 40, "train": 8} if tiny else {}
-    photographs = tslim.load_scene(scene) if scene else tslim.builtin_scene(**small)
-    whole = tslim.presets.PRESETS[preset](photographs.space)
+    data = tslim.load_scene(scene) if scene else tslim.builtin_scene(**small)
+    whole = tslim.presets.PRESETS[preset](data.space)
     settings = with_steps(whole, max(int(whole.steps * SHORT[preset]), 12))
     if tiny:
         settings = dataclasses.replace(with_steps(whole, 12), batch_rays=256, grid_start=16, grid_end=24)
-    trainer = tslim.Trainer(tslim.Trainer.new_field(photographs, settings), photographs, settings)
+    trainer = tslim.Trainer(tslim.Trainer.new_field(data, settings), data, settings)
     took, last = [], time.perf_counter()
     for event in trainer.run():
         if isinstance(event, tslim.Stepped):
@@ -56,12 +56,12 @@ def train(arch: str, scene: str | None, tiny: bool, preset: str) -> dict[str, An
     took[-1] += time.perf_counter() - last
     usual = COMPILES * statistics.median(took)
     once, steady = sum(t for t in took if t > usual), sum(t for t in took if t <= usual)
-    views = photographs.test.spread(4)
+    views = data.test.spread(4)
     renderer = tslim.Renderer(trainer.field)
     quality = [tslim.psnr(renderer.render(views.cameras, i).rgb, views.image(i)) for i in range(len(views))]
     seconds = [renderer.render(views.cameras, 0).seconds for _ in range(3)]
     return {
-        "scene": photographs.name, "steps": len(took), "of": whole.steps, "seconds": sum(took),
+        "scene": data.name, "steps": len(took), "of": whole.steps, "seconds": sum(took),
         "ms_per_step": 1000 * statistics.median(took),
         "minutes_of_all_steps": (once + steady * whole.steps / len(took)) / 60,
         "psnr_after_these": statistics.mean(map(float, quality)), "ms_per_frame": 1000 * min(seconds),

@@ -102,7 +102,7 @@ def steps_per_second(preview, seconds=%(seconds)d):
     return n / (time.perf_counter() - began)
 while trainer.step < %(warm)d:
     next(run)
-trainer.config = dataclasses.replace(trainer.config, lr_factors=1e-12, lr_network=1e-12, lr_affine=1e-12)
+trainer.config = dataclasses.replace(trainer.config, lr_factors=1e-12, lr_network=1e-12, lr_scales=1e-12)
 without, beside, place = [], [], ""
 for _ in range(3):
     without.append(steps_per_second(None))

@@ -42,19 +42,19 @@ class TorchTwin(torch.nn.Module):
     """The public way of rendering and training, on the weights of one of our fields.
 
     Args:
-        state: a ``tslim.model.model_file.FieldState`` (MLP decoder, no rank affine).
+        state: a ``tslim.model.model_file.FieldState`` (MLP decoder, no scales per rank).
         step: distance between samples in world units.
         lr_factors, lr_network: Adam's learning rates.
 
     Raises:
-        ValueError: the field has a decoder or an affine that the public code knows nothing of.
+        ValueError: the field has a decoder or scales per rank that the public code knows nothing of.
     """
 
     def __init__(self, state: Any, step: float, *, lr_factors: float = 0.02, lr_network: float = 1e-3) -> None:
         super().__init__()
         config = state.config
-        if config.decoder != "mlp" or state.affine is not None:
-            raise ValueError("the twin does what the public code does: MLP decoder, no rank affine")
+        if config.decoder != "mlp" or state.rank_scales is not None:
+            raise ValueError("the twin does what the public code does: MLP decoder, no scales per rank")
         self.config, self.step = config, float(step)
         self.near, self.far = float(state.near), float(state.far)
         self.box = torch.tensor(np.asarray(state.box), dtype=torch.float32)

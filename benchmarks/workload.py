@@ -72,7 +72,7 @@ def prepare(
         steps=1_000_000,
         lr_factors=TINY_RATE,
         lr_network=TINY_RATE,
-        lr_affine=TINY_RATE,
+        lr_scales=TINY_RATE,
         grow_steps=(),
         occupancy_steps=(),
         report_every=1_000_000,
@@ -82,7 +82,7 @@ def prepare(
     if model is not None:
         from tslim.model import model_file
 
-        field = tslim.Field.from_state(without_affine(model_file.read(model)), max_grid=max_grid)
+        field = tslim.Field.from_state(without_rank_scales(model_file.read(model)), max_grid=max_grid)
     else:
         settings = dataclasses.replace(
             tslim.presets.paper(),
@@ -107,21 +107,25 @@ def prepare(
     return Workload(loaded, field, still), time.perf_counter() - began
 
 
-def without_affine(state: Any) -> Any:
+def without_rank_scales(state: Any) -> Any:
     """The state without scales and shifts per rank, which the public code knows nothing of; same density at full rank.
 
     The density's go into the third factor of each product and into the activation's shift, the features' scales into
     the basis. The features' shifts are dropped: no figure here depends on colours.
     """
-    if state.affine is None:
+    if state.rank_scales is None:
         return state
-    row = state.affine[state.rank - 1]
+    row = state.rank_scales[state.rank - 1]
     config = dataclasses.replace(
-        state.config, rank_affine=False, density_shift=state.config.density_shift + float(row[1])
+        state.config, rank_scales=False, density_shift=state.config.density_shift + float(row[1])
     )
     lines = [line * row[0] for line in state.density_lines]
     return dataclasses.replace(
-        state, config=config, affine=None, density_lines=lines, basis=state.basis * row[2 : 2 + state.basis.shape[-1]]
+        state,
+        config=config,
+        rank_scales=None,
+        density_lines=lines,
+        basis=state.basis * row[2 : 2 + state.basis.shape[-1]],
     )
 
 

@@ -14,8 +14,8 @@ from kernels.tasks import RUN, Cut, Share, indices_each, on_cpu, whole_share
 from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
-    AFFINE_WIDTH,
     N_FEATURES,
+    SCALES_WIDTH,
     Lattice,
     Layout,
     product,
@@ -177,23 +177,23 @@ def appearance_ray_gradients(
 
 
 @kernel
-def feature_affine(
-    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d, features: f32_1d
+def scale_features(
+    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, rank_scales: f32_1d, raw: f32_1d, features: f32_1d
 ):
-    """features = s_rank * raw + b_rank, both (n, 27). Adjoint: ``feature_affine_backward``."""
+    """features = s_rank * raw + b_rank, both (n, 27). Adjoint: ``scale_features_backward``."""
     for j in range(n_groups):
-        a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2
+        a = (ray_rank[group_ray[j]] - 1) * SCALES_WIDTH + 2
         for i in range(N_FEATURES):
             at = j * N_FEATURES + i
-            features[at] = affine[a + i] * raw[at] + affine[a + N_FEATURES + i]
+            features[at] = rank_scales[a + i] * raw[at] + rank_scales[a + N_FEATURES + i]
 
 
 @kernel
-def feature_affine_backward(
-    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, affine: f32_1d, raw: f32_1d,
-    grad_features: f32_1d, grad_affine: f32_1d,
+def scale_features_backward(
+    n_groups: ti.i32, group_ray: i32_1d, ray_rank: i32_1d, rank_scales: f32_1d, raw: f32_1d,
+    grad_features: f32_1d, grad_rank_scales: f32_1d,
 ):  # fmt: skip
-    """Adds to grad_affine (max_rank, 56) the gradients of s and b, and turns grad_features into that of ``raw``.
+    """Adds to grad_rank_scales (max_rank, 56) the gradients of s and b, and turns grad_features into that of ``raw``.
 
     On the CPU one task per feature owns that feature's column of both, so that sums have one order. Elsewhere a task
     takes a feature of some successive groups, mostly of one rank.
@@ -201,12 +201,12 @@ def feature_affine_backward(
     if ti.static(on_cpu()):
         for i in range(N_FEATURES):
             for j in range(n_groups):
-                a = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + i
+                a = (ray_rank[group_ray[j]] - 1) * SCALES_WIDTH + 2 + i
                 at = j * N_FEATURES + i
                 g = grad_features[at]
-                grad_affine[a] = grad_affine[a] + g * raw[at]
-                grad_affine[a + N_FEATURES] = grad_affine[a + N_FEATURES] + g
-                grad_features[at] = g * affine[a]
+                grad_rank_scales[a] = grad_rank_scales[a] + g * raw[at]
+                grad_rank_scales[a + N_FEATURES] = grad_rank_scales[a + N_FEATURES] + g
+                grad_features[at] = g * rank_scales[a]
     else:
         for item in range(N_FEATURES * ((n_groups + RUN - 1) // RUN)):
             first = item // N_FEATURES * RUN
@@ -214,11 +214,11 @@ def feature_affine_backward(
             by_scale = 0.0
             by_shift = 0.0
             for j in range(first, ti.min(first + RUN, n_groups)):
-                row = (ray_rank[group_ray[j]] - 1) * AFFINE_WIDTH + 2 + item % N_FEATURES
+                row = (ray_rank[group_ray[j]] - 1) * SCALES_WIDTH + 2 + item % N_FEATURES
                 if row != a:
                     if a >= 0:
-                        ti.atomic_add(grad_affine[a], by_scale)
-                        ti.atomic_add(grad_affine[a + N_FEATURES], by_shift)
+                        ti.atomic_add(grad_rank_scales[a], by_scale)
+                        ti.atomic_add(grad_rank_scales[a + N_FEATURES], by_shift)
                     a = row
                     by_scale = 0.0
                     by_shift = 0.0
@@ -226,9 +226,9 @@ def feature_affine_backward(
                 g = grad_features[at]
                 by_scale += g * raw[at]
                 by_shift += g
-                grad_features[at] = g * affine[a]
-            ti.atomic_add(grad_affine[a], by_scale)
-            ti.atomic_add(grad_affine[a + N_FEATURES], by_shift)
+                grad_features[at] = g * rank_scales[a]
+            ti.atomic_add(grad_rank_scales[a], by_scale)
+            ti.atomic_add(grad_rank_scales[a + N_FEATURES], by_shift)
 
 
 @vector_kernel

@@ -15,7 +15,7 @@ from kernels.tasks import Cut, Share, indices_each, whole_share
 from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d
 from kernels.vm import (
-    AFFINE_WIDTH,
+    SCALES_WIDTH,
     Lattice,
     Layout,
     Spot,
@@ -34,10 +34,10 @@ class Activation:
     use_softplus: ti.i32
 
     @ti.func
-    def scale_and_shift(self, affine: ti.template(), rank: ti.i32):
+    def scale_and_shift(self, rank_scales: ti.template(), rank: ti.i32):
         """s and b + shift of a rank."""
-        at = (rank - 1) * AFFINE_WIDTH
-        return affine[at], affine[at + 1] + self.shift
+        at = (rank - 1) * SCALES_WIDTH
+        return rank_scales[at], rank_scales[at + 1] + self.shift
 
     @ti.func
     def density(self, z: ti.f32) -> ti.f32:
@@ -102,7 +102,7 @@ def density_features(factors: ti.template(), layout: ti.template(), at: vec3, ra
 
 @vector_kernel
 def density_at(
-    n: ti.i32, points: f32_1d, point_rank: i32_1d, factors: vec16_1d, affine: f32_1d, lattice: Lattice,
+    n: ti.i32, points: f32_1d, point_rank: i32_1d, factors: vec16_1d, rank_scales: f32_1d, lattice: Lattice,
     activation: Activation, sigma: f32_1d,
 ):  # fmt: skip
     """Density (per unit of the field, before the distance scale) at points (n, 3) in field coordinates, each at its own
@@ -114,7 +114,7 @@ def density_at(
         rank = point_rank[i]
         if lattice.holds(x) == 1 and rank > 0:
             f = density_feature(factors, lattice.layout, lattice.on_grid(x), rank)
-            scale, shift = activation.scale_and_shift(affine, rank)
+            scale, shift = activation.scale_and_shift(rank_scales, rank)
             sigma[i] = activation.density(scale * f + shift)
 
 

@@ -34,7 +34,7 @@ class Vertices:
 
 @vector_kernel
 def vertex_alpha(
-    vertices: Vertices, n_ranks: ti.i32, ranks: i32_1d, factors: vec16_1d, affine: f32_1d, lattice: Lattice,
+    vertices: Vertices, n_ranks: ti.i32, ranks: i32_1d, factors: vec16_1d, rank_scales: f32_1d, lattice: Lattice,
     activation: Activation, delta: ti.f32, older: Cells, older_occupied: u32_1d,
     alpha: f32_1d,
 ):  # fmt: skip
@@ -68,7 +68,7 @@ def vertex_alpha(
                     chunk += 1
                     components = density_components(factors, lattice.layout, chunk, spot)
                 f = whole + below(components, rank, chunk).sum()
-                scale, shift = activation.scale_and_shift(affine, rank)
+                scale, shift = activation.scale_and_shift(rank_scales, rank)
                 sigma = ti.max(sigma, activation.density(scale * f + shift))
         alpha[i] = 1.0 - ti.exp(-delta * sigma)
 

@@ -11,15 +11,15 @@ import taichi as ti
 
 from kernels.launch import kernel
 from kernels.types import f32_1d, i32_1d
-from kernels.vm import AFFINE_WIDTH
+from kernels.vm import SCALES_WIDTH
 
 
 @kernel
 def interpolate_rows(n_ranks: ti.i32, below: i32_1d, above: i32_1d, share: f32_1d, rows: f32_1d):
     """rows (n_ranks, 56): each row whose number is not its own ``below`` becomes what lies between those two rows."""
-    for i in range(n_ranks * AFFINE_WIDTH):
-        r = i // AFFINE_WIDTH
-        column = i % AFFINE_WIDTH
+    for i in range(n_ranks * SCALES_WIDTH):
+        r = i // SCALES_WIDTH
+        column = i % SCALES_WIDTH
         if below[r] != r:
-            low = rows[below[r] * AFFINE_WIDTH + column]
-            rows[i] = low + share[r] * (rows[above[r] * AFFINE_WIDTH + column] - low)
+            low = rows[below[r] * SCALES_WIDTH + column]
+            rows[i] = low + share[r] * (rows[above[r] * SCALES_WIDTH + column] - low)

@@ -22,7 +22,7 @@ from kernels.maths import exp_minus
 from kernels.tasks import RUN, indices_each, on_cpu
 from kernels.types import f32_1d, i32_1d, load3, record, store3
 from kernels.vectors import vec16_1d
-from kernels.vm import AFFINE_WIDTH, Lattice
+from kernels.vm import SCALES_WIDTH, Lattice
 
 
 @record
@@ -39,7 +39,7 @@ class Medium:
 @vector_kernel
 def trace_density(
     n_paths: ti.i32, copies: ti.template(), ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d,
-    sample_t: f32_1d, factors: vec16_1d, affine: f32_1d, lattice: Lattice, medium: Medium,
+    sample_t: f32_1d, factors: vec16_1d, rank_scales: f32_1d, lattice: Lattice, medium: Medium,
     sample_at: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
     ray_used: i32_1d, ray_opacity: f32_1d, ray_depth: f32_1d,
 ):  # fmt: skip
@@ -74,7 +74,7 @@ def trace_density(
             for r in ti.static(range(copies)):
                 if used[r] == k:
                     s = ray_start[r * n_paths + path] + k
-                    scale, shift = medium.activation.scale_and_shift(affine, ranks[r])
+                    scale, shift = medium.activation.scale_and_shift(rank_scales, ranks[r])
                     sigma = medium.activation.density(scale * features[r] + shift)
                     passed = exp_minus(medium.delta_scaled * sigma)  # 1 - (1)
                     weight = transmittance[r] * (1.0 - passed)  # (3)
@@ -104,13 +104,13 @@ def trace_density(
 def trace_backward(
     n_rays: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
     sample_t: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
-    affine: f32_1d, medium: Medium, fade: ti.f32, sample_grad: f32_1d,
-    ray_grad_affine: f32_1d,
+    rank_scales: f32_1d, medium: Medium, fade: ti.f32, sample_grad: f32_1d,
+    ray_grad_scales: f32_1d,
 ):  # fmt: skip
     """Adjoint of ``trace_density`` down to the density feature: sample_grad, dL/dw of each used sample, becomes dL/df.
 
     fade > 0 shortens gradients of samples at t < fade by (t / fade)², since every ray passes there more densely than
-    anywhere else (Philip & Deschaintre 2023): then they are no gradients of any loss. Out also ray_grad_affine
+    anywhere else (Philip & Deschaintre 2023): then they are no gradients of any loss. Out also ray_grad_scales
     (n_rays, 2): each ray's part of the gradient of its rank's scale and shift.
     """
     spread = ti.static(indices_each(32))
@@ -123,7 +123,7 @@ def trace_backward(
         behind = 0.0
         for s in range(first, end):
             behind += sample_weight[s] * sample_grad[s]
-        scale, shift = medium.activation.scale_and_shift(affine, ray_rank[ray])
+        scale, shift = medium.activation.scale_and_shift(rank_scales, ray_rank[ray])
         transmittance = 1.0
         grad_scale = 0.0
         grad_shift = 0.0
@@ -139,13 +139,15 @@ def trace_backward(
             sample_grad[s] = gz * scale  # (6)
             grad_scale += gz * f
             grad_shift += gz
-        ray_grad_affine[2 * ray] = grad_scale
-        ray_grad_affine[2 * ray + 1] = grad_shift
+        ray_grad_scales[2 * ray] = grad_scale
+        ray_grad_scales[2 * ray + 1] = grad_shift
 
 
 @kernel
-def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affine: f32_1d, grad_affine: f32_1d):
-    """Adds each ray's density scale and shift gradients to its rank's row of grad_affine (max_rank, 56)."""
+def sum_rank_scales(
+    n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_scales: f32_1d, grad_rank_scales: f32_1d
+):
+    """Adds each ray's density scale and shift gradients to its rank's row of grad_rank_scales (max_rank, 56)."""
     if ti.static(on_cpu()):
         spread = ti.static(indices_each(1))
         for index in range(max_rank * spread):
@@ -154,20 +156,20 @@ def sum_affine(n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_affi
             r = index // spread
             for ray in range(n_rays):
                 if ray_rank[ray] == r + 1:
-                    at = r * AFFINE_WIDTH
-                    grad_affine[at] = grad_affine[at] + ray_grad_affine[2 * ray]
-                    grad_affine[at + 1] = grad_affine[at + 1] + ray_grad_affine[2 * ray + 1]
+                    at = r * SCALES_WIDTH
+                    grad_rank_scales[at] = grad_rank_scales[at] + ray_grad_scales[2 * ray]
+                    grad_rank_scales[at + 1] = grad_rank_scales[at + 1] + ray_grad_scales[2 * ray + 1]
     else:
         for item in range(2 * ((n_rays + RUN - 1) // RUN)):
             which = item % 2
             at = -1
             total = 0.0
             for ray in range(item // 2 * RUN, ti.min((item // 2 + 1) * RUN, n_rays)):
-                row = (ray_rank[ray] - 1) * AFFINE_WIDTH + which
+                row = (ray_rank[ray] - 1) * SCALES_WIDTH + which
                 if row != at:
                     if at >= 0:
-                        ti.atomic_add(grad_affine[at], total)
+                        ti.atomic_add(grad_rank_scales[at], total)
                     at = row
                     total = 0.0
-                total += ray_grad_affine[2 * ray + which]
-            ti.atomic_add(grad_affine[at], total)
+                total += ray_grad_scales[2 * ray + which]
+            ti.atomic_add(grad_rank_scales[at], total)

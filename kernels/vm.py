@@ -17,7 +17,7 @@ from kernels.types import ivec3, record, vec3
 from kernels.vectors import CHUNK, vec16
 
 N_FEATURES = 27
-AFFINE_WIDTH = 2 + 2 * N_FEATURES
+SCALES_WIDTH = 2 + 2 * N_FEATURES
 """Numbers per rank: density scale, density shift, 27 feature scales, 27 feature shifts."""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tslim.config import FieldConfig
-from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
+from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, SCALES_WIDTH, FieldState
 from tslim.rendering.pipeline import MarchConfig
 from tslim.scene.cameras import Cameras
 from tslim.scene.domain import Domain
@@ -158,7 +158,7 @@ def smooth_state(
     rng = np.random.default_rng(seed)
     grid = (20, 18, 22)
     config = config or FieldConfig(density_shift=-2.0, decoder_width=32, feature_encoding=1, direction_encoding=2)
-    config = dataclasses.replace(config, max_rank=ranks, rank_affine=True)
+    config = dataclasses.replace(config, max_rank=ranks, rank_scales=True)
     strength = 0.7 ** np.arange(ranks)
 
     def smooth(n: int, *sides: int) -> np.ndarray:
@@ -182,9 +182,9 @@ def smooth_state(
         for i, (a, b) in enumerate(((inputs, width), (width, width), (width, 3)), 1):
             decoder[f"w{i}"] = rng.normal(0, 1.5 * a**-0.5, (a, b)).astype(np.float32)
             decoder[f"b{i}"] = rng.normal(0, 0.1, b).astype(np.float32)
-    affine = np.zeros((ranks, AFFINE_WIDTH), np.float32)
-    affine[:, 0] = affine[:, 2 : 2 + N_FEATURES] = 1
-    affine += rng.normal(0, 0.1, affine.shape).astype(np.float32)
+    rank_scales = np.zeros((ranks, SCALES_WIDTH), np.float32)
+    rank_scales[:, 0] = rank_scales[:, 2 : 2 + N_FEATURES] = 1
+    rank_scales += rng.normal(0, 0.1, rank_scales.shape).astype(np.float32)
     density, appearance = factors(1, 4.0), factors(3, 1.0)
     state = FieldState(
         config=config,
@@ -195,7 +195,7 @@ def smooth_state(
         appearance_planes=appearance[0],
         appearance_lines=appearance[1],
         basis=rng.normal(0, 0.5, (3, 3 * ranks, N_FEATURES)).astype(np.float32),
-        affine=affine,
+        rank_scales=rank_scales,
         decoder=decoder,
     )
     state.occupancy = lumps(rng, (40, 34, 37))

@@ -72,7 +72,7 @@ def with_lens(cameras: Cameras, lens: int, coefficients: tuple[float, ...]) -> C
     return Cameras(cameras.poses, cameras.intrinsics, cameras.sizes, np.full(n, lens), distortion)
 
 
-def photograph(cameras: Cameras, names: list[str], folder: Path, **save) -> None:
+def take_images(cameras: Cameras, names: list[str], folder: Path, **save) -> None:
     """Writes every camera's picture under its name; ``save`` goes to Pillow."""
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def write_transforms(folder: Path, cameras: Cameras | None = None, names=None, *
     """A transforms.json with one lens for all; returns what was written."""
     cameras = ring() if cameras is None else cameras
     names = [f"images/{i:04}.png" for i in range(len(cameras))] if names is None else names
-    photograph(cameras, names, folder)
+    take_images(cameras, names, folder)
     fx, fy, cx, cy = (float(v) for v in cameras.intrinsics[0])
     width, height = (int(v) for v in cameras.sizes[0])
     data = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height, "aabb_scale": 4}
@@ -145,7 +145,7 @@ def write_colmap(
     """A COLMAP model in sparse/0, one camera entry for each image, and the images."""
     cameras = ring() if cameras is None else cameras
     names = [f"{i:04}.jpg" for i in range(len(cameras))] if names is None else names
-    photograph(cameras, [f"images/{name}" for name in names], folder, quality=98, subsampling=0)
+    take_images(cameras, [f"images/{name}" for name in names], folder, quality=98, subsampling=0)
     points = np.random.default_rng(2).normal(0, 0.5, (200, 3)) if points is None else points
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def write_llff(folder: Path, cameras: Cameras | None = None, *, factor: int = 1,
     """poses_bounds.npy for captures ``factor`` times larger than the images; returns the table."""
     cameras = forward_facing() if cameras is None else cameras
     place = "images" if factor == 1 else f"images_{factor}"
-    photograph(cameras, [f"{place}/{i:03}.png" for i in range(len(cameras))], folder)
+    take_images(cameras, [f"{place}/{i:03}.png" for i in range(len(cameras))], folder)
     rows = []
     for pose, (fx, *_), (width, height) in zip(cameras.poses, cameras.intrinsics, cameras.sizes, strict=True):
         right, up, back, origin = pose.astype(float).T
@@ -204,7 +204,7 @@ def write_nsvf(folder: Path, cameras: Cameras | None = None, names=None) -> None
     """intrinsics.txt, bbox.txt, pose/ and rgb/; every fourth camera is for the test."""
     cameras = ring() if cameras is None else cameras
     names = [f"{int(i % 4 == 3)}_{i:04}" for i in range(len(cameras))] if names is None else names
-    photograph(cameras, [f"rgb/{name}.png" for name in names], folder)
+    take_images(cameras, [f"rgb/{name}.png" for name in names], folder)
     (folder / "pose").mkdir(parents=True, exist_ok=True)
     for name, pose in zip(names, cameras.poses.astype(float), strict=True):
         matrix = np.eye(4)

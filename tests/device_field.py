@@ -26,18 +26,18 @@ def random_state(
     *,
     max_rank: int = MAX_RANK,
     grid: tuple[int, int, int] = GRID,
-    affine: bool = True,
+    rank_scales: bool = True,
     config: FieldConfig | None = None,
     scale: float = 0.5,
 ) -> FieldState:
-    """A field of random numbers in which every part matters: dense enough to stop light, with a random affine."""
+    """A field of random numbers in which every part matters: dense enough to stop light, with random scales."""
 
     def factors(n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         planes = [rng.normal(0, scale, (n, grid[v], grid[u])).astype(np.float32) for u, v in PLANE_AXES]
         return planes, [rng.normal(0, scale, (n, grid[w])).astype(np.float32) for w in LINE_AXIS]
 
     config = config or FieldConfig(density_shift=-0.5, distance_scale=2.0)
-    config = replace(config, max_rank=max_rank, rank_affine=affine)
+    config = replace(config, max_rank=max_rank, rank_scales=rank_scales)
     density, appearance = factors(max_rank), factors(3 * max_rank)
     rows = np.concatenate([np.ones((max_rank, 1)), np.zeros((max_rank, 1)), np.ones((max_rank, 27))], 1)
     rows = np.concatenate([rows, np.zeros((max_rank, 27))], 1) + rng.normal(0, 0.3, (max_rank, 56))
@@ -56,7 +56,7 @@ def random_state(
         appearance_planes=appearance[0],
         appearance_lines=appearance[1],
         basis=rng.normal(0, 0.2, (3, 3 * max_rank, 27)).astype(np.float32),
-        affine=rows.astype(np.float32) if affine else None,
+        rank_scales=rows.astype(np.float32) if rank_scales else None,
         decoder=decoder,
     )
 
@@ -138,14 +138,14 @@ class DeviceField:
     arenas: Arenas
     density_chunks: int = 2
     appearance_chunks: int = 4
-    affine: np.ndarray = field(init=False)
+    rank_scales: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        rows = self.state.affine
+        rows = self.state.rank_scales
         if rows is None:
             rows = np.zeros((self.state.rank, 56), np.float32)
             rows[:, 0] = rows[:, 2:29] = 1
-        self.affine = np.ascontiguousarray(rows).ravel()
+        self.rank_scales = np.ascontiguousarray(rows).ravel()
         self.upload()
 
     def upload(self) -> None:

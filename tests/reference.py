@@ -31,7 +31,7 @@ class ReferenceField:
     appearance_lines: Tensors  # 3 × (3R, G_w)
     basis: torch.Tensor  # (3 modes, 3R, 27)
     decoder: dict[str, torch.Tensor]
-    affine: torch.Tensor | None = None  # (R, 56): row r − 1 is for active rank r
+    rank_scales: torch.Tensor | None = None  # (R, 56): row r − 1 is for active rank r
     kind: str = "mlp"
     activation: str = "softplus"
     shift: float = -10.0
@@ -56,7 +56,7 @@ class ReferenceField:
             appearance_lines=[leaf(p) for p in state.appearance_lines],
             basis=leaf(state.basis),
             decoder={name: leaf(values) for name, values in state.decoder.items()},
-            affine=None if state.affine is None else leaf(state.affine),
+            rank_scales=None if state.rank_scales is None else leaf(state.rank_scales),
             kind=config.decoder,
             activation=config.density_activation,
             shift=config.density_shift,
@@ -79,8 +79,8 @@ class ReferenceField:
         for kind in ("density_planes", "density_lines", "appearance_planes", "appearance_lines"):
             named |= {f"{kind}[{mode}]": tensor for mode, tensor in enumerate(getattr(self, kind))}
         named["basis"] = self.basis
-        if self.affine is not None:
-            named["affine"] = self.affine
+        if self.rank_scales is not None:
+            named["rank_scales"] = self.rank_scales
         return named | {f"decoder.{name}": tensor for name, tensor in self.decoder.items()}
 
 
@@ -131,8 +131,8 @@ def density_features(f: ReferenceField, points: torch.Tensor, ranks: torch.Tenso
     x = texel_coordinates(f.box, f.grid, points)
     products = mode_products(f.density_planes, f.density_lines, x)
     feature = (products * rank_mask(f.max_rank, ranks, 1, products.dtype)).sum((0, 1))
-    if f.affine is not None:
-        row = f.affine[ranks.long() - 1]
+    if f.rank_scales is not None:
+        row = f.rank_scales[ranks.long() - 1]
         feature = row[:, 0] * feature + row[:, 1]
     return feature
 
@@ -154,8 +154,8 @@ def appearance(f: ReferenceField, points: torch.Tensor, ranks: torch.Tensor) -> 
     products = mode_products(f.appearance_planes, f.appearance_lines, x)
     products = products * rank_mask(3 * f.max_rank, ranks, 3, products.dtype)
     features = torch.einsum("mkn,mkf->nf", products, f.basis)
-    if f.affine is not None:
-        row = f.affine[ranks.long() - 1]
+    if f.rank_scales is not None:
+        row = f.rank_scales[ranks.long() - 1]
         features = row[:, 2 : 2 + N_FEATURES] * features + row[:, 2 + N_FEATURES :]
     return features
 

@@ -17,7 +17,7 @@ def scene(cpu):
 
 
 def views_from(eyes, size=64, fov=40.0, target=(0, 0, 0)):
-    return builtin.photograph(Cameras.look_at(np.array(eyes, float), target, (0, 0, 1), fov, (size, size)))
+    return builtin.render_views(Cameras.look_at(np.array(eyes, float), target, (0, 0, 1), fov, (size, size)))
 
 
 def test_it_has_train_and_test_views_with_alpha(scene):

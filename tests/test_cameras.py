@@ -140,13 +140,13 @@ def test_a_spiral_stays_among_its_cameras_and_keeps_the_focus_in_the_middle():
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-0.5, 0.5, 3), [2.0]), -1).reshape(-1, 3)
     cameras = Cameras.look_at(grid, grid - (0, 0, 1), (0, 1, 0), 60, (50, 40))
     spiral = paths.fit_spiral(cameras, near=1.0, far=4.0)
-    film = spiral.cameras(24)
-    film.validate()
-    assert np.abs(film.origins[:, 0]).max() <= 1 + 1e-6
-    assert np.abs(film.origins[:, 1]).max() <= 0.5 + 1e-6
+    video = spiral.cameras(24)
+    video.validate()
+    assert np.abs(video.origins[:, 0]).max() <= 1 + 1e-6
+    assert np.abs(video.origins[:, 1]).max() <= 0.5 + 1e-6
     focus = np.array([[0, 0, 2.0 - spiral.focus]])
     for i in range(24):
-        assert np.allclose(film.project(focus, i)[0], [25, 20], atol=1e-3)
+        assert np.allclose(video.project(focus, i)[0], [25, 20], atol=1e-3)
 
 
 def test_the_world_is_upright_even_when_the_cameras_lay_on_their_side():
@@ -197,12 +197,12 @@ def test_a_spiral_among_cameras_all_around_is_one_on_their_orbit():
     orbit = paths.Orbit(center=(0.5, 0.0, 0.2), radius=3.0, elevation=40.0)
     ring = orbit.cameras(12)
     spiral = paths.spiral_on_one_side(paths.fit_spiral(ring, 1.0, 5.0), paths.fit_orbit(ring, np.array(orbit.center)))
-    film = spiral.cameras(8)
-    film.validate()
-    distance = np.linalg.norm(film.origins - np.array(orbit.center), axis=1)
+    video = spiral.cameras(8)
+    video.validate()
+    distance = np.linalg.norm(video.origins - np.array(orbit.center), axis=1)
     assert (np.abs(distance - 3) < 0.8).all()
     for i in range(8):  # the centre stays in the middle of the picture
-        assert np.allclose(film.project(np.array([orbit.center]), i)[0], film.sizes[i] / 2, atol=1e-2)
+        assert np.allclose(video.project(np.array([orbit.center]), i)[0], video.sizes[i] / 2, atol=1e-2)
 
 
 def test_a_spiral_of_cameras_on_one_side_stays_theirs():

@@ -100,7 +100,7 @@ def test_llff_focal_length_is_scaled_to_the_image_width(tmp_path):
 def test_the_smallest_fitting_image_folder_is_taken(tmp_path):
     full = captures.forward_facing(size=(72, 48))
     captures.write_llff(tmp_path, full)
-    captures.photograph(full.scaled(1 / 4), [f"images_4/{i:03}.png" for i in range(10)], tmp_path)
+    captures.take_images(full.scaled(1 / 4), [f"images_4/{i:03}.png" for i in range(10)], tmp_path)
     assert load_scene(tmp_path).train.names[0] == "images/001.png"
     assert load_scene(tmp_path, downscale=2).train.names[0] == "images/001.png"
     quarter = load_scene(tmp_path, downscale=4).train
@@ -180,7 +180,7 @@ def test_transforms_frames_may_have_their_own_lens_and_size(tmp_path):
     a, b = captures.ring(size=(36, 24)), captures.with_lens(captures.ring(size=(20, 30)), *RADIAL)
     names = [f"images/{i:04}.png" for i in range(10)]
     data = captures.write_transforms(tmp_path, a, names)
-    captures.photograph(b[5:], names[5:], tmp_path)
+    captures.take_images(b[5:], names[5:], tmp_path)
     for i in range(5, 10):
         fx, fy, cx, cy = b.intrinsics[i].astype(float)
         own = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": 20, "h": 30}
@@ -341,7 +341,7 @@ def test_missing_images_are_skipped_with_one_warning(tmp_path):
 def test_colmap_skips_images_without_a_pose_and_poses_without_an_image(tmp_path):
     captures.write_colmap(tmp_path)
     (tmp_path / "images/0003.jpg").unlink()
-    captures.photograph(captures.ring()[:1], ["images/unplaced.jpg"], tmp_path)
+    captures.take_images(captures.ring()[:1], ["images/unplaced.jpg"], tmp_path)
     warnings = load_scene(tmp_path).warnings
     assert warnings == (
         "1 of the 10 listed images are missing and were skipped (the first is 0003.jpg)",
@@ -389,7 +389,7 @@ def test_exif_rotation_is_undone_only_where_the_camera_asks_for_it(orientation, 
 def test_copies_of_another_size_get_scaled_cameras(tmp_path):
     full = captures.ring(size=(72, 48))
     captures.write_colmap(tmp_path, full)
-    captures.photograph(
+    captures.take_images(
         full.scaled(0.5), [f"images/{i:04}.jpg" for i in range(10)], tmp_path, quality=98, subsampling=0
     )
     scene = load_scene(tmp_path)

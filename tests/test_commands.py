@@ -342,11 +342,11 @@ def test_render_takes_one_picture(trained, tmp_path, what):
 
 def test_render_makes_a_film_and_a_folder_of_pictures(trained, tmp_path):
     run, _ = trained
-    for out in ("film.mp4", "film.gif", "pictures"):
+    for out in ("video.mp4", "video.gif", "pictures"):
         words = ["-o", tmp_path / out, "--frames", 3, "--size", "32x24", "--arch", "cpu", "--fps", 5]
         assert tslim("render", run / "model.slim", *words)[0] == 0
-    assert (tmp_path / "film.mp4").stat().st_size > 500
-    assert (tmp_path / "film.gif").read_bytes()[:6] == b"GIF89a"
+    assert (tmp_path / "video.mp4").stat().st_size > 500
+    assert (tmp_path / "video.gif").read_bytes()[:6] == b"GIF89a"
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["0000.png", "0001.png", "0002.png"]
 
 
@@ -557,16 +557,16 @@ def test_ctrl_c_saves_says_how_to_go_on_and_going_on_gives_the_same_bits(tmp_pat
 
 def test_being_terminated_while_filming_leaves_no_half_written_file(trained, tmp_path):
     run, _ = trained
-    filming = start(
-        "render", run, "-o", "film.mp4", "--frames", "9999", "--size", "64x64", "--arch", "cpu", cwd=tmp_path
+    rendering = start(
+        "render", run, "-o", "video.mp4", "--frames", "9999", "--size", "64x64", "--arch", "cpu", cwd=tmp_path
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert list(tmp_path.iterdir())
-    filming.terminate()
-    out, err = filming.communicate(timeout=60)
-    assert filming.returncode == 143 and "Traceback" not in err, err
+    rendering.terminate()
+    out, err = rendering.communicate(timeout=60)
+    assert rendering.returncode == 143 and "Traceback" not in err, err
     assert not list(tmp_path.iterdir())
 
 

@@ -45,15 +45,15 @@ def features(state: FieldState, mode: int) -> tuple[np.ndarray, np.ndarray]:
     """What each component of a mode adds at each texel of its volume: to density, and the norm of what to colour."""
     d = np.einsum("kvu,kw->kwvu", state.density_planes[mode], state.density_lines[mode], dtype=np.float64)
     a = np.einsum("kvu,kw->kwvu", state.appearance_planes[mode], state.appearance_lines[mode], dtype=np.float64)
-    basis = state.basis[mode] * np.repeat(state.affine[:, 2:29], 3, axis=0)
-    return d * state.affine[:, :1, None, None], a * np.linalg.norm(basis, axis=1)[:, None, None, None]
+    basis = state.basis[mode] * np.repeat(state.rank_scales[:, 2:29], 3, axis=0)
+    return d * state.rank_scales[:, :1, None, None], a * np.linalg.norm(basis, axis=1)[:, None, None, None]
 
 
 @pytest.mark.parametrize("rounding", [0.25, 0.5])
 def test_rounding_moves_every_component_by_as_much(rounding):
     """A step of a plane moves features by ``rounding``, root mean square over the line; errors are uniform in it."""
     state = make_state(rank=3, grid=(24, 20, 28), occupancy=None)
-    state.affine = np.repeat(np.array([1, 0.5, 1.5], np.float32)[:, None], 56, axis=1)
+    state.rank_scales = np.repeat(np.array([1, 0.5, 1.5], np.float32)[:, None], 56, axis=1)
     state.density_planes = [2 * a for a in state.density_planes]
     state.basis = 0.3 * state.basis
     state.appearance_lines = [np.geomspace(0.5, 3, 9)[:, None].astype(np.float32) * a for a in state.appearance_lines]
@@ -236,7 +236,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lying_block_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
-    state = make_state(rank=2, affine=False)
+    state = make_state(rank=2, rank_scales=False)
     state.density_planes = [100 * a for a in state.density_planes]
     path = model_file.write(rounded(state), tmp_path / "a.slim")
     with_block(path, LIES[lie])
@@ -244,7 +244,7 @@ def test_a_lying_block_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
 
 
 NUMBERS = 2 * 9 * 27 + 4 * 56
-"""bytes of basis rows and affine row in a block of version 3"""
+"""bytes of basis rows and row of scales in a block of version 3"""
 LIES_3 = {
     "a bomb": lambda b: b[: NUMBERS + 4 * 24] + bz2.compress(bytes(100_000_000)),
     "too few numbers": lambda b: b[: NUMBERS + 4 * 24] + bz2.compress(bytes(10)),
@@ -314,7 +314,7 @@ def test_a_header_that_inflates_without_end_is_stopped(tmp_path):
 
 
 def test_a_file_of_nothing_is_filled_up_so_that_it_can_be_read(tmp_path):
-    state = make_state(rank=1, grid=(1000, 1000, 4), affine=False, occupancy=None)
+    state = make_state(rank=1, grid=(1000, 1000, 4), rank_scales=False, occupancy=None)
     for arrays in (state.density_planes, state.appearance_planes):
         for array in arrays:
             array[...] = 0

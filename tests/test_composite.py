@@ -50,7 +50,7 @@ class Traced:
         )
         self.visibility = groups.Visibility(weight_threshold=self.threshold, span=self.span)
         trace.trace_density(
-            n, 1, s.origins.ravel(), s.directions.ravel(), s.ranks, s.start, s.t, f.arenas.density, f.affine,
+            n, 1, s.origins.ravel(), s.directions.ravel(), s.ranks, s.start, s.t, f.arenas.density, f.rank_scales,
             f.lattice("density"), self.medium, self.at, self.feature, self.weight, self.used, self.opacity, self.depth,
         )  # fmt: skip
         self.visible_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
@@ -79,12 +79,12 @@ class Traced:
         return pixel.reshape(-1, 3)
 
     def backward(self, colours, grad_pixel, grad_opacity, grad_depth):
-        """(gradient of colours, of each sample's density feature, of the affine's density columns)."""
+        """(gradient of colours, of each sample's density feature, of the density columns of the scales)."""
         from kernels import composite, trace
 
         s, n = self.samples, len(self.samples.ranks)
         grad_colours, sample_grad = np.zeros_like(colours).ravel(), np.zeros_like(self.feature)
-        ray_affine, affine = np.zeros(2 * n, np.float32), np.zeros_like(self.field.affine)
+        ray_scales, rank_scales = np.zeros(2 * n, np.float32), np.zeros_like(self.field.rank_scales)
         n_groups = int(self.ray_group_start[-1])
         composite.colour_gradients(n_groups, self.group_ray, self.group_weight, grad_pixel.ravel(), grad_colours)
         composition = composite.Composition(
@@ -96,18 +96,18 @@ class Traced:
             grad_opacity, grad_depth, sample_grad,
         )  # fmt: skip
         trace.trace_backward(
-            n, s.ranks, s.start, self.used, s.t, self.feature, self.weight, self.field.affine, self.medium, 0.0,
-            sample_grad, ray_affine,
+            n, s.ranks, s.start, self.used, s.t, self.feature, self.weight, self.field.rank_scales, self.medium, 0.0,
+            sample_grad, ray_scales,
         )  # fmt: skip
         rank_rows = self.field.state.rank
-        trace.sum_affine(n, rank_rows, s.ranks, ray_affine, affine)
-        return grad_colours.reshape(colours.shape), sample_grad, affine.reshape(rank_rows, 56)[:, :2]
+        trace.sum_rank_scales(n, rank_rows, s.ranks, ray_scales, rank_scales)
+        return grad_colours.reshape(colours.shape), sample_grad, rank_scales.reshape(rank_rows, 56)[:, :2]
 
 
 def ramp(arenas) -> DeviceField:
     """A field of density max(2x, 0): in mode 2 the line along x holds 2x, its plane ones; all else is zero."""
     config = FieldConfig(density_activation="relu", density_shift=0.0, distance_scale=1.0)
-    state = device_field.random_state(np.random.default_rng(0), affine=False, config=config)
+    state = device_field.random_state(np.random.default_rng(0), rank_scales=False, config=config)
     for values in (*state.density_planes, *state.density_lines):
         values[...] = 0
     state.density_planes[2][0] = 1
@@ -226,11 +226,11 @@ def test_gradients_of_three_samples_are_those_computed_by_hand(arenas):
     colours = np.array([[0, 0.3, 0], [1, 0, 0.7], [0, 0, 0]], np.float32)
     red = np.array([[0, 0, 0], [1, 0, 0]], np.float32)
     none = np.zeros(2, np.float32)
-    grad_colours, sample_grad, affine = traced.backward(colours, red, none, none)
+    grad_colours, sample_grad, rank_scales = traced.backward(colours, red, none, none)
     assert sample_grad == pytest.approx([-1 / 8, 1 / 8, 0], abs=2e-6)
     assert grad_colours == pytest.approx(np.array([[3 / 4, 0, 0], [1 / 8, 0, 0], [1 / 32, 0, 0]]), abs=2e-6)
-    assert affine[0] == pytest.approx([(-math.log(4) + math.log(2)) / 8, 0], abs=2e-6)
-    assert not affine[1:].any()
+    assert rank_scales[0] == pytest.approx([(-math.log(4) + math.log(2)) / 8, 0], abs=2e-6)
+    assert not rank_scales[1:].any()
 
 
 def dense(arenas, activation: str = "softplus", seed: int = 11) -> DeviceField:
@@ -265,7 +265,7 @@ def test_pixels_and_every_gradient_agree_with_the_twin(arenas, activation, stop,
     colours = rng.random((traced.visible_start[-1], 3)).astype(np.float32)
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     pixel = traced.pixels(colours)
-    grad_colours, sample_grad, affine = traced.backward(colours, *upstream)
+    grad_colours, sample_grad, rank_scales = traced.backward(colours, *upstream)
     run_density_backward(field, samples, traced.used, sample_grad)
 
     twin, c = field.reference(), torch.tensor(colours).double().requires_grad_()
@@ -275,7 +275,7 @@ def test_pixels_and_every_gradient_agree_with_the_twin(arenas, activation, stop,
     outputs = (seen.rgb, seen.opacity, seen.depth)
     sum((o * torch.tensor(u).double()).sum() for o, u in zip(outputs, upstream, strict=True)).backward()
     assert_gradient("colours", grad_colours, c.grad)
-    assert_gradient("affine", affine, twin.affine.grad[:, :2])
+    assert_gradient("rank_scales", rank_scales, twin.rank_scales.grad[:, :2])
     ours = field.gradients()
     for name, tensor in twin.named_parameters().items():
         if name.startswith("density"):

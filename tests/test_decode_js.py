@@ -33,7 +33,7 @@ for (let rank = 0; at < file.length; ++rank) {
   const end = at + 8 + file.readUInt32LE(at + 4);
   const found = compact.rank(file.subarray(at + 4, end), rank);
   for (const kind of [found.density, found.appearance]) if (kind) kind.flat().forEach(write);
-  [found.steps, found.basis, found.affine].forEach(write);
+  [found.steps, found.basis, found.rankScales].forEach(write);
   at = end;
 }
 console.error(process.cpuUsage().user / 1e6);
@@ -70,8 +70,8 @@ def expected(state: model_file.StoredState) -> bytes:
         columns = slice(0 if rank < density_ranks else 2, 56 if rank < appearance_ranks else 2)
         if rank < appearance_ranks:
             parts.append(np.asarray(state.basis[:, 3 * rank : 3 * rank + 3], "<f4"))
-        if state.affine is not None:
-            parts.append(np.asarray(state.affine[rank, columns], "<f4"))
+        if state.rank_scales is not None:
+            parts.append(np.asarray(state.rank_scales[rank, columns], "<f4"))
     return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
@@ -88,7 +88,7 @@ def smooth_state(**changes) -> model_file.FieldState:
 CASES = {
     "a model": lambda: rounded(smooth_state(rank=3, grid=(25, 18, 31), occupancy=(20, 17, 9))),
     "coarse": lambda: rounded(smooth_state(rank=3, grid=(25, 18, 31), occupancy=(20, 17, 9)), 2.0),
-    "no occupancy, no scales": lambda: rounded(smooth_state(rank=2, grid=(9, 8, 7), affine=False, occupancy=None)),
+    "no occupancy, no scales": lambda: rounded(smooth_state(rank=2, grid=(9, 8, 7), rank_scales=False, occupancy=None)),
     "more density": lambda: rounded(smooth_state(rank=4, grid=(12, 10, 11)).separate(4, 2)),
     "more appearance": lambda: rounded(smooth_state(rank=4, grid=(12, 10, 11)).separate(1, 4), 0.02),
     "two texels a side": lambda: rounded(make_state(rank=2, grid=(2, 2, 2), occupancy=(1, 1, 1))),

@@ -15,7 +15,7 @@ from tslim.errors import ConfigError
 GAIN = np.array([0.8, 1.1, 1.3], np.float32)
 
 
-class Photograph:
+class Comparison:
     """A loss with a parameter of its own: sum of (gain · rgb − target)² + opacity² + 0.1 depth."""
 
     def __init__(self, renderer, target: np.ndarray) -> None:
@@ -59,14 +59,14 @@ def make(**options):
         field, origins, 3 * directions, rank=ranks, background=BACKGROUND, config=MarchConfig(early_stop=0.0)
     )
     target = np.random.default_rng(61).random((N_RAYS, 3)).astype(np.float32)
-    return Photograph(renderer, target), field, state, target
+    return Comparison(renderer, target), field, state, target
 
 
 @pytest.mark.parametrize("decoder", ["mlp", "sh"])
 def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, decoder):
-    photograph, _, state, target = make(decoder=decoder)
-    renderer = photograph.renderer
-    value = photograph.differentiate()
+    comparison, _, state, target = make(decoder=decoder)
+    renderer = comparison.renderer
+    value = comparison.differentiate()
     ours, p = renderer.gradients(), on_host(renderer._pipeline)
 
     twin = reference.ReferenceField.from_state(state, requires_grad=True)
@@ -83,7 +83,7 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
     loss = squares + (seen.opacity**2).sum() + 0.1 * seen.depth.sum()
     loss.backward()
     assert value == pytest.approx(float(loss.detach()), rel=1e-5)
-    assert_gradient("gain", photograph.gain.grad.to_numpy(), gain.grad)
+    assert_gradient("gain", comparison.gain.grad.to_numpy(), gain.grad)
     for name, tensor in twin.named_parameters().items():
         assert_gradient(name, ours[name], tensor.grad, tolerance=5e-4)
 
@@ -103,13 +103,13 @@ def test_a_shift_and_a_turn_of_the_camera_are_differentiated_as_central_differen
     config = MarchConfig(step_ratio=0.05, weight_threshold=0.0, early_stop=0.0)
 
     renderer = DifferentiableRenderer(field, origins, directions, background=BACKGROUND, config=config)
-    photograph = Photograph(renderer, np.full((N_RAYS, 3), 0.4, np.float32))
+    comparison = Comparison(renderer, np.full((N_RAYS, 3), 0.4, np.float32))
 
     def loss_at(origins, directions) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
         unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         buffers.write(renderer._pipeline.ray_o, origins.astype(np.float32).ravel())
         buffers.write(renderer._pipeline.ray_d, unit.astype(np.float32).ravel())
-        return photograph.differentiate(), renderer.ray_gradients()
+        return comparison.differentiate(), renderer.ray_gradients()
 
     value, (by_o, by_d) = loss_at(origins, directions)
     assert by_o.shape == by_d.shape == (N_RAYS, 3) and value > 0
@@ -126,24 +126,24 @@ def test_a_shift_and_a_turn_of_the_camera_are_differentiated_as_central_differen
 
 
 def test_a_second_tape_starts_from_zero_gradients(cpu):
-    photograph, _, _, _ = make()
-    photograph.differentiate()
-    first = photograph.renderer.gradients()
-    photograph.differentiate()
-    for name, values in photograph.renderer.gradients().items():
+    comparison, _, _, _ = make()
+    comparison.differentiate()
+    first = comparison.renderer.gradients()
+    comparison.differentiate()
+    for name, values in comparison.renderer.gradients().items():
         assert values.tobytes() == first[name].tobytes(), name
 
 
 def test_the_gradient_of_a_decoder_weight_agrees_with_central_differences_through_the_tape(cpu):
-    photograph, field, _, _ = make()
-    photograph.differentiate()
-    gradient = photograph.renderer.gradients()["decoder.b3"]
+    comparison, field, _, _ = make()
+    comparison.differentiate()
+    gradient = comparison.renderer.gradients()["decoder.b3"]
     offset, _ = field.decoder.layout["b3"]
     for channel in range(3):
         ends = []
         for sign in (1, -1):
             field.decoder.params[offset + channel] += sign * 0.02
-            ends.append(photograph.differentiate())
+            ends.append(comparison.differentiate())
             field.decoder.params[offset + channel] -= sign * 0.02
         assert (ends[0] - ends[1]) / 0.04 == pytest.approx(gradient[channel], rel=5e-3)
 

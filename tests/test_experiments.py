@@ -56,8 +56,8 @@ def test_every_training_of_an_experiment_sees_the_same_number_of_rays():
     assert max(base.grow_steps) < 300 and max(base.occupancy_steps) < 300
     fixed, staged = experiments.plain(base, "fixed"), experiments.ours(base)
     assert fixed.batch_rays == staged.batch_rays == 512
-    assert not fixed.field.rank_affine and fixed.schedule.policy == "fixed"
-    assert staged.field.rank_affine and staged.schedule == presets.demo().schedule
+    assert not fixed.field.rank_scales and fixed.schedule.policy == "fixed"
+    assert staged.field.rank_scales and staged.schedule == presets.demo().schedule
     assert experiments.ours(base, more_rays=1.5, prefix_share=0.1).batch_rays == 768
     assert experiments.ours(base, prefix_share=0.1).schedule.prefix_share == 0.1
 

@@ -25,7 +25,7 @@ def all_arrays(state) -> dict[str, np.ndarray]:
     named = {}
     for kind in ("density_planes", "density_lines", "appearance_planes", "appearance_lines"):
         named |= {f"{kind}[{mode}]": values for mode, values in enumerate(getattr(state, kind))}
-    return named | {"basis": state.basis, "affine": state.affine} | state.decoder
+    return named | {"basis": state.basis, "rank_scales": state.rank_scales} | state.decoder
 
 
 def test_a_state_goes_to_the_device_and_back_bit_for_bit(cpu, state):
@@ -186,9 +186,9 @@ def test_separate_ranks_have_the_density_of_one_rank_and_the_colours_of_another(
 
     rng = np.random.default_rng(3)
     field = Field(
-        np.array([[-1, -1, -1], [1, 1, 1]]), FieldConfig(max_rank=5, density_shift=-1.0, rank_affine=True), grid=12
+        np.array([[-1, -1, -1], [1, 1, 1]]), FieldConfig(max_rank=5, density_shift=-1.0, rank_scales=True), grid=12
     )
-    buffers.write(field.affine, rng.normal(1, 0.2, field.affine.shape[0]).astype(np.float32))
+    buffers.write(field.rank_scales, rng.normal(1, 0.2, field.rank_scales.shape[0]).astype(np.float32))
     points = rng.uniform(-1, 1, (200, 3))
     for kept in ((5, 2), (1, 4)):
         separate = Field.from_state(field.state().separate(*kept))
@@ -197,7 +197,7 @@ def test_separate_ranks_have_the_density_of_one_rank_and_the_colours_of_another(
         assert separate.slim(min(kept)).state().kept is None
     # Without any density ranks of its own to tell them apart, colours are those of the rank that appearance has.
     state = field.state()
-    state.affine[:, :2] = state.affine[0, :2]
+    state.rank_scales[:, :2] = state.rank_scales[0, :2]
     for array in (*state.density_planes, *state.density_lines):
         array[1:] = 0
     camera = Cameras.look_at(np.array([[3.0, 0.5, 1.0]]), (0, 0, 0), (0, 0, 1), 45, (12, 10))

@@ -39,17 +39,17 @@ def clamp_to_box(points: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("activation", ["softplus", "relu"])
-@pytest.mark.parametrize("affine", [True, False])
-def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, activation, affine):
+@pytest.mark.parametrize("rank_scales", [True, False])
+def test_density_is_that_of_the_twin_at_each_points_own_rank(arenas, samples, activation, rank_scales):
     from kernels import density
 
-    field = make(arenas, affine=affine)
+    field = make(arenas, rank_scales=rank_scales)
     points = samples.points
     ranks = samples.ranks[samples.ray]
     sigma = np.full(len(points), np.nan, np.float32)
     flat = np.ascontiguousarray(points.numpy(), dtype=np.float32).ravel()
     density.density_at(
-        len(points), flat, ranks, arenas.density, field.affine, field.lattice("density"),
+        len(points), flat, ranks, arenas.density, field.rank_scales, field.lattice("density"),
         device_field.activation(-0.5, activation == "softplus"), sigma,
     )  # fmt: skip
     twin = field.reference(requires_grad=False)
@@ -106,7 +106,7 @@ def test_appearance_products_are_those_of_the_twin_and_zero_above_each_rays_rank
     "shares", [(1, 3, 1, 1), (2, 0, 1, 1), (2, 0, 2, 1), (4, 0, 5, 2), (1, 0, 1, 2), (2, 2, 1, 2), (1, 1, 3, 2)]
 )
 def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, shares):
-    field = make(arenas, affine=False)
+    field = make(arenas, rank_scales=False)
     upstream = np.random.default_rng(3).normal(size=len(samples.t)).astype(np.float32)
     used = np.diff(samples.start).astype(np.int32)
     used[7] -= 2  # samples behind an early stop get no gradient
@@ -174,7 +174,7 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, shares):
 
 def test_components_above_every_rays_rank_get_no_gradient_at_all(arenas):
     samples = device_field.random_samples(np.random.default_rng(1), ranks=(5, 2))
-    field = make(arenas, affine=False)
+    field = make(arenas, rank_scales=False)
     run_density_backward(field, samples, np.diff(samples.start), np.ones(len(samples.t), np.float32))
     planes, lines = field.read("grad_", "density")
     for values in (*planes, *lines):
@@ -187,7 +187,7 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
     from kernels import density
 
     rng = np.random.default_rng(5)
-    field = make(arenas, affine=False)
+    field = make(arenas, rank_scales=False)
     upstream = rng.normal(size=len(samples.t)).astype(np.float32)
     run_density_backward(field, samples, np.diff(samples.start), upstream)
     gradient = field.gradients()
@@ -199,8 +199,8 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
         field.upload()
         # relu of a feature lifted far above zero is the feature itself.
         density.density_at(
-            len(samples.t), points, samples.ranks[samples.ray], arenas.density, field.affine, field.lattice("density"),
-            device_field.activation(100.0, softplus=False), feature,
+            len(samples.t), points, samples.ranks[samples.ray], arenas.density, field.rank_scales,
+            field.lattice("density"), device_field.activation(100.0, softplus=False), feature,
         )  # fmt: skip
         return float((upstream.astype(np.float64) * (feature.astype(np.float64) - 100)).sum())
 
@@ -218,7 +218,7 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
             assert ends[0] - ends[1] == pytest.approx(expected, rel=2e-3), f"{kind}[{mode}]"
 
 
-def test_the_feature_affine_and_its_adjoint_agree_with_the_twin(arenas, samples):
+def test_the_scaling_of_features_and_its_adjoint_agree_with_the_twin(arenas, samples):
     from kernels import appearance
 
     field = make(arenas)
@@ -226,14 +226,14 @@ def test_the_feature_affine_and_its_adjoint_agree_with_the_twin(arenas, samples)
     n = len(samples.t)
     raw, upstream = (rng.normal(size=27 * n).astype(np.float32) for _ in range(2))
     features, grad = np.zeros_like(raw), upstream.copy()
-    grad_affine = np.zeros(13 * 56, np.float32)
-    appearance.feature_affine(n, samples.ray, samples.ranks, field.affine, raw, features)
-    appearance.feature_affine_backward(n, samples.ray, samples.ranks, field.affine, raw, grad, grad_affine)
+    grad_rank_scales = np.zeros(13 * 56, np.float32)
+    appearance.scale_features(n, samples.ray, samples.ranks, field.rank_scales, raw, features)
+    appearance.scale_features_backward(n, samples.ray, samples.ranks, field.rank_scales, raw, grad, grad_rank_scales)
     x = torch.tensor(raw.reshape(n, 27)).double().requires_grad_()
-    rows = torch.tensor(field.state.affine).double().requires_grad_()
+    rows = torch.tensor(field.state.rank_scales).double().requires_grad_()
     row = rows[point_ranks(samples) - 1]
     right = row[:, 2:29] * x + row[:, 29:]
     right.backward(torch.tensor(upstream.reshape(n, 27)).double())
     assert np.abs(features - right.detach().numpy().ravel()).max() < 1e-5
-    assert_gradient("features before the affine", grad, x.grad)
-    assert_gradient("affine", grad_affine.reshape(13, 56)[:, 2:], rows.grad[:, 2:])
+    assert_gradient("features before the scales", grad, x.grad)
+    assert_gradient("rank_scales", grad_rank_scales.reshape(13, 56)[:, 2:], rows.grad[:, 2:])

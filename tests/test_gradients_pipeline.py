@@ -14,12 +14,12 @@ RANKS = (5, 1, 13, 8, 3)
 N_RAYS = 48
 
 
-def make_field(*, decoder: str = "mlp", activation: str = "softplus", affine: bool = True, occupancy: bool = True):
+def make_field(*, decoder: str = "mlp", activation: str = "softplus", rank_scales: bool = True, occupancy: bool = True):
     from tslim.field.field import Field
 
     rng = np.random.default_rng(21)
     config = FieldConfig(decoder=decoder, density_activation=activation, density_shift=-0.5, distance_scale=3.0)
-    state = device_field.random_state(rng, affine=affine, config=config)
+    state = device_field.random_state(rng, rank_scales=rank_scales, config=config)
     if occupancy:
         state.occupancy, state.occupancy_box = rng.random((8, 5, 6)) < 0.7, state.box.copy()
     return Field.from_state(state), state
@@ -83,7 +83,7 @@ def device_gradients(field, gradients) -> dict[str, np.ndarray]:
         named |= {f"{kind}_lines[{m}]": values for m, values in enumerate(lines)}
     gradients, decoder = on_host(gradients), on_host(field.decoder)
     named["basis"] = gradients.basis.reshape(-1, 27)[field._basis_rows()]
-    named["affine"] = gradients.affine.reshape(-1, 56)
+    named["rank_scales"] = gradients.rank_scales.reshape(-1, 56)
     for name, (offset, shape) in field.decoder.layout.items():
         named[f"decoder.{name}"] = decoder.grads[offset : offset + int(np.prod(shape))].reshape(shape)
     return named
@@ -94,9 +94,9 @@ def device_gradients(field, gradients) -> dict[str, np.ndarray]:
     [
         {"decoder": "mlp"},
         {"decoder": "sh"},
-        {"decoder": "mlp", "affine": False, "activation": "relu", "occupancy": False},
+        {"decoder": "mlp", "rank_scales": False, "activation": "relu", "occupancy": False},
     ],
-    ids=["mlp", "sh", "relu without affine"],
+    ids=["mlp", "sh", "relu without scales"],
 )
 @pytest.mark.parametrize(
     ("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-4, 1.7), (0.0, 0.01, 1e9)]
@@ -166,7 +166,7 @@ def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):
     for name, values in device_gradients(field, gradients).items():
         if name == "basis":
             assert values[:, :15].any() and not values[:, 15:].any()
-        elif name == "affine":
+        elif name == "rank_scales":
             assert values[[1, 4]].any(1).all() and not np.delete(values, [1, 4], 0).any()
         elif not name.startswith("decoder"):
             active = 5 if name.startswith("density") else 15
@@ -192,7 +192,7 @@ def test_the_gradient_of_a_batch_is_the_same_bits_every_time(cpu):
 
 
 def test_gradients_add_up_over_batches(cpu):
-    # Factors and affine accumulate; a second backward pass of the same batch doubles them.
+    # Factors and rank_scales accumulate; a second backward pass of the same batch doubles them.
     from tslim.rendering.pipeline import Gradients
 
     field, _ = make_field()

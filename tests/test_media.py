@@ -1,4 +1,4 @@
-"""Pictures and films: what is written is what was given, whole or not at all."""
+"""Pictures and videos: what is written is what was given, whole or not at all."""
 
 import sys
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def test_bytes_and_grey_pictures_are_kept_as_they_are(tmp_path):
         media.to_uint8(np.zeros((4, 4, 2)))
 
 
-@pytest.mark.parametrize("suffix", media.FILM_SUFFIXES)
+@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)])
 def test_a_film_has_its_frames_in_order_and_even_sides(tmp_path, suffix, size):
     levels = [0.1, 0.5, 0.9]
@@ -52,7 +52,7 @@ def test_a_film_has_its_frames_in_order_and_even_sides(tmp_path, suffix, size):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("suffix", media.FILM_SUFFIXES)
+@pytest.mark.parametrize("suffix", media.VIDEO_SUFFIXES)
 def test_a_film_that_fails_leaves_nothing_and_spares_the_old_one(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_text("old")

@@ -21,7 +21,7 @@ from tslim.scene.domain import Domain
 PRELUDE = 20
 
 
-def make_state(rank=3, grid=(5, 4, 6), *, affine=True, occupancy=(7, 6, 5), seed=0, metadata=None) -> FieldState:
+def make_state(rank=3, grid=(5, 4, 6), *, rank_scales=True, occupancy=(7, 6, 5), seed=0, metadata=None) -> FieldState:
     """Random values that half precision holds exactly, so that equality can be asked for."""
     rng = np.random.default_rng(seed)
 
@@ -30,7 +30,7 @@ def make_state(rank=3, grid=(5, 4, 6), *, affine=True, occupancy=(7, 6, 5), seed
 
     (nx, ny, nz), three = grid, 3 * rank
     return FieldState(
-        config=FieldConfig(max_rank=rank, decoder="sh", density_shift=-8.0, rank_affine=affine),
+        config=FieldConfig(max_rank=rank, decoder="sh", density_shift=-8.0, rank_scales=rank_scales),
         domain=Domain(np.array([[-1.5, -1, -0.5], [1.5, 1, 2]], np.float32), 2.0, 6.0, background=(1.0, 0.5, 0.25)),
         grid=grid,
         density_planes=[values(rank, ny, nx), values(rank, nz, nx), values(rank, nz, ny)],
@@ -38,7 +38,7 @@ def make_state(rank=3, grid=(5, 4, 6), *, affine=True, occupancy=(7, 6, 5), seed
         appearance_planes=[values(three, ny, nx), values(three, nz, nx), values(three, nz, ny)],
         appearance_lines=[values(three, nz), values(three, ny), values(three, nx)],
         basis=values(3, three, 27),
-        affine=rng.normal(size=(rank, 56)).astype(np.float32) if affine else None,
+        rank_scales=rng.normal(size=(rank, 56)).astype(np.float32) if rank_scales else None,
         decoder={"weight": values(4, 3), "bias": values(3), "scale": values()},
         occupancy=None if occupancy is None else rng.random(occupancy) < 0.3,
         occupancy_box=None if occupancy is None else np.array([[-1, -1, -1], [1, 1, 1]], np.float32),
@@ -53,7 +53,7 @@ def arrays_of(state: FieldState) -> dict[str, np.ndarray]:
     named |= {f"decoder.{name}": a for name, a in state.decoder.items()}
     assert state.kept is None or max(state.kept) == state.rank
     optional = {
-        "affine": state.affine,
+        "rank_scales": state.rank_scales,
         "occupancy": state.occupancy,
         "occupancy_box": state.occupancy_box,
         "steps": state.steps,
@@ -104,7 +104,7 @@ def test_what_was_read_and_is_written_again_is_the_same_file(tmp_path):
 @given(
     rank=st.integers(1, 5),
     grid=st.tuples(*[st.integers(2, 9)] * 3),
-    affine=st.booleans(),
+    rank_scales=st.booleans(),
     occupancy=st.none() | st.tuples(*[st.integers(1, 11)] * 3),
     precision=st.sampled_from([("float16", None), ("float32", None)])
     | st.tuples(st.just("compact"), st.floats(0.001, 10)),
@@ -113,9 +113,9 @@ def test_what_was_read_and_is_written_again_is_the_same_file(tmp_path):
     ),
 )
 def test_any_model_round_trips_and_has_the_predicted_size_at_every_rank(
-    tmp_path, rank, grid, affine, occupancy, precision, metadata
+    tmp_path, rank, grid, rank_scales, occupancy, precision, metadata
 ):
-    state = make_state(rank, grid, affine=affine, occupancy=occupancy, metadata=metadata)
+    state = make_state(rank, grid, rank_scales=rank_scales, occupancy=occupancy, metadata=metadata)
     state = model_file.convert(state, *precision)
     path = model_file.write(state, tmp_path / "a.slim")
     back = model_file.read(path)
@@ -286,7 +286,7 @@ def test_what_could_not_be_read_again_is_not_written_and_the_old_file_stays(tmp_
         "too large for float16": lambda s: s.appearance_lines[2].__setitem__((0, 0), 1e5),
         "basis has shape": lambda s: setattr(s, "basis", s.basis[:, :2]),
         "density of mode 0 has shape": lambda s: setattr(s, "grid", (6, 4, 6)),
-        "affine has shape": lambda s: setattr(s, "affine", s.affine[:, :50]),
+        "rank_scales has shape": lambda s: setattr(s, "rank_scales", s.rank_scales[:, :50]),
         "no volume": lambda s: setattr(s, "domain", s.domain.with_box(s.box[::-1])),
         "near": lambda s: setattr(s, "domain", dataclasses.replace(s.domain, far=0.5)),
         "not plain data": lambda s: setattr(s, "metadata", {"f": object()}),
@@ -334,7 +334,7 @@ def test_slimming_shares_memory_and_a_paper_sized_model_has_the_paper_s_size():
     assert slimmed.rank == 2 and np.shares_memory(slimmed.basis, state.basis)
     assert dataclasses.replace(slimmed.config, max_rank=4) == state.config
     # 12 (300*300 + 300) half-precision values a rank, 9*27 of the basis, the checksum: 2.17 MB
-    big = make_state(rank=1, grid=(300, 300, 300), affine=False, occupancy=None, metadata={})
+    big = make_state(rank=1, grid=(300, 300, 300), rank_scales=False, occupancy=None, metadata={})
     assert 2 * (12 * 90_300 + 9 * 27) + 4 == pytest.approx(model_file.sizes(big)[0], abs=700)
 
 
@@ -348,16 +348,18 @@ SEPARATE = [(5, 2), (2, 5), (5, 4), (1, 4)]
 
 
 @pytest.mark.parametrize("kept", SEPARATE)
-@pytest.mark.parametrize("affine", [True, False])
-def test_separate_ranks_come_back_from_a_file_that_holds_nothing_else(tmp_path, kept, affine):
-    state = make_state(rank=5, affine=affine)
+@pytest.mark.parametrize("rank_scales", [True, False])
+def test_separate_ranks_come_back_from_a_file_that_holds_nothing_else(tmp_path, kept, rank_scales):
+    state = make_state(rank=5, rank_scales=rank_scales)
     separate = state.separate(*kept)
     path = model_file.write(separate, tmp_path / "a.slim")
     assert_same(model_file.read(path), separate)
     header = model_file.read_header(path)
     assert header.kept == kept and header.spare_bytes == 0 and header.rank == max(kept)
     values = 3 * sum(a[0].size for a in (*state.density_planes, *state.density_lines))
-    missing = 2 * (values + 9 * 27) + 4 * 54 * affine if kept[0] > kept[1] else 2 * values // 3 + 4 * 2 * affine
+    missing = (
+        2 * (values + 9 * 27) + 4 * 54 * rank_scales if kept[0] > kept[1] else 2 * values // 3 + 4 * 2 * rank_scales
+    )
     # Beside what is left out there are some twenty bytes more of header.
     whole = model_file.sizes(state)[max(kept) - 1]
     assert 0 < model_file.size_of(separate) - (whole - missing * abs(kept[0] - kept[1])) < 60
@@ -384,9 +386,9 @@ def test_separate_ranks_have_the_scale_and_shift_of_their_own_rank(kept):
     state = make_state(rank=5)
     separate = state.separate(*kept)
     low, high = min(kept), max(kept)
-    assert (separate.affine[high - 1, :2] == state.affine[kept[0] - 1, :2]).all()
-    assert (separate.affine[high - 1, 2:] == state.affine[kept[1] - 1, 2:]).all()
-    assert (separate.affine[:low] == state.affine[:low]).all()
+    assert (separate.rank_scales[high - 1, :2] == state.rank_scales[kept[0] - 1, :2]).all()
+    assert (separate.rank_scales[high - 1, 2:] == state.rank_scales[kept[1] - 1, 2:]).all()
+    assert (separate.rank_scales[:low] == state.rank_scales[:low]).all()
     density, appearance = separate.density_planes[0], separate.appearance_planes[0]
     assert density[: kept[0]].any(axis=(1, 2)).all() and not density[kept[0] :].any()
     assert appearance[: 3 * kept[1]].any(axis=(1, 2)).all() and not appearance[3 * kept[1] :].any()

@@ -13,15 +13,15 @@ from tslim.model import model_file, nested_fit, ordering, rounding
 from tslim.model.state import FieldState
 
 
-def shuffled_state(rank: int, affine: bool = True, seed: int = 5):
+def shuffled_state(rank: int, rank_scales: bool = True, seed: int = 5):
     """A field whose ranks say more and less in an order of chance: what training at full rank leaves."""
     rng = np.random.default_rng(seed)
     state = make_state(rank=rank, grid=(14, 15, 16), occupancy=None)
     for kind, per_rank in (("density", 1), ("appearance", 3)):
         sizes = np.repeat(0.7 ** rng.permutation(rank), per_rank).astype(np.float32)
         setattr(state, f"{kind}_planes", [a * sizes[:, None, None] for a in getattr(state, f"{kind}_planes")])
-    state.affine = rng.normal(1, 0.2, (rank, 56)).astype(np.float32) if affine else None
-    state.config = dataclasses.replace(state.config, rank_affine=affine)
+    state.rank_scales = rng.normal(1, 0.2, (rank, 56)).astype(np.float32) if rank_scales else None
+    state.config = dataclasses.replace(state.config, rank_scales=rank_scales)
     return state
 
 
@@ -50,9 +50,9 @@ def test_density_at_full_rank_is_the_same_to_rounding(cpu, space, rank):
     np.testing.assert_allclose(after, before, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("affine", [True, False])
-def test_every_prefix_holds_at_least_as_much_as_before(affine):
-    state = shuffled_state(6, affine)
+@pytest.mark.parametrize("rank_scales", [True, False])
+def test_every_prefix_holds_at_least_as_much_as_before(rank_scales):
+    state = shuffled_state(6, rank_scales)
     before, after = ordering.held(folded(state)), ordering.held(ordering.reordered(state, rounds=100))
     assert (after.density >= before.density - 1e-6).all()
     assert (after.appearance[:-1] >= before.appearance[:-1] - 1e-6).all()

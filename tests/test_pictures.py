@@ -184,7 +184,7 @@ def test_the_undistorted_model_of_colmap_has_its_own_photographs(tmp_path):
     model = tmp_path / "dense/0/sparse"
     for path in list((model / "0").iterdir()):
         path.rename(model / path.name)
-    captures.photograph(captures.ring(seed=5), [f"images/{n}" for n in NAMES], tmp_path)
+    captures.take_images(captures.ring(seed=5), [f"images/{n}" for n in NAMES], tmp_path)
     captures.assert_right(load_scene(tmp_path).train, JPEG)
 
 
@@ -224,7 +224,7 @@ def test_an_images_file_without_second_lines_keeps_every_image(tmp_path):
 def test_of_two_descriptions_the_one_with_lens_and_points_is_read_if_it_is_as_complete(tmp_path):
     captures.write_llff(tmp_path, captures.ring())
     captures.write_colmap(tmp_path, captures.ring(), [f"{i:03}.png" for i in range(10)])
-    captures.photograph(captures.ring(), [f"images/{i:03}.png" for i in range(10)], tmp_path)
+    captures.take_images(captures.ring(), [f"images/{i:03}.png" for i in range(10)], tmp_path)
     scene = load_scene(tmp_path)
     assert scene.format == "colmap" and "llff (poses_bounds.npy)" in scene.warnings[0]
     captures.assert_right(scene.train)

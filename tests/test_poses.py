@@ -13,9 +13,9 @@ from tslim import cli
 from tslim.data import load_scene, sniff_format
 from tslim.errors import SceneError
 from tslim.poses import mapping
+from tslim.poses.images import collect, sharpness
 from tslim.poses.mapping import Progress, Report, find_poses
 from tslim.poses.options import PoseOptions
-from tslim.poses.photographs import collect, sharpness
 
 NOISE = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 

@@ -7,7 +7,7 @@ import pytest
 from apps import _experiments as experiments
 from tslim import presets
 
-WITH_ROWS = [name for name, preset in presets.PRESETS.items() if preset().field.rank_affine]
+WITH_ROWS = [name for name, preset in presets.PRESETS.items() if preset().field.rank_scales]
 """Presets whose ranks have scales and shifts of their own"""
 
 
@@ -32,7 +32,7 @@ def test_one_more_rank_costs_nothing_in_a_run_of_seconds(cpu):
         grid_end=32,
         batch_rays=512,
         batch_decoded=0,
-        lr_affine=0.03,
+        lr_scales=0.03,
     )
     psnr, cost = falls(settings, size=40)
     assert psnr[16] > 19 and cost <= 0.05, psnr

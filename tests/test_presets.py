@@ -34,7 +34,7 @@ def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
     assert (even.steps, even.batch_rays, even.batch_decoded) == (quick.steps, quick.batch_rays, 6 * quick.batch_decoded)
     assert even.lr_first_ranks >= even.lr_factors > quick.lr_factors
     same = {f.name for f in dataclasses.fields(quick)} - {
-        "field", "schedule", "batch_decoded", "lr_factors", "lr_first_ranks", "lr_network", "lr_affine",
+        "field", "schedule", "batch_decoded", "lr_factors", "lr_first_ranks", "lr_network", "lr_scales",
     }  # fmt: skip
     assert {name: getattr(even, name) for name in same} == {name: getattr(quick, name) for name in same}
 
@@ -84,3 +84,16 @@ def test_settings_are_known_by_their_old_names_in_files_on_command_lines_and_in_
     assert march == MarchConfig(early_stop=0.5) and march.stop_transmittance == 0.5
     old = dataclasses.replace(settings.schedule, anchors=(1, 2))
     assert old.prefix_ranks == (1, 2) == old.anchors
+
+
+def test_scales_per_rank_are_known_by_their_old_name():
+    from tslim.commands import parsing
+
+    written = config.to_dict(presets.quick())
+    written["lr_affine"] = written.pop("lr_scales")
+    written["field"]["rank_affine"] = written["field"].pop("rank_scales")
+    assert config.from_dict(written) == presets.quick()
+    words = ["train", "--lr-affine", "0.5", "--field.no-rank-affine"]
+    settings = parsing.parse(words).settings
+    assert settings.lr_scales == settings.lr_affine == 0.5 and not settings.field.rank_scales
+    assert parsing.parse([*words, "--field.rank-affine"]).settings.field.rank_affine

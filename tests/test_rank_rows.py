@@ -17,7 +17,7 @@ from tslim.training.schedules import POLICIES, make_schedule
 OLD = Path(__file__).parent / "data" / "stale-rows.slim"
 """6 ranks of which 1, 2, 4 and 6 were rendered, as tslim wrote it when rows 3 and 5 were left behind."""
 SETTINGS = TrainConfig(
-    field=FieldConfig(max_rank=9, density_shift=-3.0, decoder="sh", rank_affine=True),
+    field=FieldConfig(max_rank=9, density_shift=-3.0, decoder="sh", rank_scales=True),
     schedule=ScheduleConfig(
         policy="staged", stage_ranks=(2, 5, 9), stage_starts=(0, 0.3, 0.6), anchors=(1, 2, 6), prefix_share=0.5
     ),
@@ -27,7 +27,7 @@ SETTINGS = TrainConfig(
     grid_end=8,
     grow_steps=(),
     occupancy_steps=(),
-    lr_affine=0.05,
+    lr_scales=0.05,
 )
 
 
@@ -61,7 +61,7 @@ def as_written(monkeypatch):
 
 
 def rows_of(trainer) -> np.ndarray:
-    return trainer.field.state().affine
+    return trainer.field.state().rank_scales
 
 
 def test_a_row_is_made_of_the_nearest_rendered_ones_by_their_distances():
@@ -94,7 +94,7 @@ def test_while_it_trains_no_row_is_left_behind_and_what_is_rendered_learns_the_s
     seen = []
     for event in trainer.run():
         if type(event).__name__ == "Stepped":
-            rank, rows = trainer.rank, trainer.field.affine.reshape(-1, 56).copy()
+            rank, rows = trainer.rank, trainer.field.rank_scales.reshape(-1, 56).copy()
             rendered = [r for r in (1, 2, 6) if r < rank] + [rank]
             for column in range(56):
                 at = np.interp(np.arange(1, 10), rendered, rows[np.array(rendered) - 1, column])
@@ -112,7 +112,7 @@ def test_while_it_trains_no_row_is_left_behind_and_what_is_rendered_learns_the_s
     def inherit(field, rendered):
         """All that new ranks need where the others are never looked at."""
         nonlocal before
-        rows, active = field.affine.reshape(-1, 56), rendered[-1]
+        rows, active = field.rank_scales.reshape(-1, 56), rendered[-1]
         rows[before:active] = rows[before - 1]
         before = active
 
@@ -122,7 +122,7 @@ def test_while_it_trains_no_row_is_left_behind_and_what_is_rendered_learns_the_s
     without, _ = trainer.state()
     rendered = np.array([1, 2, 6, 9]) - 1
     for name in with_rows:
-        rows = [a[name].reshape(-1, 56)[rendered] if name == "affine.p" else a[name] for a in (with_rows, without)]
+        rows = [a[name].reshape(-1, 56)[rendered] if name == "rank_scales.p" else a[name] for a in (with_rows, without)]
         assert (rows[0] == rows[1]).all(), name
 
 
@@ -137,7 +137,7 @@ def test_a_resumed_run_has_the_same_rows_to_the_bit(new_trainer):
     del trainer
     again = new_trainer()
     again.load_state(arrays, json.loads(json.dumps(plain)))
-    assert (rows_of(again) == arrays["affine.p"].reshape(-1, 56)[: again.rank]).all()
+    assert (rows_of(again) == arrays["rank_scales.p"].reshape(-1, 56)[: again.rank]).all()
     list(again.run())
     resumed, _ = again.state()
     assert all((resumed[name] == whole[name]).all() for name in whole)
@@ -148,7 +148,8 @@ def test_a_checkpoint_of_before_is_put_right_when_it_is_taken_up(new_trainer):
     list(trainer.run())
     arrays, plain = trainer.state()
     del plain["metadata"]["rendered"]
-    arrays["affine.p"] = arrays["affine.p"].copy()
+    for part in "pmv":
+        arrays[f"affine.{part}"] = arrays.pop(f"rank_scales.{part}").copy()  # its name then
     arrays["affine.p"].reshape(-1, 56)[3] = 7.0
     trainer.load_state(arrays, plain)
     rows = rows_of(trainer)
@@ -188,11 +189,11 @@ def test_settings_say_of_an_old_file_what_its_schedule_rendered_at_the_end(sched
 
 def test_an_old_file_is_put_right_when_it_is_read(as_written):
     old, healed = as_written(OLD), model_file.read(OLD)
-    assert (old.affine[[0, 1, 3, 5]] == healed.affine[[0, 1, 3, 5]]).all()
+    assert (old.rank_scales[[0, 1, 3, 5]] == healed.rank_scales[[0, 1, 3, 5]]).all()
     for rank in (3, 5):
-        between = (old.affine[rank - 2] + old.affine[rank]) / 2
-        np.testing.assert_allclose(healed.affine[rank - 1], between, rtol=1e-6)
-        assert np.abs(old.affine[rank - 1] - between).max() > 0.1, "it was left behind"
+        between = (old.rank_scales[rank - 2] + old.rank_scales[rank]) / 2
+        np.testing.assert_allclose(healed.rank_scales[rank - 1], between, rtol=1e-6)
+        assert np.abs(old.rank_scales[rank - 1] - between).max() > 0.1, "it was left behind"
     assert healed.metadata["rendered"] == [1, 2, 4, 6]
     assert all((a == b).all() for a, b in zip(old.density_planes, healed.density_planes, strict=True))
 
@@ -201,14 +202,16 @@ def test_a_prefix_of_an_old_file_is_put_right_as_the_whole_is(tmp_path, as_writt
     whole = model_file.read(OLD)
     for rank in range(1, 7):
         some = model_file.read(OLD, rank=rank)
-        assert some.rank == rank and (some.affine == whole.affine[:rank]).all()
+        assert some.rank == rank and (some.rank_scales == whole.rank_scales[:rank]).all()
         model_file.write(some, tmp_path / "some.slim")
-        assert (model_file.read(tmp_path / "some.slim").affine == some.affine).all(), "written, it is sound"
+        assert (model_file.read(tmp_path / "some.slim").rank_scales == some.rank_scales).all(), "written, it is sound"
     # Bytes that were cut off hold the next sound row: then the last one stands in for it.
     cut = tmp_path / "cut.slim"
     cut.write_bytes(OLD.read_bytes()[: model_file.read_header(OLD).bytes_at(5)])
     found = model_file.read(cut)
-    assert (found.affine[:4] == whole.affine[:4]).all() and (found.affine[4] == found.affine[3]).all()
+    assert (found.rank_scales[:4] == whole.rank_scales[:4]).all() and (
+        found.rank_scales[4] == found.rank_scales[3]
+    ).all()
 
 
 def test_damage_behind_the_ranks_that_are_asked_for_keeps_nobody_from_them(tmp_path):
@@ -216,16 +219,18 @@ def test_damage_behind_the_ranks_that_are_asked_for_keeps_nobody_from_them(tmp_p
     data[ends[4] + CHECKSUM.size + 9] ^= 0xFF
     (tmp_path / "damaged.slim").write_bytes(data)
     found = model_file.read(tmp_path / "damaged.slim", rank=5)
-    assert found.rank == 5 and (found.affine[4] == found.affine[3]).all()
+    assert found.rank == 5 and (found.rank_scales[4] == found.rank_scales[3]).all()
 
 
 def test_separate_ranks_are_put_right_as_far_as_each_kind_reaches(tmp_path, as_written):
     old = as_written(OLD)
     model_file.write(old.separate(6, 3), tmp_path / "separate.slim")
     healed, whole = model_file.read(tmp_path / "separate.slim"), model_file.read(OLD)
-    assert (healed.affine[:, :2] == whole.affine[:, :2]).all(), "all density's rows are there"
-    assert (healed.affine[:2, 2:] == whole.affine[:2, 2:]).all()
-    assert (healed.affine[2:, 2:] == old.affine[1, 2:]).all(), "of appearance rank 2 is the last that is sound"
+    assert (healed.rank_scales[:, :2] == whole.rank_scales[:, :2]).all(), "all density's rows are there"
+    assert (healed.rank_scales[:2, 2:] == whole.rank_scales[:2, 2:]).all()
+    assert (healed.rank_scales[2:, 2:] == old.rank_scales[1, 2:]).all(), (
+        "of appearance rank 2 is the last that is sound"
+    )
 
 
 @pytest.mark.parametrize("broken", [{}, {"train": 3}, {"train": {"schedule": {"anchors": ["x"]}}}, {"train": {"x": 1}}])
@@ -239,4 +244,4 @@ def test_a_model_that_nobody_trained_keeps_the_rows_that_it_was_given(tmp_path, 
     state = dataclasses.replace(as_written(OLD), metadata={"note": "made by hand"})
     model_file.write(state, tmp_path / "own.slim")
     found = model_file.read(tmp_path / "own.slim")
-    assert (found.affine == state.affine).all() and found.metadata == state.metadata
+    assert (found.rank_scales == state.rank_scales).all() and found.metadata == state.metadata

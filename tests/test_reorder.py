@@ -68,7 +68,7 @@ def test_reorder_shows_what_it_gained(whole, tmp_path):
     assert min(ordered[1] - given[1], ordered[2] - given[2]) > 1
     assert min(after - before for after, before in zip(trained, ordered, strict=True)) > 0.05
     state = model_file.read(out)
-    assert state.config.rank_affine and not ordering.is_unordered(state)
+    assert state.config.rank_scales and not ordering.is_unordered(state)
     assert "warning" not in tslim("slim", out, "--rank", 1, "-o", tmp_path / "b.slim")[1]
 
 
@@ -103,7 +103,7 @@ def test_reorder_refuses_in_one_line(whole, tmp_path, words, expected):
 def test_prefixes_of_a_model_from_elsewhere_train_as_fine_does(whole):
     state = model_file.read(whole / "model.slim")
     own = prefixes.settings_for(state, 50)
-    assert own.step_ratio == presets.tiny().step_ratio and own.steps == 50 and own.field.rank_affine
+    assert own.step_ratio == presets.tiny().step_ratio and own.steps == 50 and own.field.rank_scales
     state.metadata = {}
     other = prefixes.settings_for(state, 50)
     assert other.colour_span == presets.fine().colour_span and other.grow_steps == ()
@@ -115,7 +115,7 @@ def test_prefixes_of_a_model_from_elsewhere_train_as_fine_does(whole):
 
 def test_rows_that_are_added_change_nothing(whole):
     state = model_file.read(whole / "model.slim")
-    state = dataclasses.replace(state, affine=None, config=dataclasses.replace(state.config, rank_affine=False))
+    state = dataclasses.replace(state, rank_scales=None, config=dataclasses.replace(state.config, rank_scales=False))
     rows = prefixes.with_rows(state)
-    assert rows.config.rank_affine and prefixes.with_rows(rows) is rows
-    np.testing.assert_array_equal(rows.affine[:, [0, 1, 2, 28, 29, 55]], [[1, 0, 1, 1, 0, 0]] * 4)
+    assert rows.config.rank_scales and prefixes.with_rows(rows) is rows
+    np.testing.assert_array_equal(rows.rank_scales[:, [0, 1, 2, 28, 29, 55]], [[1, 0, 1, 1, 0, 0]] * 4)

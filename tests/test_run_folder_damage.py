@@ -153,7 +153,7 @@ def test_half_written_files_of_killed_writers_go_and_those_of_living_ones_stay(t
     run.mkdir()
     (run / "images").mkdir()
     orphan = run / ".config.0123456789abcdef.partial.json"
-    image = run / "images" / ".film.0123456789abcdef.partial.mp4"
+    image = run / "images" / ".video.0123456789abcdef.partial.mp4"
     image.touch()
     orphan.write_text("{")
     for path in (orphan, image):

@@ -35,7 +35,7 @@ def make_field(
 
     rng = np.random.default_rng(31)
     config = FieldConfig(density_shift=-0.5, distance_scale=3.0)
-    state = device_field.random_state(rng, max_rank=max_rank, affine=True, config=config, grid=grid)
+    state = device_field.random_state(rng, max_rank=max_rank, rank_scales=True, config=config, grid=grid)
     if space == "ndc":
         state.domain = Domain.of(np.array([[-1.3, -1.1, -1.0], [1.2, 1.0, 1.0]]), near=NEAR_PLANE, space="ndc")
     if space == "contracted":

@@ -1,4 +1,4 @@
-"""Forward-facing scenes and captures from end to end: the space is chosen, said, overridden, trained in and filmed."""
+"""Forward-facing scenes and captures from end to end: the space is chosen, said, overridden, trained in and shown."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def test_training_says_the_space_and_info_says_it_of_scene_and_model(space, capt
     assert f"{space}: " in tslim("info", trained[0] / "model.slim")[1].replace("\n", " ")
 
 
-def test_a_model_is_filmed_without_its_photographs_and_measured_on_them(space, capture, trained, tmp_path):
+def test_a_model_is_rendered_without_its_photographs_and_measured_on_them(space, capture, trained, tmp_path):
     alone = tmp_path / "alone.slim"
     alone.write_bytes((trained[0] / "model.slim").read_bytes())
     for what in ("rgb", "depth"):

@@ -114,10 +114,10 @@ def test_on_the_cpu_parameters_are_the_fields_own_memory(cpu):
     with torch.no_grad():
         module.density_planes[1][0, 2, 3, 5] = 0.25
         module.decoder["b3"][1] = -3.0
-        module.affine[4, 0] = 7.0
+        module.rank_scales[4, 0] = 7.0
     state = field.state()
     assert state.density_planes[1][5, 2, 3] == 0.25
-    assert state.decoder["b3"][1] == -3.0 and state.affine[4, 0] == 7.0
+    assert state.decoder["b3"][1] == -3.0 and state.rank_scales[4, 0] == 7.0
     assert sum(p.numel() for p in module.parameters()) > 4000
     assert repr(field) in repr(module)
 

@@ -235,12 +235,12 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
 
 def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):
     settings = dataclasses.replace(
-        SETTINGS, field=dataclasses.replace(SETTINGS.field, rank_affine=True),
+        SETTINGS, field=dataclasses.replace(SETTINGS.field, rank_scales=True),
         schedule=ScheduleConfig(policy="staged", stage_ranks=(2, 5), stage_starts=(0, 0.2), prefix_ranks=(1, 2)),
     )  # fmt: skip
     trainer = new_trainer(settings)
     run_to(trainer, 8)
-    rows = trainer.field.affine.reshape(-1, 56)
+    rows = trainer.field.rank_scales.reshape(-1, 56)
     assert trainer.rank == 6 and trainer.step == 8
     assert (rows[1] != rows[0]).all() and rows[1, 0] != 1
     assert (rows[2:] == rows[1]).all()

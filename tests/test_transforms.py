@@ -49,7 +49,7 @@ def test_values_of_single_frames_are_read_in_split_files(tmp_path):
     plain, bent = captures.ring(), captures.with_lens(captures.ring(size=(20, 30)), *LENS)
     names = [f"images/{i:04}.png" for i in range(10)]
     data = captures.write_transforms(tmp_path, plain, names)
-    captures.photograph(bent[5:], names[5:], tmp_path)
+    captures.take_images(bent[5:], names[5:], tmp_path)
     for i in range(5, 10):
         fx, fy, cx, cy = bent.intrinsics[i].astype(float)
         own = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": 20, "h": 30}

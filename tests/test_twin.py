@@ -16,7 +16,9 @@ def make(rank: int):
     from tslim.field.field import Field
 
     rng = np.random.default_rng(31)
-    state = device_field.random_state(rng, affine=False, config=FieldConfig(density_shift=-0.5, distance_scale=3.0))
+    state = device_field.random_state(
+        rng, rank_scales=False, config=FieldConfig(density_shift=-0.5, distance_scale=3.0)
+    )
     state.occupancy, state.occupancy_box = rng.random((8, 5, 6)) < 0.7, state.box.copy()
     field = Field.from_state(state)
     origins, directions, _ = make_rays()
@@ -90,6 +92,6 @@ def test_the_twin_learns(cpu):
 
 
 def test_the_twin_refuses_a_field_that_the_public_code_has_no_words_for(cpu):
-    state = device_field.random_state(np.random.default_rng(1), affine=True)
-    with pytest.raises(ValueError, match="affine"):
+    state = device_field.random_state(np.random.default_rng(1), rank_scales=True)
+    with pytest.raises(ValueError, match="scales per rank"):
         TorchTwin(state, 0.1)

@@ -89,10 +89,10 @@ def test_the_pages_picture_is_the_renderers(name, tmp_path, open_tab):
     assert 0.1 < wanted.opacity.mean() < 0.95
 
 
-def test_a_field_without_occupancy_affine_and_background_and_with_ranks_that_differ(tmp_path, open_tab):
-    state = dataclasses.replace(smooth_state("box", ranks=6), occupancy=None, affine=None)
+def test_a_field_without_occupancy_scales_and_background_and_with_ranks_that_differ(tmp_path, open_tab):
+    state = dataclasses.replace(smooth_state("box", ranks=6), occupancy=None, rank_scales=None)
     state.domain = dataclasses.replace(state.domain, background=None)
-    state.config = dataclasses.replace(state.config, rank_affine=False)
+    state.config = dataclasses.replace(state.config, rank_scales=False)
     state = state.separate(6, 3)
     _, renderer = page_of(state, tmp_path / "page.html")
     tab, view, grey = open_tab(tmp_path / "page.html"), camera("box"), [0.3, 0.4, 0.5]
@@ -384,7 +384,7 @@ def test_mouse_and_keys(tmp_path, open_tab):
 
 
 @pytest.mark.slow
-def test_paths_are_those_of_films(tmp_path, open_tab):
+def test_paths_are_those_of_videos(tmp_path, open_tab):
     from tslim.scene import paths
 
     page_of(smooth_state("box", ranks=1), tmp_path / "page.html")

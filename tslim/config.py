@@ -13,7 +13,12 @@ from typing import Any, Literal
 
 from tslim.errors import ConfigError
 
-RENAMED = {"stop_transmittance": "early_stop", "anchors": "prefix_ranks"}
+RENAMED = {
+    "stop_transmittance": "early_stop",
+    "anchors": "prefix_ranks",
+    "rank_affine": "rank_scales",
+    "lr_affine": "lr_scales",
+}
 """Names that settings had, in files and on command lines that are older, and what they are called now."""
 
 
@@ -33,6 +38,7 @@ def with_old_names(cls: type) -> type:
     return cls
 
 
+@with_old_names
 @dataclass(frozen=True)
 class FieldConfig:
     """What the radiance field is made of (fixed for the life of a model)."""
@@ -55,7 +61,7 @@ class FieldConfig:
     """frequencies of the positional encoding of viewing directions (MLP decoder)"""
     init_scale: float = 0.1
     """standard deviation of the initial factors"""
-    rank_affine: bool = False
+    rank_scales: bool = False
     """learn a scale and shift per rank for the density feature and the 27 colour features: of the ranks that rays are
     rendered at; those of others lie between them"""
 
@@ -128,7 +134,7 @@ class TrainConfig:
     """learning rate of the basis and the decoder"""
     lr_decay: float = 0.1
     """learning rates fall by this factor over the run"""
-    lr_affine: float = 5e-3
+    lr_scales: float = 5e-3
     """learning rate of the scales and shifts per rank"""
     decoder_precision: Literal["float32", "bfloat16"] = "float32"
     """of the decoder's matrix products in training (MLP, on a CPU; bfloat16 needs torch and a processor made for it)"""
@@ -190,7 +196,7 @@ Space = Literal["box", "ndc", "contracted"]
 
 
 _ABOVE_ZERO = (
-    "steps", "batch_rays", "lr_factors", "lr_network", "lr_affine", "lr_decay", "report_every", "checkpoint_every",
+    "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "report_every", "checkpoint_every",
     "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (

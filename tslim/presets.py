@@ -133,7 +133,7 @@ def every_prefix(settings: TrainConfig) -> TrainConfig:
     renders, growth = 6, min(1 / 3, 200 / settings.steps)
     return dataclasses.replace(
         settings,
-        field=dataclasses.replace(settings.field, rank_affine=True, init_scale=2 * settings.field.init_scale),
+        field=dataclasses.replace(settings.field, rank_scales=True, init_scale=2 * settings.field.init_scale),
         schedule=ScheduleConfig(
             policy="staged",
             stage_starts=tuple(round(growth * share, 4) for share in (0.0, 0.2, 0.36, 0.53, 0.7, 0.85, 1.0)),
@@ -146,7 +146,7 @@ def every_prefix(settings: TrainConfig) -> TrainConfig:
         lr_factors=1.25 * settings.lr_factors,
         lr_first_ranks=max(settings.lr_first_ranks, 1.5 * settings.lr_factors),
         lr_network=1.5 * settings.lr_network,
-        lr_affine=4 * settings.lr_affine,
+        lr_scales=4 * settings.lr_scales,
     )
 
 
@@ -163,7 +163,7 @@ def _fast(
     the further each of them takes it, unless there are many.
     """
     return TrainConfig(
-        field=FieldConfig(rank_affine=True, decoder_width=64, feature_encoding=0),
+        field=FieldConfig(rank_scales=True, decoder_width=64, feature_encoding=0),
         schedule=ScheduleConfig(policy="staged"),
         steps=steps,
         batch_rays=8192,

@@ -98,7 +98,7 @@ def main() -> None:
                 field = train(scene, settings(name, space))
                 use(field, scene, Path(folder))
             how = settings("paper", space)
-            how = dataclasses.replace(how, field=dataclasses.replace(how.field, decoder="sh", rank_affine=True))
+            how = dataclasses.replace(how, field=dataclasses.replace(how.field, decoder="sh", rank_scales=True))
             use(train(scene, how), scene, Path(folder))
             tape(field, scene)
 

@@ -1,4 +1,4 @@
-"""``eval``, and what ``train`` ends with: a table of sizes and qualities, pictures, plots and a film."""
+"""``eval``, and what ``train`` ends with: a table of sizes and qualities, pictures, plots and a video."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 TRAINED_VIEWS = 10
 """After training at most so many test views are measured; ``eval`` measures all."""
-FILM_FRAMES = 60
-FILM_FPS = 20
+VIDEO_FRAMES = 60
+VIDEO_FPS = 20
 
 
 def evaluate(given: Eval, console: Console) -> None:
@@ -49,16 +49,16 @@ def evaluate(given: Eval, console: Console) -> None:
 
 
 def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:
-    """What ``train`` ends with: measures, pictures and films a trained field, into its run folder."""
+    """What ``train`` ends with: measures a trained field, and adds pictures and a video to its run folder."""
     wrote = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS)]
     history = run.history()
     if history:
         wrote.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
         wrote.append(plots.rank_trace(run.images / "rank-trace.png", history, title=f"{scene.name}: ranks in training"))
     path = scene.default_path()
-    cameras = path.cameras(FILM_FRAMES)
-    frames = console.track(media.render_frames(field, cameras), "film", len(cameras))
-    wrote.append(media.write_video(run.images / f"{path.to_dict()['path']}.mp4", frames, fps=FILM_FPS))
+    cameras = path.cameras(VIDEO_FRAMES)
+    frames = console.track(media.render_frames(field, cameras), "video", len(cameras))
+    wrote.append(media.write_video(run.images / f"{path.to_dict()['path']}.mp4", frames, fps=VIDEO_FPS))
     console.wrote(wrote)
 
 

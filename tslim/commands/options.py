@@ -64,7 +64,7 @@ _ServeFlags = Annotated[ServeOptions, arg(name="")]
 
 @dataclass(frozen=True)
 class Train:
-    """Trains one slimmable field on photographs, measures it at several ranks and films it."""
+    """Trains one slimmable field on photographs, measures it at several ranks and renders a video."""
 
     path: Positional[Annotated[Path | None, _maybe("[PATH]")]] = None
     """folder of posed photographs; if not given, the built-in scene"""
@@ -162,12 +162,12 @@ class Reorder:
 
 @dataclass(frozen=True)
 class Render:
-    """Renders a model along a camera path to a film or to pictures; needs no data set."""
+    """Renders a model along a camera path to a video or to pictures; needs no data set."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
-    """film (.mp4, .gif), one picture (.png), or a folder of pictures (no suffix)"""
+    """video (.mp4, .gif), one picture (.png), or a folder of pictures (no suffix)"""
     path: Literal["auto", "orbit", "spiral", "test"] = "auto"
     """orbit around the scene, spiral in front of it, its test cameras (these need the photographs), or auto: the one
     that suits the scene"""
@@ -178,7 +178,7 @@ class Render:
     frames: Annotated[int | None, _maybe("INT")] = None
     """number of pictures along an orbit or spiral; 120 by default, 1 for a .png"""
     fps: int = 30
-    """pictures a second in a film"""
+    """pictures a second in a video"""
     size: Annotated[str | None, _maybe("WIDTHxHEIGHT")] = None
     """size in pixels, such as 800x600; by default that of the photographs. In another shape, more is shown at two
     sides, and nothing less"""
@@ -234,7 +234,7 @@ class Info:
 class Poses:
     """Finds the cameras of photographs, or of a video, and makes a data set of them that train reads."""
 
-    photographs: Positional[Annotated[Path, arg(metavar="FOLDER|VIDEO")]]
+    source: Positional[Annotated[Path, arg(metavar="FOLDER|VIDEO")]]
     """folder of pictures, or a video"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
     """folder for the data set: images/ and sparse/0. Interrupted, the same command goes on"""

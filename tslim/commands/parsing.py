@@ -183,7 +183,9 @@ def _today(word: str, known: dict[str, Option]) -> str:
     """An option by the name that it has now, if the word is one by its old name (``config.RENAMED``)."""
     name, equals, value = word.partition("=")
     group, dot, last = name.removeprefix("--").replace("-", "_").rpartition(".")
-    now = f"--{group}{dot}{RENAMED.get(last, last)}".replace("_", "-")
+    no = "no_" * last.startswith("no_")
+    last = last.removeprefix("no_")
+    now = f"--{group}{dot}{no}{RENAMED.get(last, last)}".replace("_", "-")
     return now + equals + value if last in RENAMED and now in known else word
 
 

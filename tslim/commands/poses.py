@@ -15,7 +15,7 @@ _STAGES = {
 def poses(given: Poses, console: Console) -> None:
     """Finds cameras, shows how far it is, and says what was found and what to do next."""
     with console.stages() as shown:
-        for event in find_poses(given.photographs, given.out, given.options):
+        for event in find_poses(given.source, given.out, given.options):
             if not isinstance(event, Report):
                 shown(_STAGES[event.stage], event.done, event.total)
                 continue

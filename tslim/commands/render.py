@@ -1,4 +1,4 @@
-"""``render``: films a model, or takes pictures of it, without photographs or a display."""
+"""``render``: a video of a model, or pictures of it, without photographs or a display."""
 
 import re
 from dataclasses import replace
@@ -16,13 +16,13 @@ DEFAULT_FRAMES = 120
 
 
 def render(given: Render, console: Console) -> None:
-    """Films a model, or takes pictures of it."""
+    """Renders a video of a model, or pictures of it."""
     from tslim.data import parse_colour
     from tslim.rendering import media
 
     source, folder = shared.find_model(given.model, console)
-    film = given.out.suffix.lower() in media.FILM_SUFFIXES
-    if given.out.suffix and not film and given.out.suffix.lower() != ".png":
+    video = given.out.suffix.lower() in media.VIDEO_SUFFIXES
+    if given.out.suffix and not video and given.out.suffix.lower() != ".png":
         raise ConfigError(f"{given.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
     if given.out.suffix:
         shared.require_writable(given.out)
@@ -36,7 +36,7 @@ def render(given: Render, console: Console) -> None:
         field.domain = replace(field.domain, background=parse_colour(given.options.background))
     frames = media.render_frames(field, cameras, what=given.what)
     tracked = console.track(frames, "rendering", len(cameras))
-    if film:
+    if video:
         media.write_video(given.out, tracked, fps=given.fps)
     elif given.out.suffix:
         media.write_png(given.out, next(iter(tracked)))
@@ -52,7 +52,7 @@ def _check_render(given: Render) -> None:
     if given.frames is not None and given.frames < 1:
         raise ConfigError(f"--frames {given.frames}: expected 1 or more")
     if single and given.frames not in (None, 1):
-        raise ConfigError(f"{given.out} is one picture: for {given.frames} name a folder (no suffix) or a film (.mp4)")
+        raise ConfigError(f"{given.out} is one picture: for {given.frames} name a folder (no suffix) or a video (.mp4)")
     if given.path == "test":
         useless = [name for name in ("frames", "size") if getattr(given, name) is not None and not single]
         hint = "--path test renders the test views as they are (--downscale and --max-images make it less)"

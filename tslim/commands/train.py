@@ -1,4 +1,4 @@
-"""``train``: from photographs to a model, a table of sizes, pictures and a film, in one run folder."""
+"""``train``: from photographs to a model, a table of sizes, pictures and a video, in one run folder."""
 
 import contextlib
 import shlex
@@ -242,7 +242,7 @@ def _save_model(trainer: "Trainer", run: RunFolder, say: Callable[[str], None]) 
 
 
 def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:
-    """What a model file says beyond what the trainer notes: enough to film and measure it without its run folder."""
+    """What a model file says beyond what the trainer notes: enough to render and measure it without its run folder."""
     return {
         "tslim": __version__,
         "built_in": record.get("path") is None,

@@ -16,7 +16,7 @@ from typing import Any
 from tslim.data import builtin, capture, orientation, spaces
 from tslim.data.options import LoadOptions
 from tslim.errors import SceneError
-from tslim.poses.photographs import pictures_in
+from tslim.poses.images import pictures_in
 from tslim.scene.scene import SPACES, Scene, checked
 
 FORMATS: dict[str, str] = {

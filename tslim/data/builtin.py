@@ -48,8 +48,8 @@ def builtin_scene(*, size: int = SIZE, train: int = TRAIN, test: int = TEST, see
             name="built-in",
             source="built-in",
             format="built-in",
-            train=photograph(hemisphere(train, size, rng), "train"),
-            test=photograph(hemisphere(test, size, rng), "test"),
+            train=render_views(hemisphere(train, size, rng), "train"),
+            test=render_views(hemisphere(test, size, rng), "test"),
             box=np.array(BOX),
             near=NEAR,
             far=FAR,
@@ -71,7 +71,7 @@ def hemisphere(n: int, size: int, rng: np.random.Generator) -> Cameras:
     return Cameras.look_at(eyes, (0, 0, 0), (0, 0, 1), FOV, (size, size))
 
 
-def photograph(cameras: Cameras, name: str = "view") -> Views:
+def render_views(cameras: Cameras, name: str = "view") -> Views:
     """The built-in scene as seen by pinhole cameras of one size and focal length, principal point in the middle."""
     from kernels import builtin_scene  # compiled code: needs a started Taichi
 

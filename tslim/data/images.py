@@ -56,7 +56,7 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
-class Photographs:
+class PackedImages:
     """Decoded images without cameras."""
 
     pixels: np.ndarray
@@ -81,7 +81,7 @@ def load_pixels(
     same_size: bool = False,
     masks: Sequence[Sequence[Mask]] | None = None,
     orient: Orient = "never",
-) -> Photographs:
+) -> PackedImages:
     """Decodes images to packed RGBA.
 
     Args:
@@ -137,7 +137,7 @@ def load_pixels(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Photographs(pixels.astype(np.uint32, copy=False), offsets, small, full)
+    return PackedImages(pixels.astype(np.uint32, copy=False), offsets, small, full)
 
 
 @dataclass(frozen=True)

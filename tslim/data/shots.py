@@ -186,11 +186,11 @@ def load_views(shots: Sequence[Shot], downscale: int = 1) -> Views:
         return Views.none()
     sizes = [_size_in_file(shot) for shot in shots]
     masks = [shot.masks for shot in shots]
-    photographs = images.load_pixels(
+    packed = images.load_pixels(
         [shot.file for shot in shots], downscale=downscale, sizes=sizes, masks=masks, orient="fit"
     )
     cameras = cameras_of(shots, sizes)
-    return photographs.views(cameras if downscale == 1 else cameras.scaled(1 / downscale), [s.name for s in shots])
+    return packed.views(cameras if downscale == 1 else cameras.scaled(1 / downscale), [s.name for s in shots])
 
 
 def _size_in_file(shot: Shot) -> tuple[int, int]:

@@ -40,8 +40,8 @@ def compute(
         blas.product(*matrices(field, groups, products), raw[: n * N_FEATURES].reshape(n, N_FEATURES))
     else:
         appearance.basis_features(n, 3 * int(groups.chunks), products, field.basis, raw)
-    if field.config.rank_affine:
-        appearance.feature_affine(n, group_ray, ray_rank, field.affine, raw, features)
+    if field.config.rank_scales:
+        appearance.scale_features(n, group_ray, ray_rank, field.rank_scales, raw, features)
 
 
 def matrices(field: Field, groups: Any, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from tslim.errors import ConfigError
 from tslim.field.factors import CAPACITY_MARGIN, Factors, texels_of
 from tslim.field.occupancy import Occupancy, blocks_of, n_words
 from tslim.model import model_file, ordering, rank_rows
-from tslim.model.state import AFFINE_WIDTH, N_FEATURES, FieldState, lesser
+from tslim.model.state import N_FEATURES, SCALES_WIDTH, FieldState, lesser
 from tslim.scene.domain import Colour, Domain, InDomain
 
 MAX_OCCUPANCY_SIDE = 256
@@ -110,10 +110,10 @@ class Field(InDomain):
         capacity = int(CAPACITY_MARGIN * texels_of((max_grid,) * 3))
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
-        self.affine = buffers.array(self.max_rank * AFFINE_WIDTH)
+        self.rank_scales = buffers.array(self.max_rank * SCALES_WIDTH)
         self.decoder = Decoder(config, rng)
         self.occupancy: Occupancy | None = None
-        buffers.write(self.affine, _neutral_affine(self.max_rank))
+        buffers.write(self.rank_scales, _neutral_rank_scales(self.max_rank))
 
     def _initialise(self, rng: np.random.Generator) -> None:
         """Factors 0.1 N(0, 1), basis uniform within ±1/sqrt(9 R) as torch's ``nn.Linear``."""
@@ -239,7 +239,7 @@ class Field(InDomain):
         """Host copy of the first ``rank`` ranks."""
         density, appearance = self.density.get(self.rank), self.appearance.get(3 * self.rank)
         basis = buffers.read(self.basis).reshape(-1, N_FEATURES)[self._basis_rows()[:, : 3 * self.rank]]
-        affine = buffers.read(self.affine).reshape(-1, AFFINE_WIDTH)[: self.rank]
+        rank_scales = buffers.read(self.rank_scales).reshape(-1, SCALES_WIDTH)[: self.rank]
         return FieldState(
             config=dataclasses.replace(self.config, max_rank=self.rank),
             domain=self.domain,
@@ -249,7 +249,7 @@ class Field(InDomain):
             appearance_planes=appearance[0],
             appearance_lines=appearance[1],
             basis=basis,
-            affine=affine if self.config.rank_affine else None,
+            rank_scales=rank_scales if self.config.rank_scales else None,
             decoder=self.decoder.state(),
             occupancy=self.occupancy.to_cells() if self.occupancy else None,
             occupancy_box=self.occupancy.box if self.occupancy else None,
@@ -280,8 +280,8 @@ class Field(InDomain):
         self.density.put(state.density_planes, state.density_lines)
         self.appearance.put(state.appearance_planes, state.appearance_lines)
         self._put_basis(state.basis)
-        if state.affine is not None:
-            buffers.write(self.affine, np.asarray(state.affine, np.float32).ravel())
+        if state.rank_scales is not None:
+            buffers.write(self.rank_scales, np.asarray(state.rank_scales, np.float32).ravel())
 
     def save(self, path: str | Path, *, precision: Precision = "float16", rounding: float | None = None) -> Path:
         """Writes the first ``rank`` ranks as a model file.
@@ -301,7 +301,7 @@ class Field(InDomain):
         ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
         sigma = buffers.array(max(n, 1))
         density.density_at(
-            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.values, self.affine,
+            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.values, self.rank_scales,
             self.lattice(self.density), self.activation, sigma,
         )  # fmt: skip
         return buffers.read(sigma)[:n]
@@ -357,7 +357,7 @@ class Field(InDomain):
         spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
         vertices = occupancy_kernels.Vertices(size=size, low=self.box[0], spacing=spacing)
         occupancy_kernels.vertex_alpha(
-            vertices, len(ranks), buffers.upload(np.array(ranks, np.int32)), self.density.values, self.affine,
+            vertices, len(ranks), buffers.upload(np.array(ranks, np.int32)), self.density.values, self.rank_scales,
             self.lattice(self.density), self.activation, delta, *older, alpha,
         )  # fmt: skip
         return alpha
@@ -400,8 +400,8 @@ class Field(InDomain):
             below, above, share = rank_rows.brackets(self.max_rank, rendered)
             self._brackets = tuple(rendered), (buffers.upload(below), buffers.upload(above), buffers.upload(share))
         self.metadata[rank_rows.RENDERED] = list(rendered)
-        if self.config.rank_affine:
-            row_kernels.interpolate_rows(self.max_rank, *self._brackets[1], self.affine)
+        if self.config.rank_scales:
+            row_kernels.interpolate_rows(self.max_rank, *self._brackets[1], self.rank_scales)
 
     def _resample(self, grid, scale: np.ndarray, shift: np.ndarray, scratch) -> None:
         for i, factors in enumerate((self.density, self.appearance)):
@@ -416,9 +416,9 @@ def load(path: str | Path, *, rank: int | None = None) -> Field:
     return Field.from_state(model_file.read(path, rank=rank))
 
 
-def _neutral_affine(max_rank: int) -> np.ndarray:
+def _neutral_rank_scales(max_rank: int) -> np.ndarray:
     """Scales 1 and shifts 0 for every rank."""
-    row = np.zeros(AFFINE_WIDTH, np.float32)
+    row = np.zeros(SCALES_WIDTH, np.float32)
     row[0] = 1
     row[2 : 2 + N_FEATURES] = 1
     return np.tile(row, max_rank)

@@ -49,7 +49,7 @@ def _some(field: Field, points: np.ndarray, directions: np.ndarray, rank: int) -
     every = np.arange(n + 1, dtype=np.int32)  # each point is a group by itself, on a ray of its own
     group_ray, ray_rank = buffers.upload(every[:n]), buffers.upload(np.full(n, rank, np.int32))
     raw, colours = buffers.array(N_FEATURES * n), buffers.array(3 * n)
-    decoded = buffers.array(N_FEATURES * n) if field.config.rank_affine else raw
+    decoded = buffers.array(N_FEATURES * n) if field.config.rank_scales else raw
     products = buffers.take_arena(3 * chunks * n)
     arrays = (buffers.upload(every), buffers.upload(texels.ravel()), buffers.upload(np.ones(n, np.float32)))
     groups = Groups(n=n, visible=n, chunks=chunks)

@@ -53,10 +53,10 @@ class SteppedLayout(RankLayout):
         return factors, basis
 
     def unpack_steps(self, numbers: bytes, state: StoredState, rank: int) -> tuple[list[np.ndarray], np.ndarray, int]:
-        """Fills basis, affine row and steps of 0-based ``rank`` from a block's numbers. Returns views of its planes and
-        lines, their steps, and where the numbers end."""
+        """Fills basis, row of scales and steps of 0-based ``rank`` from a block's numbers. Returns views of its planes
+        and lines, their steps, and where the numbers end."""
         factors, basis = self.split(state, rank)
-        at = self.unpack_affine(numbers, self.unpack_numbers(numbers, 0, basis), state, rank)
+        at = self.unpack_rank_scales(numbers, self.unpack_numbers(numbers, 0, basis), state, rank)
         steps = np.frombuffer(numbers, STEP, len(factors), at)
         if not (np.isfinite(steps) & (steps > 0)).all():
             raise ValueError("a step that is not above 0")
@@ -68,8 +68,8 @@ class SteppedLayout(RankLayout):
 class CompactLayout(SteppedLayout):
     """A block: its length without this number (u32); side information of ``neighbours.encode``; numbers; coded levels.
 
-    Numbers are the basis rows (3, 3, 27) in half precision, the affine row (float32), if any, and the steps (float32)
-    of each plane and line. As many of their first bytes as the coder's lanes can carry are in its states.
+    Numbers are the basis rows (3, 3, 27) in half precision, the row of scales (float32), if any, and the steps
+    (float32) of each plane and line. As many of their first bytes as the coder's lanes can carry are in its states.
 
     Levels, the multiples of the steps, are coded for each mode's planes, density's and the three of appearance, then
     its lines: see ``neighbours.py``. Tables go on from one block to the next. States must hold multiples of their
@@ -90,7 +90,7 @@ class CompactLayout(SteppedLayout):
             groups = _groups(seen, self.part(rank).kinds)
             for values, levels in zip(_components(groups), _levels(factors, steps, rank), strict=True):
                 values[...] = levels
-            numbers = self.pack_numbers(basis, rank) + self.pack_affine(state, rank) + steps.astype(STEP).tobytes()
+            numbers = self.pack_numbers(basis, rank) + self.pack_rank_scales(state, rank) + steps.astype(STEP).tobytes()
             lanes = lanes_for(len(numbers))
             coder = Encoder()
             side = neighbours.encode(groups, tables, coder)
@@ -126,8 +126,8 @@ class CompactLayout(SteppedLayout):
         """Bytes of the numbers of the block of 0-based ``rank``."""
         part = self.part(rank)
         basis = math.prod(self.shapes[N_FACTORS]) * (part.arrays.stop > N_FACTORS)
-        affine = (part.affine.stop - part.affine.start) * self.affine
-        return self.dtype.itemsize * basis + 4 * affine + STEP.itemsize * (part.steps.stop - part.steps.start)
+        rank_scales = (part.rank_scales.stop - part.rank_scales.start) * self.rank_scales
+        return self.dtype.itemsize * basis + 4 * rank_scales + STEP.itemsize * (part.steps.stop - part.steps.start)
 
 
 def _groups(seen: list[tuple[np.ndarray, np.ndarray]], kinds: tuple[str, ...]) -> list[neighbours.Group]:

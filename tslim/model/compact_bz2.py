@@ -9,8 +9,8 @@ from tslim.model.stored import StoredState
 
 
 class Bz2Layout(SteppedLayout):
-    """A block: its length without this number (u32); basis rows (3, 3, 27) in half precision; the affine row, if any;
-    the steps (float32) of each plane and line; and all of these as int8 multiples of their steps, coded by bz2.
+    """A block: its length without this number (u32); basis rows (3, 3, 27) in half precision; the row of scales, if
+    any; the steps (float32) of each plane and line; and all of these as int8 multiples of their steps, coded by bz2.
 
     Parts and order are those of ``RankLayout``.
     """

@@ -61,7 +61,7 @@ def _described(state: FieldState, layout: RankLayout, shared: bytes) -> dict[str
         "cube": None if state.cube is None else _floats(state.cube),
         "background": None if state.background is None else _floats(state.background),
         "dtype": layout.precision,
-        "affine": layout.affine,
+        "affine": layout.rank_scales,
         "decoder": {name: a.shape for name, a in state.decoder.items()},
         "occupancy": None,
         "shared_crc32": zlib.crc32(shared),

@@ -39,7 +39,7 @@ class ModelHeader(InDomain):
     occupancy_coding: str
     """bits: 8 cells a byte in C order; deflate: the same, compressed; waves: see ``cells.py``"""
     shared_crc32: int
-    affine: bool
+    rank_scales: bool
     metadata: dict[str, Any]
     shared_at: int
     """byte at which the decoder starts"""

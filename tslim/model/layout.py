@@ -8,7 +8,7 @@ import numpy as np
 
 from tslim.config import Precision
 from tslim.errors import ConfigError, ModelFileError
-from tslim.model.state import AFFINE_WIDTH, APPEARANCE, DENSITY, LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
+from tslim.model.state import APPEARANCE, DENSITY, LINE_AXES, N_FEATURES, PLANE_AXES, SCALES_WIDTH, FieldState
 
 N_STEPS = 24
 """of a rank in a compact file: one for each plane and line of density, then for each of the three of appearance"""
@@ -22,23 +22,23 @@ class RankLayout:
     """The arrays of each rank's block, in order, and where they lie in a ``FieldState``.
 
     A block: per mode the density plane (G_v, G_u) and line (G_w); per mode the 3 appearance planes and 3 lines;
-    the 3 basis rows of each mode (3, 3, 27); all in ``dtype``. Then the affine row (56 float32) if the model has one.
-    Ranks that only density or only appearance has (see ``FieldState.kept``) come last, and lack the other kind's part:
-    density's is the first 6 arrays and the first 2 numbers of the affine row.
+    the 3 basis rows of each mode (3, 3, 27); all in ``dtype``. Then the row of scales (56 float32) if the model has
+    one. Ranks that only density or only appearance has (see ``FieldState.kept``) come last, and lack the other kind's
+    part: density's is the first 6 arrays and the first 2 numbers of the row of scales.
 
     Args:
         grid: texels along x, y, z.
-        affine: whether there are affine rows.
+        rank_scales: whether there are rows of scales.
         precision: how factors are stored; for compact see ``CompactLayout``.
         tail: (kind, n): blocks after the first n hold only "density" or only "appearance". None if all are whole.
     """
 
     def __init__(
-        self, grid: tuple[int, int, int], affine: bool, precision: str, tail: tuple[str, int] | None = None
+        self, grid: tuple[int, int, int], rank_scales: bool, precision: str, tail: tuple[str, int] | None = None
     ) -> None:
         if precision not in DTYPES:
             raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(DTYPES)}")
-        self.affine, self.precision, self.dtype, self.tail = affine, precision, DTYPES[precision], tail
+        self.rank_scales, self.precision, self.dtype, self.tail = rank_scales, precision, DTYPES[precision], tail
         modes = [((grid[v], grid[u]), (grid[w],)) for (u, v), w in zip(PLANE_AXES, LINE_AXES, strict=True)]
         self.shapes: list[tuple[int, ...]] = [shape for mode in modes for shape in mode]
         self.shapes += [(3, *shape) for mode in modes for shape in mode]
@@ -50,14 +50,14 @@ class RankLayout:
         tail = None
         if state.kept is not None:
             tail = ("density" if state.kept[0] > state.kept[1] else "appearance", min(state.kept))
-        layout = cls(state.grid, state.affine is not None, precision, tail)
+        layout = cls(state.grid, state.rank_scales is not None, precision, tail)
         wanted = [((state.rank, *s) if i < 6 else (3 * state.rank, *s[1:])) for i, s in enumerate(layout.shapes[:12])]
         wanted.append((3, 3 * state.rank, N_FEATURES))
         names = [f"{kind} of mode {m}" for kind in ("density", "appearance") for m in range(3) for _ in range(2)]
         for array, shape, name in zip(_factors(state), wanted, [*names, "basis"], strict=True):
             _require_shape(array, shape, name)
-        if state.affine is not None:
-            _require_shape(state.affine, (state.rank, AFFINE_WIDTH), "affine")
+        if state.rank_scales is not None:
+            _require_shape(state.rank_scales, (state.rank, SCALES_WIDTH), "rank_scales")
         return layout
 
     def part(self, rank: int) -> "Part":
@@ -73,7 +73,7 @@ class RankLayout:
         """Of the block of 0-based ``rank``, if numbers are stored as such."""
         part = self.part(rank)
         values = sum(map(math.prod, self.shapes[part.arrays]))
-        return values * self.dtype.itemsize + 4 * (part.affine.stop - part.affine.start) * self.affine
+        return values * self.dtype.itemsize + 4 * (part.rank_scales.stop - part.rank_scales.start) * self.rank_scales
 
     def read_length(self, source: BinaryIO, rank: int) -> tuple[bytes, int]:
         """Of the block of 0-based ``rank``, which a stream comes to: what it says of its own length, as it is read from
@@ -101,22 +101,22 @@ class RankLayout:
 
     def pack(self, state: FieldState, rank: int) -> bytes:
         """The block of 0-based ``rank``."""
-        return self.pack_numbers(self.slices(state, rank), rank) + self.pack_affine(state, rank)
+        return self.pack_numbers(self.slices(state, rank), rank) + self.pack_rank_scales(state, rank)
 
     def pack_numbers(self, arrays: list[np.ndarray], rank: int) -> bytes:
         """Arrays of 0-based ``rank`` in ``dtype``."""
         return to_bytes(np.concatenate([a.ravel() for a in arrays]), self.dtype, f"rank {rank + 1}") if arrays else b""
 
-    def pack_affine(self, state: FieldState, rank: int) -> bytes:
-        """The affine row of 0-based ``rank``, if there is one."""
-        if state.affine is None:
+    def pack_rank_scales(self, state: FieldState, rank: int) -> bytes:
+        """The row of scales of 0-based ``rank``, if there is one."""
+        if state.rank_scales is None:
             return b""
-        row = state.affine[rank, self.part(rank).affine]
-        return to_bytes(row, DTYPES["float32"], f"the affine row of rank {rank + 1}")
+        row = state.rank_scales[rank, self.part(rank).rank_scales]
+        return to_bytes(row, DTYPES["float32"], f"the row of scales of rank {rank + 1}")
 
     def unpack(self, block: bytes, state: Any, rank: int) -> None:
         """Writes a block into a state's arrays."""
-        self.unpack_affine(block, self.unpack_numbers(block, 0, self.slices(state, rank)), state, rank)
+        self.unpack_rank_scales(block, self.unpack_numbers(block, 0, self.slices(state, rank)), state, rank)
 
     def unpack_numbers(self, block: bytes, at: int, arrays: list[np.ndarray]) -> int:
         """Fills arrays from byte ``at`` on; returns where they end."""
@@ -125,11 +125,11 @@ class RankLayout:
             at += into.size * self.dtype.itemsize
         return at
 
-    def unpack_affine(self, block: bytes, at: int, state: FieldState, rank: int) -> int:
-        """Fills the affine row of 0-based ``rank``, if there is one, from byte ``at`` on; returns where it ends."""
-        if state.affine is None:
+    def unpack_rank_scales(self, block: bytes, at: int, state: FieldState, rank: int) -> int:
+        """Fills the row of scales of 0-based ``rank``, if there is one, from byte ``at`` on; returns where it ends."""
+        if state.rank_scales is None:
             return at
-        row = state.affine[rank, self.part(rank).affine]
+        row = state.rank_scales[rank, self.part(rank).rank_scales]
         row[...] = np.frombuffer(block, DTYPES["float32"], row.size, at)
         return at + 4 * row.size
 
@@ -145,14 +145,14 @@ class Part(NamedTuple):
     """"density", "appearance" """
     arrays: slice
     """of those of ``RankLayout.shapes``"""
-    affine: slice
-    """columns of the affine row"""
+    rank_scales: slice
+    """columns of the row of scales"""
     steps: slice
     """columns of ``StoredState.steps``"""
 
 
 PARTS = {
-    "whole": Part(("density", "appearance"), slice(0, 13), slice(0, AFFINE_WIDTH), slice(0, N_STEPS)),
+    "whole": Part(("density", "appearance"), slice(0, 13), slice(0, SCALES_WIDTH), slice(0, N_STEPS)),
     "density": Part(("density",), slice(0, 6), DENSITY, slice(0, 6)),
     "appearance": Part(("appearance",), slice(6, 13), APPEARANCE, slice(6, N_STEPS)),
 }

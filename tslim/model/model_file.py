@@ -18,8 +18,9 @@ byte for byte, the file that ``write`` makes of the model slimmed to r. The numb
 present, and what is left of a rank that was cut through is ignored. Where there is a tail, the blocks after the first
 ``tail.after`` hold only density or only appearance, which has more ranks; cut below that, it is a model, too.
 
-Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the affine rows
-in single. A compact file holds planes and lines in steps of 8 bits, coded; see ``compact.py``. There is no pickle.
+Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the rows of
+scales in single. A compact file holds planes and lines in steps of 8 bits, coded; see ``compact.py``. There is no
+pickle.
 """
 
 import zlib

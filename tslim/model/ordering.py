@@ -116,12 +116,12 @@ def _folded(state: FieldState) -> FieldState:
     """The field at its last rank's scales and shifts, the scales within the factors, and no longer in a precision."""
     state = FieldState(**{f.name: getattr(state, f.name) for f in dataclasses.fields(FieldState)})
     state.metadata = {name: value for name, value in state.metadata.items() if name != "rounding"}
-    if state.affine is None:
+    if state.rank_scales is None:
         return state
-    last = state.affine[-1].copy()
+    last = state.rank_scales[-1].copy()
     scales = slice(2, 2 + N_FEATURES)
     density_lines = [line * last[0] for line in state.density_lines]
     basis = state.basis * last[scales]
     last[0], last[scales] = 1, 1
-    affine = np.tile(last, (state.rank, 1))
-    return dataclasses.replace(state, density_lines=density_lines, basis=basis, affine=affine)
+    rank_scales = np.tile(last, (state.rank, 1))
+    return dataclasses.replace(state, density_lines=density_lines, basis=basis, rank_scales=rank_scales)

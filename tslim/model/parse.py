@@ -107,7 +107,7 @@ def _inflated(text: bytes, name: str) -> bytes:
 
 def layout_of_header(header: ModelHeader) -> RankLayout:
     """How the ranks of a file with that header are laid out."""
-    return layout_kind(header.version)(header.grid, header.affine, header.precision, header.tail)
+    return layout_kind(header.version)(header.grid, header.rank_scales, header.precision, header.tail)
 
 
 def parse_header(text: bytes, shared_at: int, name: str, version: int) -> ModelHeader:
@@ -152,7 +152,7 @@ def _interpret(d: dict[str, Any], shared_at: int, version: int) -> ModelHeader:
         occupancy_box=cells_box,
         occupancy_coding=coding,
         shared_crc32=int(d["shared_crc32"]),
-        affine=layout.affine,
+        rank_scales=layout.rank_scales,
         metadata=metadata.checked(d["metadata"]),
         shared_at=shared_at,
         fixed_bytes=shared_at + n_shared,

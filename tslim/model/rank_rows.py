@@ -42,15 +42,15 @@ def heal(state: FieldState, rendered: Iterable[int]) -> None:
     """Interpolates, in place, the rows of a state between the ranks that its training rendered; of density and of
     appearance as far as each reaches. Writes down that it did.
     """
-    if state.affine is None:
+    if state.rank_scales is None:
         return
     state.metadata = state.metadata | {RENDERED: sorted(rendered)}
     reach = state.kept or (state.rank, state.rank)
     for n, columns in zip(reach, (DENSITY, APPEARANCE), strict=True):
         if any(1 <= rank <= n for rank in rendered):
             below, above, share = brackets(n, rendered)
-            low, high = state.affine[below, columns], state.affine[above, columns]
-            state.affine[:n, columns] = low + share[:, None] * (high - low)
+            low, high = state.rank_scales[below, columns], state.rank_scales[above, columns]
+            state.rank_scales[:n, columns] = low + share[:, None] * (high - low)
 
 
 def heal_from(metadata: dict[str, Any], n: int) -> tuple[int, ...]:

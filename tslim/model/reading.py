@@ -17,7 +17,7 @@ from tslim.model.header import CHECKSUM, ModelHeader
 from tslim.model.layout import N_STEPS, RankLayout, Unpack
 from tslim.model.parse import Head, read_exactly, read_head
 from tslim.model.shared import decode_shared
-from tslim.model.state import AFFINE_WIDTH, LINE_AXES, N_FEATURES, PLANE_AXES
+from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, SCALES_WIDTH
 from tslim.model.stored import StoredState
 
 Source = str | Path | bytes | BinaryIO
@@ -39,7 +39,7 @@ def states(source: Source, most: int | None = None) -> Iterator[StoredState]:
     n_ranks = read_header(source).rank if isinstance(source, str | Path) else 0
     with opened(source) as (stream, name):
         head = read_head(stream, name)
-        rendered = rank_rows.heal_from(head.header.metadata, n_ranks) if head.header.affine else ()
+        rendered = rank_rows.heal_from(head.header.metadata, n_ranks) if head.header.rank_scales else ()
         wanted = most if most is None else min((r for r in rendered if r >= most), default=most)
         state = _empty_state(head.header, 0)
         state.decoder, state.occupancy = _shared(head, name)
@@ -154,7 +154,7 @@ def _empty_state(header: ModelHeader, rank: int) -> StoredState:
         appearance_planes=[np.zeros((3 * rank, *p), np.float32) for p in planes],
         appearance_lines=[np.zeros((3 * rank, n), np.float32) for n in lines],
         basis=np.zeros((3, 3 * rank, N_FEATURES), np.float32),
-        affine=np.zeros((rank, AFFINE_WIDTH), np.float32) if header.affine else None,
+        rank_scales=np.zeros((rank, SCALES_WIDTH), np.float32) if header.rank_scales else None,
         decoder={},
         occupancy_box=header.occupancy_box,
         metadata=header.metadata,
@@ -173,7 +173,7 @@ def _with_room(state: StoredState, header: ModelHeader, rank: int) -> StoredStat
         for into, values in zip(getattr(larger, name), getattr(state, name), strict=True):
             into[: len(values)] = values
     larger.basis[:, : 3 * held] = state.basis
-    for into, values in ((larger.affine, state.affine), (larger.steps, state.steps)):
+    for into, values in ((larger.rank_scales, state.rank_scales), (larger.steps, state.steps)):
         if into is not None:
             into[:held] = values
     return larger
@@ -183,9 +183,9 @@ def _first(state: StoredState, header: ModelHeader, rank: int, rendered: tuple[i
     """The state of the ranks that have been read; its scales and shifts are its own."""
     state = state.slim(rank)
     state.kept = header.kept_at(rank)
-    if state.affine is not None:
-        state.affine = state.affine.copy()
+    if state.rank_scales is not None:
+        state.rank_scales = state.rank_scales.copy()
     if rendered:
         rank_rows.heal(state, rendered)
-    state.spread_affine()
+    state.spread_rank_scales()
     return state

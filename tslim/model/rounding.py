@@ -115,8 +115,8 @@ def _rounded_matrix(array: np.ndarray, name: str) -> np.ndarray:
 def _weights(state: FieldState, kind: str, mode: int) -> np.ndarray:
     """(components,) what plane · line counts for in the features, at the component's own rank."""
     if kind == "density":
-        return np.ones(state.rank) if state.affine is None else np.abs(state.affine[:, 0])
-    scales = 1.0 if state.affine is None else np.repeat(state.affine[:, 2 : 2 + N_FEATURES], 3, axis=0)
+        return np.ones(state.rank) if state.rank_scales is None else np.abs(state.rank_scales[:, 0])
+    scales = 1.0 if state.rank_scales is None else np.repeat(state.rank_scales[:, 2 : 2 + N_FEATURES], 3, axis=0)
     return np.linalg.norm(state.basis[mode] * scales, axis=1)
 
 

@@ -80,7 +80,7 @@ def size_of_pair(state: FieldState, density: int, appearance: int) -> int:
     too many, without making it."""
     low, high = sorted((density, appearance))
     tail = ("density" if density > appearance else "appearance", low)
-    layout = RankLayout(state.grid, state.affine is not None, as_stored(state).precision, tail)
+    layout = RankLayout(state.grid, state.rank_scales is not None, as_stored(state).precision, tail)
     blocks = [CHECKSUM.size + layout.bytes_of(rank) for rank in range(high)]
     return sizes(state.slim(1))[0] + sum(blocks[1:]) + 64 * (low < high)
 

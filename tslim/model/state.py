@@ -14,10 +14,10 @@ PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 """(u, v) axes of each mode's plane; an array of texels is indexed [v, u]."""
 LINE_AXES = (2, 1, 0)
 N_FEATURES = 27
-AFFINE_WIDTH = 2 * (1 + N_FEATURES)
-"""of a row of ``FieldState.affine``: scale and shift of the density feature, then of the colour features"""
-DENSITY, APPEARANCE = slice(0, 2), slice(2, AFFINE_WIDTH)
-"""columns of a row of ``FieldState.affine``"""
+SCALES_WIDTH = 2 * (1 + N_FEATURES)
+"""of a row of ``FieldState.rank_scales``: scale and shift of the density feature, then of the colour features"""
+DENSITY, APPEARANCE = slice(0, 2), slice(2, SCALES_WIDTH)
+"""columns of a row of ``FieldState.rank_scales``"""
 
 
 @dataclass(eq=False)
@@ -42,7 +42,7 @@ class FieldState(InDomain):
     """per mode (3R, G_w)"""
     basis: np.ndarray
     """(3 modes, 3R, 27)"""
-    affine: np.ndarray | None
+    rank_scales: np.ndarray | None
     """(R, 56) or None; row r-1 serves active rank r: density scale and shift, 27 feature scales, 27 shifts"""
     decoder: dict[str, np.ndarray]
     """the decoder's parameters by name"""
@@ -73,7 +73,7 @@ class FieldState(InDomain):
             appearance_planes=[a[: 3 * rank] for a in self.appearance_planes],
             appearance_lines=[a[: 3 * rank] for a in self.appearance_lines],
             basis=self.basis[:, : 3 * rank],
-            affine=None if self.affine is None else self.affine[:rank],
+            rank_scales=None if self.rank_scales is None else self.rank_scales[:rank],
         )
 
     def separate(self, density_rank: int, appearance_rank: int) -> "FieldState":
@@ -94,18 +94,18 @@ class FieldState(InDomain):
             setattr(state, name, [_cut(a, per_rank * low) for a in getattr(state, name)])
         if kind == "appearance":
             state.basis = _cut(state.basis.swapaxes(0, 1), 3 * low).swapaxes(0, 1)
-        if state.affine is not None:
-            state.affine = state.affine.copy()
-            state.spread_affine()
+        if state.rank_scales is not None:
+            state.rank_scales = state.rank_scales.copy()
+            state.spread_rank_scales()
         return state
 
-    def spread_affine(self) -> None:
+    def spread_rank_scales(self) -> None:
         """Gives the ranks that only one kind has the other kind's scale and shift at its last rank, in place."""
-        if self.kept is None or self.affine is None:
+        if self.kept is None or self.rank_scales is None:
             return
         low = min(self.kept)
         columns = APPEARANCE if self.kept[0] > self.kept[1] else DENSITY
-        self.affine[low:, columns] = self.affine[low - 1, columns]
+        self.rank_scales[low:, columns] = self.rank_scales[low - 1, columns]
 
 
 def lesser(kept: tuple[int, int] | None, rank: int) -> tuple[int, int] | None:

@@ -18,8 +18,8 @@ from queue import Empty, Queue
 
 from tslim import files
 from tslim.errors import MissingPackageError, SceneError
+from tslim.poses.images import Collected, collect
 from tslim.poses.options import PoseOptions
-from tslim.poses.photographs import Collected, collect
 from tslim.poses.worker import Job
 
 EXHAUSTIVE = 150

@@ -80,9 +80,9 @@ def ranks_needed(pictures: list[np.ndarray], ranks: list[int], opacity: np.ndarr
     return np.where(opacity > 0.05, needed, 0)
 
 
-def error_picture(picture: np.ndarray, photograph: np.ndarray) -> np.ndarray:
+def error_picture(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Mean absolute error over colours; the ramp ends at 0.2."""
-    return ramp(np.abs(picture - photograph).mean(2) / 0.2)
+    return ramp(np.abs(picture - truth).mean(2) / 0.2)
 
 
 def pane_size(width: int, height: int, n_panes: int, curves: bool) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Renders what the preview shows: the chosen channel of the field, beside the photograph and the error."""
+"""Renders what the preview shows: the chosen channel of the field, beside the image and the error."""
 
 import dataclasses
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Interrupted(Exception):  # noqa: N818
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """What was painted: panes from left to right, and the PSNR where there is a photograph (over these pixels)."""
+    """What was painted: panes from left to right, and the PSNR where there is a image (over these pixels)."""
 
     panes: list[Pane]
     psnr: float | None
@@ -48,13 +48,13 @@ class Painting:
 
 
 class Painter:
-    """Paints one field; ``scene`` gives photographs to compare with, ``model`` is the file that it is from, or None."""
+    """Paints one field; ``scene`` gives images to compare with, ``model`` is the file that it is from, or None."""
 
     def __init__(self, field: Field, scene: Scene | None, model: ModelHeader | None = None) -> None:
         self.field, self.scene, self.model = field, scene, model
         self.background = (scene.background if scene else None) or field.background or (1.0, 1.0, 1.0)
         self._renderer = Renderer(field)
-        self._photographed: tuple[str, int] | None = None
+        self._truth_of: tuple[str, int] | None = None
         self._forecast: tuple[tuple, Forecast] | None = None
 
     @property
@@ -72,12 +72,12 @@ class Painter:
         path = self.field.metadata.get("path")
         if path:
             camera = OrbitCamera.like(path_from_dict(path).cameras(8), self.field.world_box)
-            camera.exact = None  # there is no photograph to compare with
+            camera.exact = None  # there is no image to compare with
             return camera
         return OrbitCamera(self.field.world_box)
 
     def full_size(self, controls: Controls, area: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the finest picture for an ``area`` of the window: a photograph's own size, else what
+        """Width and height of the finest picture for an ``area`` of the window: a image's own size, else what
         fits the pane."""
         if controls.on_view:
             width, height = (int(s) for s in controls.camera.exact.sizes[0])
@@ -98,28 +98,28 @@ class Painter:
         ``unwanted`` is asked every now and then; raises ``Interrupted`` when it says yes.
         """
         self._unwanted = unwanted
-        photograph = valid = None
+        truth = valid = None
         if controls.on_view:
             native = controls.camera.exact.sizes[0]
             step = int(np.clip(round(native[0] / (full[0] * scale)), 1, native.min()))
             camera = every_kth_pixel(controls.camera.exact, step)
-            photograph, valid = (p[step // 2 :: step, step // 2 :: step] for p in self._photograph(controls))
+            truth, valid = (p[step // 2 :: step, step // 2 :: step] for p in self._truth(controls))
         else:
             camera = controls.camera.cameras(max(round(full[0] * scale), 8), max(round(full[1] * scale), 8))
         size = tuple(int(s) for s in camera.sizes[0])
         image = self._render(camera, controls.rank)
-        psnr = float(metrics.psnr(image.rgb, photograph, valid)) if photograph is not None and valid.any() else None
-        channel = "colour" if controls.channel == "error" and photograph is None else controls.channel
+        psnr = float(metrics.psnr(image.rgb, truth, valid)) if truth is not None and valid.any() else None
+        channel = "colour" if controls.channel == "error" and truth is None else controls.channel
         what = f"ranks needed, yellow is {controls.rank}" if channel == "ranks" else f"{channel}, rank {controls.rank}"
         caption = what + (f", {psnr:.2f} dB" if psnr is not None and channel in ("colour", "error") else "")
-        if photograph is not None and controls.compare:
+        if truth is not None and controls.compare:
             panes = [
                 Pane(self._channel(image, camera, controls), caption),
-                Pane(photograph, f"photograph ({controls.split} {controls.view})"),
-                Pane(error_picture(image.rgb, photograph), "error, yellow is 0.2 and more"),
+                Pane(truth, f"ground truth ({controls.split} {controls.view})"),
+                Pane(error_picture(image.rgb, truth), "error, yellow is 0.2 and more"),
             ]
-        elif photograph is not None and controls.channel == "error":
-            panes = [Pane(error_picture(image.rgb, photograph), caption + ", yellow is 0.2 and more")]
+        elif truth is not None and controls.channel == "error":
+            panes = [Pane(error_picture(image.rgb, truth), caption + ", yellow is 0.2 and more")]
         else:
             panes = [Pane(self._channel(image, camera, controls), caption)]
         return Painting(panes, psnr, size)
@@ -142,7 +142,7 @@ class Painter:
         return Image(rgb, depth, opacity, sum(p.seconds for p in parts))
 
     def _channel(self, image: Image, camera: Cameras, controls: Controls) -> np.ndarray:
-        """The picture of one channel; colour also stands in for the error where there is no photograph."""
+        """The picture of one channel; colour also stands in for the error where there is no image."""
         if controls.channel == "depth":
             return depth_picture(image.depth, image.opacity)
         if controls.channel == "opacity":
@@ -153,11 +153,11 @@ class Painter:
             return rank_picture(ranks_needed(pictures, ranks, image.opacity, close=CLOSE), controls.rank)
         return image.rgb
 
-    def _photograph(self, controls: Controls) -> tuple[np.ndarray, np.ndarray]:
-        """The photograph of the current data-set view, and which of its pixels show something; the last is kept."""
+    def _truth(self, controls: Controls) -> tuple[np.ndarray, np.ndarray]:
+        """The image of the current data-set view, and which of its pixels show something; the last is kept."""
         key = (controls.split, controls.view)
-        if self._photographed != key:
-            self._photographed = key
+        if self._truth_of != key:
+            self._truth_of = key
             views = self.views[controls.split]
             picture = views.image(controls.view, self.background)
             known = self.scene.background is not None

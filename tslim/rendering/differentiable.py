@@ -22,7 +22,7 @@ from kernels import tape
 from tslim.device import backend, buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
-from tslim.model.state import AFFINE_WIDTH, N_FEATURES
+from tslim.model.state import N_FEATURES, SCALES_WIDTH
 from tslim.rendering.pipeline import Gradients, MarchConfig, Pipeline
 from tslim.rendering.ray_space import unit_rays
 
@@ -97,14 +97,14 @@ class DifferentiableRenderer:
         )
         self._gradients.density.clear()
         self._gradients.appearance.clear()
-        buffers.write(self._gradients.affine, np.zeros(self.field.affine.shape[0], np.float32))
+        buffers.write(self._gradients.rank_scales, np.zeros(self.field.rank_scales.shape[0], np.float32))
         p.backward(self._gradients, of_rays=True)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Host copies of the gradients of the last tape, named and shaped as in ``FieldState``.
 
         ``density_planes[0]`` (R, G_v, G_u) and so on for planes and lines of both kinds and the three modes; ``basis``
-        (3, 3R, 27); ``affine`` (R, 56) if the field learns one; ``decoder.w1`` and so on.
+        (3, 3R, 27); ``rank_scales`` (R, 56) if the field learns them; ``decoder.w1`` and so on.
         """
         field, named = self.field, {}
         for kind, per_rank in (("density", 1), ("appearance", 3)):
@@ -113,8 +113,8 @@ class DifferentiableRenderer:
                 named |= {f"{kind}_{part}[{mode}]": values for mode, values in enumerate(arrays)}
         rows = field._basis_rows()[:, : 3 * field.rank]
         named["basis"] = buffers.read(self._gradients.basis).reshape(-1, N_FEATURES)[rows]
-        if field.config.rank_affine:
-            named["affine"] = buffers.read(self._gradients.affine).reshape(-1, AFFINE_WIDTH)[: field.rank]
+        if field.config.rank_scales:
+            named["rank_scales"] = buffers.read(self._gradients.rank_scales).reshape(-1, SCALES_WIDTH)[: field.rank]
         grads = buffers.read(field.decoder.grads)
         for name, (offset, shape) in field.decoder.layout.items():
             named[f"decoder.{name}"] = grads[offset : offset + math.prod(shape)].reshape(shape)

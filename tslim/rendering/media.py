@@ -1,4 +1,4 @@
-"""Pictures and films: PNG, MP4, GIF, captioned grids, depth in colours.
+"""Pictures and videos: PNG, MP4, GIF, captioned grids, depth in colours.
 
 A picture is (h, w, 3) sRGB or (h, w) grey, float in [0, 1] or uint8. Files appear whole or not at all.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tslim.rendering.renderer import Image
     from tslim.scene.cameras import Cameras
 
-FILM_SUFFIXES = (".mp4", ".gif")
+VIDEO_SUFFIXES = (".mp4", ".gif")
 What = Literal["rgb", "depth", "opacity"]
 
 _GAP = 8
@@ -52,7 +52,7 @@ def write_png(path: str | Path, image: np.ndarray) -> Path:
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: int = 30) -> Path:
-    """Writes a film from pictures of one size, one at a time: ``.mp4`` (H.264) or ``.gif`` (endless).
+    """Writes a video from pictures of one size, one at a time: ``.mp4`` (H.264) or ``.gif`` (endless).
 
     H.264 wants even sides: an odd one is lengthened by repeating its last row or column.
 
@@ -61,15 +61,15 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], *, fps: int = 30
         RunFolderError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FILM_SUFFIXES:
-        raise ConfigError(f"{path}: a film ends in {' or '.join(FILM_SUFFIXES)}")
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise ConfigError(f"{path}: a video ends in {' or '.join(VIDEO_SUFFIXES)}")
     if fps < 1:
-        raise ConfigError(f"a film has at least 1 frame a second, not {fps}")
+        raise ConfigError(f"a video has at least 1 frame a second, not {fps}")
     with files.replacing(path) as temporary:
         frames = iter(frames)
         first = next(frames, None)
         if first is None:
-            raise ConfigError(f"{path}: a film needs at least one frame")
+            raise ConfigError(f"{path}: a video needs at least one frame")
         pictures = _of_one_size(itertools.chain([first], frames), path)
         if path.suffix.lower() == ".mp4":
             _write_mp4(temporary, pictures, fps)
@@ -87,7 +87,7 @@ def render_video(
     rank: int | None = None,
     what: What = "rgb",
 ) -> Path:
-    """Films a field along cameras of one size. Raises as ``write_video`` does, before rendering where it can."""
+    """A video of a field along cameras of one size. Raises as ``write_video``, before rendering where it can."""
     return write_video(path, render_frames(field, cameras, rank=rank, what=what), fps=fps)
 
 
@@ -175,7 +175,7 @@ def _of_one_size(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarra
         size = size or frame.shape
         if frame.shape != size:
             raise ConfigError(
-                f"{path}: frames of {size[1]}x{size[0]} and {frame.shape[1]}x{frame.shape[0]} in one film"
+                f"{path}: frames of {size[1]}x{size[0]} and {frame.shape[1]}x{frame.shape[0]} in one video"
             )
         yield frame
 

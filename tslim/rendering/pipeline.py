@@ -53,7 +53,7 @@ class Gradients:
         self.density: Factors = field.density.twin()
         self.appearance: Factors = field.appearance.twin()
         self.basis = buffers.array(field.basis.shape[0])
-        self.affine = buffers.array(field.affine.shape[0])
+        self.rank_scales = buffers.array(field.rank_scales.shape[0])
 
     def release(self) -> None:
         """Gives the arenas back to the pool."""
@@ -87,7 +87,7 @@ class Pipeline:
         self.ray_opacity, self.ray_depth = buffers.array(max_rays), buffers.array(max_rays)
         self.pixel, self.grad_pixel = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
         self.grad_opacity, self.grad_depth = buffers.array(max_rays), buffers.array(max_rays)
-        self.ray_grad_affine = buffers.array(2 * max_rays)
+        self.ray_grad_scales = buffers.array(2 * max_rays)
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
@@ -120,7 +120,7 @@ class Pipeline:
             self.group_ray, self.group_start = buffers.array(room, np.int32), buffers.array(room + 1, np.int32)
             self.group_visible, self.group_weight = buffers.array(room), buffers.array(room)
             self.features = buffers.array(N_FEATURES * room)
-            self.raw = buffers.array(N_FEATURES * room) if self.field.config.rank_affine else self.features
+            self.raw = buffers.array(N_FEATURES * room) if self.field.config.rank_scales else self.features
             self.grad_features = buffers.array(N_FEATURES * room)
             self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
         if n * self.columns > self._product_room:
@@ -154,7 +154,7 @@ class Pipeline:
         """Bytes of the arrays held."""
         per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
         total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 7 * self._sample_room
-        per_group = 4 + (3 if self.field.config.rank_affine else 2) * N_FEATURES + 6
+        per_group = 4 + (3 if self.field.config.rank_scales else 2) * N_FEATURES + 6
         total += 5 * self._visible_room + per_group * self._group_room
         return 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
 
@@ -199,7 +199,7 @@ class Pipeline:
         )  # fmt: skip
         trace.trace_density(
             self.n_paths, copies, self.space.path_o, self.space.path_d, self.ray_rank, self.ray_start, self.sample_t,
-            field.density.values, field.affine, field.lattice(field.density), self.medium, self.sample_at,
+            field.density.values, field.rank_scales, field.lattice(field.density), self.medium, self.sample_at,
             self.sample_feature, self.sample_weight, self.ray_used, self.ray_opacity, self.ray_depth,
         )  # fmt: skip
         self._find_visible()
@@ -279,7 +279,7 @@ class Pipeline:
         *,
         of_rays: bool = False,
     ) -> None:
-        """Adds the gradients of the factors and of ``affine``; overwrites those of the basis and the decoder.
+        """Adds the gradients of the factors and of ``rank_scales``; overwrites those of the basis and the decoder.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
         of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``, ``ray_gradients`` may
@@ -314,8 +314,8 @@ class Pipeline:
         )  # fmt: skip
         trace.trace_backward(
             self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
-            self.sample_weight, field.affine, self.medium, fade * self.space.reach, self.sample_grad,
-            self.ray_grad_affine,
+            self.sample_weight, field.rank_scales, self.medium, fade * self.space.reach, self.sample_grad,
+            self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density
         paths = self.n_paths, self.copies, factors.chunks
@@ -327,8 +327,10 @@ class Pipeline:
             density.density_backward(*paths, scatter_cut(3 * factors.chunks), *arrays)
         else:
             density.density_backward_atomic(*paths, *arrays)
-        if field.config.rank_affine:
-            trace.sum_affine(self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_affine, gradients.affine)
+        if field.config.rank_scales:
+            trace.sum_rank_scales(
+                self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_scales, gradients.rank_scales
+            )
 
     def _colours_backward(self, gradients: Gradients) -> None:
         """From pixels through colours to the appearance factors."""
@@ -338,9 +340,9 @@ class Pipeline:
             self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features,
             self.grad_directions,
         )  # fmt: skip
-        if field.config.rank_affine:
-            appearance.feature_affine_backward(
-                n, self.group_ray, self.ray_rank, field.affine, self.raw, self.grad_features, gradients.affine
+        if field.config.rank_scales:
+            appearance.scale_features_backward(
+                n, self.group_ray, self.ray_rank, field.rank_scales, self.raw, self.grad_features, gradients.rank_scales
             )
         self._basis_backward(gradients)
         shared = self.visibility.span > 0

@@ -1,4 +1,4 @@
-"""Camera paths for films, each described by a few numbers so that a model file can carry its own path."""
+"""Camera paths for videos, each described by a few numbers so that a model file can carry its own path."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -70,10 +70,10 @@ class Spiral:
     size: tuple[int, int] = (504, 378)
     """width, height in pixels"""
     turns: int = 2
-    """loops in one film"""
+    """loops in one video"""
 
     def cameras(self, frames: int = 120) -> Cameras:
-        """``frames`` cameras; the film can be played in a loop."""
+        """``frames`` cameras; the video can be played in a loop."""
         _check(frames, self.focus, "focus", self.size)
         axes = np.stack([_unit(self.right), _unit(self.up), np.cross(_unit(self.right), _unit(self.up))])
         phase = 2 * np.pi * np.arange(frames) / frames
@@ -162,7 +162,7 @@ def fit_spiral(cameras: Cameras, near: float, far: float, focus: float | None = 
 def spiral_on_one_side(spiral: Spiral, orbit: Orbit) -> Spiral:
     """The spiral if its viewpoint stands to one side of what the orbit goes around, else one on the orbit.
 
-    The middle of cameras that stand all around lies among them: loops there would film nothing, or look straight down.
+    The middle of cameras that stand all around lies among them: loops there would show nothing, or look straight down.
     """
     up = _unit(orbit.up)
     aside = np.asarray(spiral.center) - np.asarray(orbit.center)

@@ -24,7 +24,7 @@ class FieldModule(torch.nn.Module):
     ``appearance_planes.m``     as of density; components 3 r - 3, 3 r - 2 and 3 r - 1 belong to rank r
     ``appearance_lines.m``
     ``basis``                   (chunks of appearance, 3 modes, 16, 27)
-    ``affine``                  (max_rank, 56) scale and shift of each rank, if the field learns them
+    ``rank_scales``             (max_rank, 56) scale and shift of each rank, if the field learns them
     ``decoder.w1`` …            as ``Field.decoder.state()``; none with spherical harmonics
     ==========================  ==========================================================================
 

@@ -137,7 +137,7 @@ class _Engine:
             self.gradients, self.grid = Gradients(self.field), self.field.grid
         self.gradients.density.clear()
         self.gradients.appearance.clear()
-        buffers.write(self.gradients.affine, np.float32(0))
+        buffers.write(self.gradients.rank_scales, np.float32(0))
         pieces.of_array(p.grad_pixel, n, 3).load(by_rgb)
         pieces.of_array(p.grad_depth, n).load(by_depth)
         pieces.of_array(p.grad_opacity, n).load(by_opacity)

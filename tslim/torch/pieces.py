@@ -12,7 +12,7 @@ from kernels.vectors import CHUNK
 from tslim.device import backend, buffers
 from tslim.field.factors import Factors
 from tslim.field.field import Field
-from tslim.model.state import AFFINE_WIDTH, N_FEATURES
+from tslim.model.state import N_FEATURES, SCALES_WIDTH
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ def of_array(array: Any, *shape: int) -> Piece:
 def of_field(field: Field) -> dict[str, Piece]:
     """What a field is made of, by the names of ``FieldModule``."""
     found = {**_of_factors("density", field.density), **_of_factors("appearance", field.appearance)}
-    return found | _of_the_rest(field, field.basis, field.affine, field.decoder.params)
+    return found | _of_the_rest(field, field.basis, field.rank_scales, field.decoder.params)
 
 
 def of_gradients(field: Field, gradients: Any) -> dict[str, Piece]:
     """Their gradients after a backward pass, by the same names."""
     found = {**_of_factors("density", gradients.density), **_of_factors("appearance", gradients.appearance)}
-    return found | _of_the_rest(field, gradients.basis, gradients.affine, field.decoder.grads)
+    return found | _of_the_rest(field, gradients.basis, gradients.rank_scales, field.decoder.grads)
 
 
 def _of_factors(kind: str, factors: Factors) -> dict[str, Piece]:
@@ -88,10 +88,10 @@ def _of_factors(kind: str, factors: Factors) -> dict[str, Piece]:
     return found
 
 
-def _of_the_rest(field: Field, basis: Any, affine: Any, decoder: Any) -> dict[str, Piece]:
+def _of_the_rest(field: Field, basis: Any, rank_scales: Any, decoder: Any) -> dict[str, Piece]:
     found = {"basis": of_array(basis, field.appearance.chunks, 3, CHUNK, N_FEATURES)}
-    if field.config.rank_affine:
-        found["affine"] = of_array(affine, field.max_rank, AFFINE_WIDTH)
+    if field.config.rank_scales:
+        found["rank_scales"] = of_array(rank_scales, field.max_rank, SCALES_WIDTH)
     for name, (offset, shape) in field.decoder.layout.items():
         found[f"decoder.{name}"] = Piece(decoder, offset, tuple(shape), False)
     return found

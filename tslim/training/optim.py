@@ -54,8 +54,8 @@ class Optimizer:
         """Flat parameter arrays with their gradients."""
         field = self.field
         arrays = {"basis": (field.basis, self.gradients.basis), "decoder": (field.decoder.params, field.decoder.grads)}
-        if field.config.rank_affine:
-            arrays["affine"] = (field.affine, self.gradients.affine)
+        if field.config.rank_scales:
+            arrays["rank_scales"] = (field.rank_scales, self.gradients.rank_scales)
         return arrays
 
     @property
@@ -98,7 +98,7 @@ class Optimizer:
         *,
         lr_factors: float,
         lr_network: float,
-        lr_affine: float,
+        lr_scales: float,
         l1_density: float = 0.0,
         lazy: bool = False,
         first_rank: int = 0,
@@ -134,7 +134,7 @@ class Optimizer:
             )
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]
-            lr = lr_affine if name == "affine" else lr_network
+            lr = lr_scales if name == "rank_scales" else lr_network
             adam.adam_flat(array, gradient, m, v, 0, array.shape[0], constants.replace(lr=lr))
         if first_rank > 0 or rank < self.field.rank:
             self.gradients.density.clear()

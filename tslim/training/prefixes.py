@@ -7,17 +7,17 @@ import numpy as np
 from tslim import config, presets
 from tslim.config import ScheduleConfig
 from tslim.errors import ConfigError
-from tslim.model.state import AFFINE_WIDTH, N_FEATURES, FieldState
+from tslim.model.state import N_FEATURES, SCALES_WIDTH, FieldState
 
 
 def with_rows(state: FieldState) -> FieldState:
     """The field with scales and shifts per rank, which change nothing where it had none."""
-    if state.affine is not None:
+    if state.rank_scales is not None:
         return state
-    row = np.zeros(AFFINE_WIDTH, np.float32)
+    row = np.zeros(SCALES_WIDTH, np.float32)
     row[0] = row[2 : 2 + N_FEATURES] = 1
-    changed = dataclasses.replace(state.config, rank_affine=True)
-    return dataclasses.replace(state, config=changed, affine=np.tile(row, (state.rank, 1)))
+    changed = dataclasses.replace(state.config, rank_scales=True)
+    return dataclasses.replace(state, config=changed, rank_scales=np.tile(row, (state.rank, 1)))
 
 
 def settings_for(state: FieldState, steps: int) -> config.TrainConfig:
@@ -39,7 +39,7 @@ def settings_for(state: FieldState, steps: int) -> config.TrainConfig:
     quick = presets.quick(state.space)
     return dataclasses.replace(
         base,
-        field=dataclasses.replace(state.config, rank_affine=True),
+        field=dataclasses.replace(state.config, rank_scales=True),
         schedule=ScheduleConfig(policy="staged", stage_ranks=(state.rank,), stage_starts=(0.0,), prefix_share=0.4),
         steps=steps,
         batch_rays=quick.batch_rays,
@@ -48,7 +48,7 @@ def settings_for(state: FieldState, steps: int) -> config.TrainConfig:
         lr_first_ranks=0.0,
         lr_network=3e-3,
         lr_decay=0.1,
-        lr_affine=5e-3,
+        lr_scales=5e-3,
         lr_reset_on_grow=False,
         lazy_adam=True,
         grid_start=side,

@@ -8,7 +8,7 @@
 ``run.lock``          who trains here, while somebody does: see ``tslim.training.run_lock``
 ``model.slim``        the trained model; until then ``unfinished.slim``, the model of the last checkpoint
 ``eval.json``         the table of sizes and qualities
-``images/``           pictures, films and plots
+``images/``           pictures, videos and plots
 ====================  ==================================================================
 """
 

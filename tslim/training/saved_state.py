@@ -22,6 +22,16 @@ _LEAST_SIDE = 2
 _MOST_SIDE = 65_536
 
 
+_RENAMED = {"affine": "rank_scales"}
+"""what parameters were called in checkpoints that are older, and are called now"""
+
+
+def with_present_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, by the names that they have now."""
+    parts = ((*name.partition("."), array) for name, array in arrays.items())
+    return {_RENAMED.get(kind, kind) + dot + rest: array for kind, dot, rest, array in parts}
+
+
 def settings_of(plain: dict[str, Any]) -> config.TrainConfig:
     """The settings of a checkpoint's run; raises ``ModelFileError`` if it holds none that make sense."""
     try:

@@ -214,7 +214,7 @@ class Trainer:
         first, last = schedule.learning(step)
         self.optimizer.step(
             last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
-            lr_affine=fall * settings.lr_affine, l1_density=self.l1 if self.started else 0.0,
+            lr_scales=fall * settings.lr_scales, l1_density=self.l1 if self.started else 0.0,
             lazy=settings.lazy_adam,
         )  # fmt: skip
         self.field.interpolate_rows(schedule.rendered(step))
@@ -241,7 +241,7 @@ class Trainer:
         if not np.isfinite(losses.sum()):
             wrong = "the loss is not finite"
         elif parameters:
-            shared = {"decoder": field.decoder.params, "basis": field.basis, "scales": field.affine}
+            shared = {"decoder": field.decoder.params, "basis": field.basis, "scales": field.rank_scales}
             lost = [name for name, array in shared.items() if not np.isfinite(buffers.read(array).sum())]
             wrong = f"the values of the {lost[0]} are not finite" if lost else None
         if wrong:
@@ -457,6 +457,7 @@ class Trainer:
     def load_state(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
         """Continues from ``state()``. Raises ``ModelFileError`` if it belongs to other photographs, or fits neither the
         settings nor itself."""
+        arrays = saved_state.with_present_names(arrays)
         saved_state.require_fitting(self, arrays, plain)
         field, optimizer = self.field, self.optimizer
         grid = tuple(plain["grid"])

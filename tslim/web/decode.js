@@ -3,7 +3,7 @@
 //
 //   const compact = new CompactDecoder(header);           // of a file of version 4, its json inflated and parsed
 //   const { decoder, occupancy } = compact.shared(bytes); // the bytes between header and first rank
-//   const { density, appearance, steps, basis, affine } = compact.rank(block, 0);  // rank by rank, in order
+//   const { density, appearance, steps, basis, rankScales } = compact.rank(block, 0);  // rank by rank, in order
 //
 // A plane or line holds its levels (Int8Array) times its step.
 
@@ -439,7 +439,7 @@ class CompactDecoder {
    * The block of 0-based `rank`, from its length on, without its checksum; ranks come in order, after `shared`.
    * {density: per mode [plane, line] or null, appearance: per mode [3 planes, 3 lines] or null, as Int8Array;
    *  steps: Float32Array of each plane and line, density's mode by mode, then appearance's: 3 planes, 3 lines, ...;
-   *  basis: Float32Array (3, 3, 27) or null, affine: Float32Array or null}
+   *  basis: Float32Array (3, 3, 27) or null, rankScales: Float32Array or null}
    */
   rank(block, rank) {
     const { header, seen } = this;
@@ -449,15 +449,15 @@ class CompactDecoder {
     const k = hasDensity + 3 * hasAppearance;
     const groups = seen.flatMap((mode) => mode.map((texels) => new Group(texels, k)));
     const basisSize = 2 * 9 * 27 * hasAppearance;
-    const affineSize = header.affine ? 8 * hasDensity + 216 * hasAppearance : 0;
-    const plainSize = basisSize + affineSize + 4 * 6 * k;
+    const scalesSize = header.affine ? 8 * hasDensity + 216 * hasAppearance : 0;
+    const plainSize = basisSize + scalesSize + 4 * 6 * k;
     const lanes = lanesFor(plainSize);
     const rest = Math.max(plainSize - 2 * lanes, 0);
     const sideEnd = 4 + 6 * k + STRIDES.length * 4;
     const coder = new RansDecoder(block.subarray(sideEnd + rest), lanes);
     decodeGroups(groups, this.tables, coder, block.subarray(4, sideEnd));
     const plain = joined(coder.carried().subarray(0, plainSize - rest), block.subarray(sideEnd, sideEnd + rest));
-    const steps = singleFloats(plain.subarray(basisSize + affineSize));
+    const steps = singleFloats(plain.subarray(basisSize + scalesSize));
     if (!steps.every((step) => step > 0 && step < Infinity)) throw new CodeError("a step that is not above 0");
     const taken = (first, count) => [0, 1, 2].map((mode) => [groups[2 * mode], groups[2 * mode + 1]].map((group) => {
       const levels = new Int8Array(count * group.h * group.w);
@@ -469,7 +469,7 @@ class CompactDecoder {
       appearance: hasAppearance ? taken(k - 3, 3) : null,
       steps,
       basis: hasAppearance ? halfFloats(plain.subarray(0, basisSize)) : null,
-      affine: affineSize ? singleFloats(plain.subarray(basisSize, basisSize + affineSize)) : null,
+      rankScales: scalesSize ? singleFloats(plain.subarray(basisSize, basisSize + scalesSize)) : null,
     };
   }
 }

@@ -161,7 +161,7 @@ class DeviceField {
     this.header = header;
     this.room = ranks;
     this.rank = 0;
-    this.affine = [];
+    this.rankScales = [];
     this.kept = { density: Infinity, appearance: Infinity };
     if (header.tail) this.kept[header.tail.kind === "density" ? "appearance" : "density"] = header.tail.after;
     const most = gl.getParameter(gl.MAX_TEXTURE_SIZE);
@@ -242,7 +242,7 @@ class DeviceField {
   }
 
   /** Takes over the next rank's block. */
-  add({ density, appearance, basis, affine }) {
+  add({ density, appearance, basis, rankScales }) {
     const rank = this.rank;
     for (const [kind, per, factors] of [["density", 1, density], ["appearance", 3, appearance]]) {
       factors?.forEach(([plane, line], mode) => {
@@ -251,7 +251,7 @@ class DeviceField {
       });
     }
     if (basis) this.addBasis(basis, rank);
-    this.affine.push(affine ? this.wholeAffine(affine, density, appearance) : null);
+    this.rankScales.push(rankScales ? this.wholeScales(rankScales, density, appearance) : null);
     this.rank = rank + 1;
   }
 
@@ -267,9 +267,9 @@ class DeviceField {
   }
 
   /** A row of 56; what only the other kind's rows have is that of the rank before. */
-  wholeAffine(row, density, appearance) {
-    const whole = new Float32Array(AFFINE_WIDTH);
-    const before = this.affine[this.rank - 1] ?? null;
+  wholeScales(row, density, appearance) {
+    const whole = new Float32Array(SCALES_WIDTH);
+    const before = this.rankScales[this.rank - 1] ?? null;
     if (!density) whole.set(before.subarray(0, 2));
     if (!appearance) whole.set(before.subarray(2), 2);
     whole.set(row, density ? 0 : 2);

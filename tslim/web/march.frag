@@ -40,7 +40,7 @@ uniform usampler3D uFree;  // by block of 8 x 8 x 8 cells: 0 if any is occupied,
 
 uniform int uDensityLayers, uAppearanceLayers;
 uniform vec4 uDensityMask, uAppearanceMask;  // of the last layer: 1 for components below the rank
-uniform vec2 uDensityAffine;
+uniform vec2 uDensityScale;
 uniform vec4 uFeatureScale[7], uFeatureShift[7];
 uniform sampler2DArray uDensityXY, uDensityXZ, uDensityYZ, uDensityZ, uDensityY, uDensityX;
 uniform sampler2DArray uAppearanceXY, uAppearanceXZ, uAppearanceYZ, uAppearanceZ, uAppearanceY, uAppearanceX;
@@ -235,7 +235,7 @@ float density_feature(vec3 at) {
 }
 
 float density(vec3 at) {
-  float z = uDensityAffine.x * density_feature(at) + uDensityAffine.y;
+  float z = uDensityScale.x * density_feature(at) + uDensityScale.y;
 #if SOFTPLUS
   if (z < -8.0) {
     float e = exp(z);

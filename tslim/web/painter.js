@@ -145,13 +145,13 @@ class Painter {
     this.setLayers("Density", Math.min(rank, field.kept.density));
     this.setLayers("Appearance", 3 * Math.min(rank, field.kept.appearance));
     const shift = field.header.config.density_shift ?? -10;
-    const affine = field.affine[rank - 1];
-    gl.uniform2f(places.uDensityAffine, affine ? affine[0] : 1, shift + (affine ? affine[1] : 0));
+    const rankScales = field.rankScales[rank - 1];
+    gl.uniform2f(places.uDensityScale, rankScales ? rankScales[0] : 1, shift + (rankScales ? rankScales[1] : 0));
     const scales = new Float32Array(28).fill(1);
     const shifts = new Float32Array(28);
-    if (affine) {
-      scales.set(affine.subarray(2, 2 + N_FEATURES));
-      shifts.set(affine.subarray(2 + N_FEATURES));
+    if (rankScales) {
+      scales.set(rankScales.subarray(2, 2 + N_FEATURES));
+      shifts.set(rankScales.subarray(2 + N_FEATURES));
     }
     gl.uniform4fv(places.uFeatureScale, scales);
     gl.uniform4fv(places.uFeatureShift, shifts);

@@ -5,7 +5,7 @@ class ModelError extends Error {}
 
 const MAGIC = [0x93, 0x54, 0x53, 0x4c, 0x49, 0x4d, 0x0d, 0x0a];
 const N_FEATURES = 27;
-const AFFINE_WIDTH = 56;
+const SCALES_WIDTH = 56;
 const MOST_HEADER = 4_000_000;
 const MOST_SIDE = 65_536;
 const PLANE_AXES = [[0, 1], [0, 2], [1, 2]];
@@ -186,12 +186,12 @@ function blockLayout(header, rank) {
   const density = tail !== "appearance";
   const appearance = tail !== "density";
   const numbers = modes.reduce((sum, [plane, line]) => sum + (plane + line) * (density + 3 * appearance), 0);
-  const affine = header.affine ? 2 * density + 2 * N_FEATURES * appearance : 0;
-  const length = (numbers + 9 * N_FEATURES * appearance) * header.itemSize + 4 * affine;
-  return { modes, density, appearance, affine, length };
+  const rankScales = header.affine ? 2 * density + 2 * N_FEATURES * appearance : 0;
+  const length = (numbers + 9 * N_FEATURES * appearance) * header.itemSize + 4 * rankScales;
+  return { modes, density, appearance, rankScales, length };
 }
 
-/** A rank's block as {density: per mode [plane, line], appearance: per mode [3 planes, 3 lines], basis, affine}. */
+/** A rank's block as {density: per mode [plane, line], appearance: per mode [3 planes, 3 lines], basis, rankScales}. */
 function parseBlock(block, header, layout) {
   let at = 0;
   const next = (n, convert) => {
@@ -199,13 +199,13 @@ function parseBlock(block, header, layout) {
     at += part.length;
     return convert(part, header.dtype);
   };
-  const rank = { density: null, appearance: null, basis: null, affine: null };
+  const rank = { density: null, appearance: null, basis: null, rankScales: null };
   if (layout.density) rank.density = layout.modes.map(([plane, line]) => [next(plane, halves), next(line, halves)]);
   if (layout.appearance) {
     rank.appearance = layout.modes.map(([plane, line]) => [next(3 * plane, halves), next(3 * line, halves)]);
     rank.basis = next(9 * N_FEATURES, floats);
   }
-  if (layout.affine) rank.affine = floats(block.subarray(at), "float32");
+  if (layout.rankScales) rank.rankScales = floats(block.subarray(at), "float32");
   return rank;
 }
 
