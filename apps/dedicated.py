@@ -1,8 +1,9 @@
 """Is a prefix as good as a model of its own? ``python apps/dedicated.py [FOLDER OF PHOTOGRAPHS]``.
 
 A model is trained at each rank alone, as TensoRF would be; and one model of all ranks, whose prefixes are measured:
-by tslim's default, where a ray is rendered at one rank, and as by the preset even, where every ray is rendered at six;
-each with as many rays as the others had, and with 1.5 times as many. --quick takes a few minutes on two cores.
+by tslim's default for objects, where ranks are put in order half-way; in stages, as in open spaces; and with every ray
+rendered at six ranks. Each with as many rays as the others had, the first with 1.5 times as many besides. --quick takes
+a few minutes on two cores.
 """
 
 import dataclasses
@@ -10,10 +11,9 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import ours, plain
+from _experiments import ordered, ours, plain, six_ranks_a_ray
 
 from tslim import cli
-from tslim.presets import every_prefix
 
 ALONE = "a model of that rank alone"
 
@@ -30,10 +30,10 @@ def main(given: experiments.Options) -> None:
         alone += trained.rows
         seconds += trained.seconds()
     models = [
-        experiment.train("one model, same rays", ours(base)),
-        experiment.train("one model, 1.5 x rays", ours(base, more_rays=1.5)),
-        experiment.train("the same rays, each at six ranks", every_prefix(ours(base))),
-        experiment.train("1.5 x rays, each at six ranks", every_prefix(ours(base, more_rays=1.5))),
+        experiment.train("one model, same rays", ordered(base)),
+        experiment.train("one model, 1.5 x rays", ordered(base, more_rays=1.5)),
+        experiment.train("in stages, same rays", ours(base)),
+        experiment.train("the same rays, each at six ranks", six_ranks_a_ray(ours(base))),
     ]
     took = {ALONE: f"{seconds:.0f} together"} | {model.name: f"{model.seconds():.0f}" for model in models}
     experiment.report(

@@ -18,25 +18,11 @@ def test_every_preset_is_valid(name, space):
     assert config.from_dict(config.to_dict(settings)) == settings
 
 
-def test_published_settings_of_other_data_sets_are_presets():
+def test_published_settings_of_other_data_sets_are_those_of_paper_in_their_spaces():
     llff, tanks = presets.paper("ndc"), presets.paper("contracted")
-    assert (llff, tanks) == (presets.llff(), presets.tanks())
     assert (llff.field.density_activation, llff.field.density_shift, llff.field.max_rank) == ("relu", 0.0, 24)
     assert (llff.schedule.upsilon, llff.schedule.eta, llff.grid_end) == (0.1, 100, 640)
     assert (llff.tv_density, llff.l1_rest, tanks.tv_density, tanks.schedule.upsilon) == (1.0, 0.0, 0.1, 0.2)
-
-
-@SPACES
-def test_even_is_quick_with_every_pixel_rendered_at_six_ranks(space):
-    quick, even = presets._coarse(space), presets.even(space)
-    config.require_valid(even)
-    assert make_schedule(even.schedule, even.field.max_rank, even.steps).most_renders() == 6
-    assert (even.steps, even.batch_rays, even.batch_decoded) == (quick.steps, quick.batch_rays, 6 * quick.batch_decoded)
-    assert even.lr_first_ranks >= even.lr_factors > quick.lr_factors
-    same = {f.name for f in dataclasses.fields(quick)} - {
-        "field", "schedule", "batch_decoded", "lr_factors", "lr_first_ranks", "lr_network", "lr_scales",
-    }  # fmt: skip
-    assert {name: getattr(even, name) for name in same} == {name: getattr(quick, name) for name in same}
 
 
 def test_quick_trains_an_object_whole_and_then_its_prefixes_and_open_spaces_in_stages():
@@ -48,21 +34,26 @@ def test_quick_trains_an_object_whole_and_then_its_prefixes_and_open_spaces_in_s
 
 
 @SPACES
-def test_fine_learns_as_quick_does_and_looks_closer(space):
-    quick, fine = presets._coarse(space), presets.fine(space)
-    assert fine.schedule == quick.schedule
-    for name in ("lr_factors", "lr_first_ranks", "l1_rest"):
-        assert getattr(fine, name) == getattr(quick, name)
-    assert fine.steps > quick.steps and fine.grid_end > quick.grid_end
-    assert 0 < fine.colour_span < quick.colour_span
-    for name in ("step_ratio", "weight_threshold", "early_stop"):
-        now, before = getattr(fine, name), getattr(quick, name)
-        assert now < before if space == "box" else now == before
+def test_fine_and_best_learn_as_quick_does_and_look_closer_for_longer(space):
+    quick, fine, best = (getattr(presets, name)(space) for name in ("quick", "fine", "best"))
+    for name in ("lr_factors", "lr_first_ranks", "l1_rest", "weight_threshold", "early_stop"):
+        assert getattr(best, name) == getattr(fine, name) == getattr(quick, name)
+    assert best.schedule.policy == fine.schedule.policy == quick.schedule.policy
+    assert best.steps > 2 * fine.steps and fine.steps > quick.steps
+    assert best.grid_end >= fine.grid_end > quick.grid_end
+    samples = [settings.step_ratio / settings.grid_end for settings in (best, fine)]
+    assert samples[0] == pytest.approx(samples[1], rel=0.15)
     decoder = ("decoder_width", "feature_encoding", "direction_encoding")
-    assert [getattr(fine.field, n) for n in decoder] == [getattr(presets.paper().field, n) for n in decoder]
-    for at in ("grow_steps", "occupancy_steps"):  # at the same shares of the run
-        shares = [(a / fine.steps, b / quick.steps) for a, b in zip(getattr(fine, at), getattr(quick, at), strict=True)]
-        assert all(abs(a - b) < 1e-3 for a, b in shares)
+    for settings in (fine, best):
+        assert [getattr(settings.field, n) for n in decoder] == [getattr(presets.paper().field, n) for n in decoder]
+        for at in ("grow_steps", "occupancy_steps"):  # at the same shares of the run
+            pairs = zip(getattr(settings, at), getattr(quick, at), strict=True)
+            assert all(abs(a / settings.steps - b / quick.steps) < 1e-3 for a, b in pairs)
+
+
+def test_what_came_instead_of_a_preset_is_one_that_there_is():
+    assert not set(presets.REMOVED) & set(presets.PRESETS)
+    assert all(any(name in why for name in presets.PRESETS) for why in presets.REMOVED.values())
 
 
 def test_settings_are_known_by_their_old_names_in_files_on_command_lines_and_in_python():

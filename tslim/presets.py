@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from tslim.config import FieldConfig, ScheduleConfig, Space, TrainConfig, with_steps
 
+FINE_STEPS, BEST_STEPS = 10_000, 25_000
+"""Of an object in a box."""
+
 
 def paper(space: Space = "box") -> TrainConfig:
     """SlimmeRF's published setting for NeRF-synthetic: 30 000 steps, 128³ to 300³, TRaIn with υ = 0.4.
@@ -69,8 +72,45 @@ def quick(space: Space = "box") -> TrainConfig:
     )
 
 
+def fine(space: Space = "box") -> TrainConfig:
+    """Sharper than quick, for three to four times the time: as quick, with a finer grid and the paper's decoder.
+
+    In other spaces than a box rays are sampled as in quick: there they pass through fog for long, in which every sample
+    would have to be decoded.
+    """
+    start = quick(space)
+    settings = with_steps(start, FINE_STEPS if space == "box" else start.steps * 4 // 3)
+    return dataclasses.replace(
+        settings,
+        field=dataclasses.replace(settings.field, decoder_width=128, feature_encoding=2),
+        schedule=_for_long(settings.schedule) if space == "box" else settings.schedule,
+        lr_network=3e-3,
+        grid_end=300,
+        colour_span=3.0,
+    )
+
+
+def best(space: Space = "box") -> TrainConfig:
+    """The best that an hour or so can do: as fine, in some three times the steps.
+
+    An object in a box has a finer grid still, which so many steps can fill; its rays take samples as far apart as
+    those of fine do.
+    """
+    start = fine(space)
+    settings = with_steps(start, BEST_STEPS if space == "box" else 3 * start.steps)
+    if space != "box":
+        return settings
+    return dataclasses.replace(settings, grid_end=400, step_ratio=0.6, colour_span=4.0, lr_decay=0.05)
+
+
+def _for_long(schedule: ScheduleConfig) -> ScheduleConfig:
+    """Of a run long enough that all ranks are about as good as they get: more rays for the prefixes, from rank 4 up."""
+    ranks = (1, 2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
+    return dataclasses.replace(schedule, prefix_share=0.55, order_at=(0.55,), prefix_ranks=ranks)
+
+
 def _coarse(space: Space) -> TrainConfig:
-    """What ``quick`` in open spaces is, and ``fine`` and ``even`` start from: every saving, ranks in stages."""
+    """What ``quick`` in open spaces is, and starts from in a box: every saving, ranks in stages."""
     if space == "box":
         return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=(0.05, 0.05))
     if space == "contracted":
@@ -85,69 +125,6 @@ def demo(space: Space = "box") -> TrainConfig:
     if space == "box":
         return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000), lr=(0.12, 0.08))
     return _open(space, _fast(1600, 192, grow=(80, 140, 200, 320, 480), occupancy=(300, 500, 900)))
-
-
-def even(space: Space = "box") -> TrainConfig:
-    """As much made of each pixel as there is, on a coarse grid: every ray is rendered at six ranks.
-
-    Rank 1 is left out.
-    """
-    return every_prefix(_coarse(space))
-
-
-def fine(space: Space = "box") -> TrainConfig:
-    """Sharper than quick, for some three times the time.
-
-    A finer grid and the paper's decoder, ranks in stages. In other spaces than a box rays are sampled as in quick:
-    there they pass through fog for long, in which every sample would have to be decoded.
-    """
-    coarse = _coarse(space)
-    settings = with_steps(coarse, coarse.steps * 4 // 3)
-    settings = dataclasses.replace(
-        settings,
-        field=dataclasses.replace(settings.field, decoder_width=128, feature_encoding=2),
-        lr_network=3e-3,
-        grid_end=300,
-        colour_span=3.0,
-    )
-    if space != "box":
-        return settings
-    return dataclasses.replace(
-        settings,
-        batch_decoded=2 * settings.batch_decoded,
-        step_ratio=0.5,
-        weight_threshold=1e-3,
-        early_stop=1e-3,
-    )
-
-
-def every_prefix(settings: TrainConfig) -> TrainConfig:
-    """The same pixels in as many steps, with every ray rendered at full rank and at five prefixes from rank 2 up.
-
-    All ranks are there after 200 steps (or a third of a shorter run): every prefix goes on learning anyway. Errors at
-    prefixes count for a quarter, since all six renders teach the first ranks, and half as much again at rank 2, which
-    has least to be good with. Rank 1 would take from all others what it needs of their planes. Where so many renders
-    say where to go, factors may start larger, the last ranks learn faster than those of a model that is never rendered
-    at fewer, and so may what all ranks share and what each has of its own.
-    """
-    renders, growth = 6, min(1 / 3, 200 / settings.steps)
-    return dataclasses.replace(
-        settings,
-        field=dataclasses.replace(settings.field, rank_scales=True, init_scale=2 * settings.field.init_scale),
-        schedule=ScheduleConfig(
-            policy="staged",
-            stage_starts=tuple(round(growth * share, 4) for share in (0.0, 0.2, 0.36, 0.53, 0.7, 0.85, 1.0)),
-            prefix_ranks=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
-            prefixes_per_ray=renders - 1,
-            prefix_weight=0.25,
-            lowest_weight=1.5,
-        ),
-        batch_decoded=renders * settings.batch_decoded,
-        lr_factors=1.25 * settings.lr_factors,
-        lr_first_ranks=max(settings.lr_first_ranks, 1.5 * settings.lr_factors),
-        lr_network=1.5 * settings.lr_network,
-        lr_scales=4 * settings.lr_scales,
-    )
 
 
 def _fast(
@@ -230,11 +207,14 @@ def tiny(space: Space = "box") -> TrainConfig:
     )
 
 
-PRESETS = {
-    "quick": quick, "fine": fine, "even": even, "demo": demo,
-    "paper": paper, "llff": llff, "tanks": tanks, "tiny": tiny,
-}  # fmt: skip
+PRESETS = {"quick": quick, "fine": fine, "best": best, "demo": demo, "paper": paper, "tiny": tiny}
 """By name. Each takes the space of the scene that it is for."""
+REMOVED = {
+    "even": "quick has more at every size",
+    "llff": "it is paper, in a forward-facing scene",
+    "tanks": "it is paper, in a scene of unbounded space",
+}
+"""Presets that there were, and what to take instead."""
 
 
 def __dir__() -> list[str]:

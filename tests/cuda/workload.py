@@ -94,10 +94,12 @@ def main() -> None:
     np.empty = np.zeros
     with tempfile.TemporaryDirectory() as folder:
         for space, scene in scenes().items():
-            for name in ("quick", "paper", "even"):
-                field = train(scene, settings(name, space))
+            quick, paper = settings("quick", space), settings("paper", space)
+            several = dataclasses.replace(quick.schedule, policy="staged", prefixes_per_ray=5)
+            for how in (quick, paper, dataclasses.replace(quick, schedule=several)):
+                field = train(scene, how)
                 use(field, scene, Path(folder))
-            how = settings("paper", space)
+            how = paper
             how = dataclasses.replace(how, field=dataclasses.replace(how.field, decoder="sh", rank_scales=True))
             use(train(scene, how), scene, Path(folder))
             tape(field, scene)

@@ -68,11 +68,10 @@ class Train:
 
     path: Positional[Annotated[Path | None, _maybe("[PATH]")]] = None
     """folder of posed photographs; if not given, the built-in scene"""
-    preset: Literal["quick", "fine", "even", "demo", "paper", "llff", "tanks", "tiny"] = "quick"
+    preset: Literal["quick", "fine", "best", "demo", "paper", "tiny"] = "quick"
     """where the settings below start from, as suits the scene's space (their defaults here are those for a box); quick
-    takes minutes on two CPU cores, demo a third of that, tiny seconds; fine is sharper than quick, for some four times
-    the time and the bytes; even makes the most of few bytes, in three times the time; paper, llff and tanks are the
-    published ones"""
+    takes minutes on two CPU cores, fine a quarter of an hour or more, best an hour or more; demo a third of quick, tiny
+    seconds; paper is the published one"""
     out: Annotated[Path | None, _Out] = None
     """run folder; runs/NAME of the scene if not given"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -248,7 +248,8 @@ def _in_our_words(said: str, argv: Sequence[str], known: dict[str, Option]) -> s
         rest = argv[at + 1 :]
         end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
         found = [word for word in (found if "=" in argv[at] else rest[:end]) if not _fits(word, option)][:1] or found
-    return f"{name} {' '.join(found)}: expected {option.expected}"
+    removed = presets.REMOVED.get("".join(found)) if name == "--preset" else None
+    return f"{name} {' '.join(found)}: expected {option.expected}" + (f" ({found[0]}: {removed})" if removed else "")
 
 
 def _fits(word: str, option: Option) -> bool:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from tslim.errors import ConfigError
-from tslim.presets import PRESETS
+from tslim.presets import PRESETS, REMOVED
 
 PLAIN = "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
@@ -96,7 +96,8 @@ def read_plan(path: Path) -> Plan:
     presets = _list_of(data, "presets", str, ["quick"], path)
     for preset in presets:
         if preset not in PRESETS:
-            raise ConfigError(f"{path}: preset {preset!r} is unknown; known: {', '.join(PRESETS)}")
+            why = f" ({preset}: {REMOVED[preset]})" if preset in REMOVED else ""
+            raise ConfigError(f"{path}: preset {preset!r} is unknown; known: {', '.join(PRESETS)}{why}")
     seeds = _list_of(data, "seeds", int, [0], path)
     ranks = tuple(_list_of(data, "ranks", int, [16, 8, 4, 2], path))
     if min(ranks) < 1:
