@@ -61,7 +61,7 @@ def test_a_file_becomes_every_combination_each_with_a_folder_of_its_own(tmp_path
         ("a = [", "is no TOML"),
         ("", "no scenes"),
         ('[scenes]\na = "x"\n[more]\n', "unknown key 'more'; known: out, presets"),
-        ('presets = ["best"]\n[scenes]\na = "x"', "preset 'best' is unknown; known: quick"),
+        ('presets = ["good"]\n[scenes]\na = "x"', "preset 'good' is unknown; known: quick"),
         ('seeds = "0"\n[scenes]\na = "x"', "seeds is '0': expected a list of whole numbers"),
         ('seeds = [1, 1]\n[scenes]\na = "x"', "seeds names something twice"),
         ('ranks = [0]\n[scenes]\na = "x"', "expected 1 or more"),
