@@ -5,9 +5,8 @@
 
 import importlib
 import os
-from typing import TYPE_CHECKING
 
-from tslim.ownership import require_own_kernels
+TYPE_CHECKING = False  # typing's takes a while to load, in which Ctrl-C would not be heard yet
 
 if TYPE_CHECKING:  # the same names as below, for editors and type checkers
     from tslim import presets as presets
@@ -118,6 +117,8 @@ if not TYPE_CHECKING:  # or it would pass any name
         if name in _MODULES:
             value = importlib.import_module(f"tslim.{name}")
         elif name in _HOME:
+            from tslim.ownership import require_own_kernels
+
             require_own_kernels()
             value = getattr(importlib.import_module(_HOME[name]), name)
         else:

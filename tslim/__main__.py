@@ -1,19 +1,25 @@
 """``python -m tslim``. Imports nothing that may be missing before it can say so in one line."""
 
 import os
-import signal
 import sys
+
+try:
+    import signal
+except KeyboardInterrupt:  # from the next lines on, it is heard
+    os.write(2, b"tslim: interrupted\n")
+    os._exit(130)
+
+_ended: list[int] = []
+"""The exit code, once there is one."""
 
 
 def main() -> int:
-    """Runs the command line; returns the exit code."""
+    """Runs the command line; returns the exit code. The process is expected to end with it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
     _open_standard_streams()
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         return _stop(f"needs Python 3.10 to 3.13 (Taichi has no wheels for others); this is {sys.version.split()[0]}")
-    # There is nothing to save yet, and modules that are interrupted while they load say anything but that.
-    heard = signal.getsignal(signal.SIGINT)
-    if heard is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(_stop("interrupted", 128 + number)))
     try:
         from tslim import cli
     except ModuleNotFoundError as error:
@@ -23,9 +29,17 @@ def main() -> int:
             f"the package {error.name} is not installed for {sys.executable}: "
             "use the venv's python, or run: python -m pip install -r requirements.txt"
         )
-    if heard is signal.default_int_handler:
-        signal.signal(signal.SIGINT, heard)
-    return cli.main()
+    _ended.append(cli.main())
+    return _ended[0]
+
+
+def _leave(number: int, _frame: object) -> None:
+    """On Ctrl-C before a command sees to it, or after.
+
+    There is nothing to save then; and modules that are interrupted while they load, as a process that ends, would say
+    anything but that.
+    """
+    os._exit(_ended[0] if _ended else _stop("interrupted", 128 + number))
 
 
 def _open_standard_streams() -> None:

@@ -5,7 +5,6 @@ how that is read.
 Whatever the user got wrong comes out as one line on standard error and exit code 2.
 """
 
-import contextlib
 import importlib
 import inspect
 import logging
@@ -13,11 +12,11 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tslim import presets
-from tslim.commands import console, output
+from tslim.commands import console, interrupts, output
 from tslim.commands.options import Train
 from tslim.commands.parsing import asked, parse
 from tslim.errors import ConfigError, TslimError
@@ -78,8 +77,7 @@ def _outcome(action: Callable[..., int | None], args: tuple) -> int:
     warnings.showwarning = lambda message, *where, **more: console.fail(f"warning: {message}")
     try:
         require_own_kernels()
-        with _terminable():
-            return action(*args) or 0
+        return interrupts.endable(action, *args) or 0
     except TslimError as error:
         console.fail(error)
     except OSError as error:
@@ -96,42 +94,6 @@ def _outcome(action: Callable[..., int | None], args: tuple) -> int:
         console.fail(f"this should not have happened: {what}; set TSLIM_TRACEBACK=1 to see where, and please report it")
         return 1
     return 2
-
-
-TERMINATION_PATIENCE = 3.0
-"""Seconds after SIGTERM in which a process may tidy up before it is asked again."""
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end the process as an exception does, so that half-written files are removed.
-
-    An exception that rises inside a finaliser or a callback from C is swallowed there, so it is raised again while the
-    process goes on. A signal that is ignored stays so, as nohup wants it.
-    """
-    again = getattr(signal, "setitimer", None)
-    asked: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        asked.append(number)
-        if again:
-            again(signal.ITIMER_REAL, TERMINATION_PATIENCE)
-        raise SystemExit(128 + asked[0])
-
-    names = ("SIGTERM", "SIGHUP", *(("SIGALRM",) if again else ()))
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    try:
-        before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
-    except ValueError:  # not in the main thread: whoever runs us there sees to signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        if again:
-            again(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _command(argv: list[str]) -> int | None:

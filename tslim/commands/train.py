@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tslim import __version__, config, files
-from tslim.commands import output, shared
+from tslim.commands import interrupts, output, shared
 from tslim.commands.console import Console, fail, memory_text
 from tslim.commands.options import Train
 from tslim.device import memory
@@ -190,8 +191,8 @@ def _follow(trainer: "Trainer", run: RunFolder, window: "Preview | None", consol
 class StopRequests:
     """While entered: Ctrl-C, SIGTERM and SIGHUP are noted in ``signal``, so that training ends between two steps.
 
-    A second one ends it at once, by ``KeyboardInterrupt``. What is ignored, as by nohup, stays so. Nothing is printed
-    here: the step that is being done may be printing, and output that fails would end it unsaved.
+    A second one ends it at once. What is ignored, as by nohup, stays so. Nothing is printed here: the step that is
+    being done may be printing, and output that fails would end it unsaved.
     """
 
     def __init__(self) -> None:
@@ -200,10 +201,8 @@ class StopRequests:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequests":
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        for number in numbers:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._handle)
+        for number in interrupts.numbers():
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -221,9 +220,11 @@ class StopRequests:
         finally:
             self._waiting = False
 
-    def _handle(self, number: int, _frame: object) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         again, self.signal = self.signal, self.signal or number
-        if again or self._waiting:
+        if again:
+            interrupts.end(self.signal, frame)
+        elif self._waiting and not interrupts.is_loading(frame):
             raise KeyboardInterrupt(self.signal)
 
 
