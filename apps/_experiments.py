@@ -58,22 +58,22 @@ class Options:
     scene_options: Annotated[SceneOptions, arg(name="")] = field(default_factory=SceneOptions)
 
 
-def base_settings(given: Options, space: config.Space = "box") -> TrainConfig:
+def base_settings(args: Options, space: config.Space = "box") -> TrainConfig:
     """What all trainings of an experiment have in common, by the scene's space. Every step takes as many rays.
 
     Raises ``ConfigError`` for steps, rays or views that make no sense.
     """
-    settings = presets.demo(space) if given.quick else presets.PRESETS[given.preset](space)
-    if given.quick:
+    settings = presets.demo(space) if args.quick else presets.PRESETS[args.preset](space)
+    if args.quick:
         settings = scaled_down(settings)
-    if given.steps is not None:
-        settings = config.with_steps(settings, given.steps)
-    rays = 1024 if given.quick else 4096
-    settings = dataclasses.replace(settings, batch_rays=rays if given.rays is None else given.rays, batch_decoded=0)
-    if given.views is not None and given.views < 1:
-        raise ConfigError(f"views is {given.views}: expected 1 or more")
-    if given.seeds < 1:
-        raise ConfigError(f"seeds is {given.seeds}: expected 1 or more")
+    if args.steps is not None:
+        settings = config.with_steps(settings, args.steps)
+    rays = 1024 if args.quick else 4096
+    settings = dataclasses.replace(settings, batch_rays=rays if args.rays is None else args.rays, batch_decoded=0)
+    if args.views is not None and args.views < 1:
+        raise ConfigError(f"views is {args.views}: expected 1 or more")
+    if args.seeds < 1:
+        raise ConfigError(f"seeds is {args.seeds}: expected 1 or more")
     config.require_valid(settings)
     return settings
 
@@ -172,31 +172,31 @@ class Experiment:
 
     Args:
         name: of the experiment, as in the folder's.
-        given: the user's options.
+        args: the user's options.
         console: where to say what is going on.
 
     Raises as loading a scene and starting a device do.
     """
 
-    def __init__(self, name: str, given: Options, console: Console | None = None) -> None:
-        self.name, self.given = name, given
+    def __init__(self, name: str, args: Options, console: Console | None = None) -> None:
+        self.name, self.args = name, args
         self.console = console or Console()
-        shared.start(given.arch, self.console, base_settings(given).seed)
-        scene_options = given.scene_options
-        if given.quick and scene_options.downscale is None:
-            scene_options = dataclasses.replace(scene_options, downscale=2 if given.scene is None else 4)
-        self.scene = shared.open_scene(given.scene, scene_options)
-        self.settings = base_settings(given, self.scene.space)
-        self.record = shared.scene_record(given.scene, scene_options)
+        shared.start(args.arch, self.console, base_settings(args).seed)
+        scene_options = args.scene_options
+        if args.quick and scene_options.downscale is None:
+            scene_options = dataclasses.replace(scene_options, downscale=2 if args.scene is None else 4)
+        self.scene = shared.open_scene(args.scene, scene_options)
+        self.settings = base_settings(args, self.scene.space)
+        self.record = shared.scene_record(args.scene, scene_options)
         shared.warn_about(self.scene, self.console)
-        named = f"{name}-{self.scene.name}".lower() + ("-quick" if given.quick else "")
-        self.folder = given.out or Path("runs") / named
+        named = f"{name}-{self.scene.name}".lower() + ("-quick" if args.quick else "")
+        self.folder = args.out or Path("runs") / named
         self.views = self._views(self.scene)
         self.console.fact("folder", self.folder)
 
     def _views(self, scene: Scene) -> Views:
         every = scene.test if len(scene.test) else scene.train
-        most = self.given.views or (10 if self.given.quick else len(every))
+        most = self.args.views or (10 if self.args.quick else len(every))
         return every.spread(most)
 
     def train(
@@ -214,7 +214,7 @@ class Experiment:
             record, views = {**record, "train_views": list(scene.train.names)}, self._views(scene)
         scene = scene or self.scene
         trained = []
-        for seed in range(self.given.seeds):
+        for seed in range(self.args.seeds):
             run = self._run(name, seed)
             self.console.fact("run", run.path)
             seeded = dataclasses.replace(settings, seed=settings.seed + seed)
@@ -284,22 +284,24 @@ class Experiment:
         """
         heads, cells = table(variants, reference=reference, extra=extra)
         self.console.table(heads, cells, title=title)
-        text = "\n".join([f"### {title}", "", self._said(), "", *_markdown(heads, cells), ""])
-        wrote = [files.write_bytes(self.folder / "table.md", text.encode())]
-        wrote.append(files.write_bytes(self.folder / "results.json", self._json(title, variants, extra)))
+        text = "\n".join([f"### {title}", "", self._setting(), "", *_markdown(heads, cells), ""])
+        written = [files.write_bytes(self.folder / "table.md", text.encode())]
+        written.append(files.write_bytes(self.folder / "results.json", self._json(title, variants, extra)))
         curves = {variant.name: variant.rows for variant in variants}
-        wrote.append(plots.size_quality(self.folder / "size-quality.png", curves, title=f"{self.scene.name}: {title}"))
+        written.append(
+            plots.size_quality(self.folder / "size-quality.png", curves, title=f"{self.scene.name}: {title}")
+        )
         histories = {variant.name: variant.history for variant in variants if variant.history}
         if histories:
             path = self.folder / "training.png"
-            wrote.append(plots.compare_training(path, histories, title=f"{self.scene.name}: {title}"))
-        self.console.wrote(wrote)
-        return wrote
+            written.append(plots.compare_training(path, histories, title=f"{self.scene.name}: {title}"))
+        self.console.written(written)
+        return written
 
-    def _said(self) -> str:
+    def _setting(self) -> str:
         """The settings in words, with the command."""
         s, (width, height) = self.settings, self.scene.train.cameras.sizes[0]
-        seeds = f"seed {s.seed}" if self.given.seeds == 1 else f"means of {self.given.seeds} seeds"
+        seeds = f"seed {s.seed}" if self.args.seeds == 1 else f"means of {self.args.seeds} seeds"
         return (
             f"Mean PSNR in dB over {len(self.views)} views of {self.scene.name} ({width}×{height}; "
             f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {s.batch_rays} rays, grid "

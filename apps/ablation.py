@@ -18,13 +18,13 @@ ETA_UPSILON = 0.1
 """υ of the runs with different η, as the paper's LLFF setting has it"""
 
 
-def main(given: experiments.Options) -> None:
+def main(args: experiments.Options) -> None:
     """Trains one model a setting; a η is given in steps of a run of 30 000, and shortened as the run is."""
-    experiment = experiments.Experiment("ablation", given)
+    experiment = experiments.Experiment("ablation", args)
     base = experiment.settings
-    pairs = [(upsilon, 0) for upsilon in (QUICK_UPSILONS if given.quick else UPSILONS)]
-    shorter = 1 if given.quick else base.steps / 30_000
-    pairs += [(ETA_UPSILON, round(eta * shorter)) for eta in (QUICK_ETAS if given.quick else ETAS)]
+    pairs = [(upsilon, 0) for upsilon in (QUICK_UPSILONS if args.quick else UPSILONS)]
+    shorter = 1 if args.quick else base.steps / 30_000
+    pairs += [(ETA_UPSILON, round(eta * shorter)) for eta in (QUICK_ETAS if args.quick else ETAS)]
     variants = [
         experiment.train(f"υ = {upsilon:g}, η = {eta}", plain(base, "train", upsilon=upsilon, eta=eta))
         for upsilon, eta in dict.fromkeys(pairs)

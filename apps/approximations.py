@@ -25,9 +25,9 @@ SAVINGS = {
 """What is added, with the settings that it takes over from the preset"""
 
 
-def main(given: experiments.Options) -> None:
+def main(args: experiments.Options) -> None:
     """Trains one model more than there are savings."""
-    experiment = experiments.Experiment("approximations", given)
+    experiment = experiments.Experiment("approximations", args)
     goal, paper = ours(experiment.settings), tslim.presets.paper()
     decoder = {n: getattr(paper.field, n) for n in ("decoder_width", "feature_encoding", "direction_encoding")}
     exact = {name: getattr(paper, name) for names in SAVINGS.values() for name in names}

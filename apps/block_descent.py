@@ -21,9 +21,9 @@ def fluctuation(variant: experiments.Variant) -> str:
     return f"{sum(changes) / max(len(changes), 1):.3f}"
 
 
-def main(given: experiments.Options) -> None:
+def main(args: experiments.Options) -> None:
     """Trains block descent with short and long turns beside plain TensoRF and tslim's default."""
-    experiment = experiments.Experiment("block-descent", given)
+    experiment = experiments.Experiment("block-descent", args)
     base = experiment.settings
     variants = [experiment.train("TensoRF", plain(base, "fixed"))]
     for turn in sorted({1, max(base.steps // 60, 1), max(base.steps // 12, 1)}):

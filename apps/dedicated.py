@@ -18,9 +18,9 @@ from tslim import cli
 ALONE = "a model of that rank alone"
 
 
-def main(given: experiments.Options) -> None:
+def main(args: experiments.Options) -> None:
     """Trains nine models, and sets the prefixes of four against the five others."""
-    experiment = experiments.Experiment("dedicated", given)
+    experiment = experiments.Experiment("dedicated", args)
     base = experiment.settings
     alone, seconds = [], 0.0
     for rank in (2, 4, 8, 12, 16):

@@ -60,11 +60,11 @@ def part(name: str, words: list[str], patience: float, env: dict[str, str] | Non
     lines = [line for line in (done.stdout + done.stderr if done.returncode else done.stdout).splitlines() if line]
     found: dict[str, Any] = {"seconds_in_all": round(time.perf_counter() - began, 1)}
     try:
-        said = json.loads(lines[-1])
-        return found | (said if isinstance(said, dict) else {"values": said})
+        result = json.loads(lines[-1])
+        return found | (result if isinstance(result, dict) else {"values": result})
     except (ValueError, IndexError):
-        said = lines[-1] if lines else f"exit code {done.returncode}"
-        return found | ({"said": said} if done.returncode == 0 else {"error": said, "last lines": lines[-12:]})
+        result = lines[-1] if lines else f"exit code {done.returncode}"
+        return found | ({"said": result} if done.returncode == 0 else {"error": result, "last lines": lines[-12:]})
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -83,27 +83,27 @@ def _text(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def main(given: Options) -> None:
+def main(args: Options) -> None:
     """Does all parts, and writes what was found."""
-    more, arch, slow = ["--tiny"] if given.tiny else [], given.arch, given.patience
+    more, arch, slow = ["--tiny"] if args.tiny else [], args.arch, args.patience
     measure = ["-m", "benchmarks.device"]
-    found: dict[str, Any] = {"arch": arch, "tiny": given.tiny, "version": tslim.__version__}
+    found: dict[str, Any] = {"arch": arch, "tiny": args.tiny, "version": tslim.__version__}
     found["describe"] = part("describe", [*measure, "describe", arch], slow)
     if "error" in found["describe"]:
         raise tslim.BackendError(f"{arch} does not start: {found['describe']['error']}")
-    names = TESTS[3:4] if given.tiny else TESTS
+    names = TESTS[3:4] if args.tiny else TESTS
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names)]
     found["tests"] = part("tests", words, slow, {"TSLIM_TEST_ARCH": arch})
     tasks = {"cpu": "cpu", "same": arch}
     found["same as the CPU"] = _parity([part(name, ["tests/gpu_training.py", on], slow) for name, on in tasks.items()])
     found["twin"] = part("twin", [*measure, "twin", arch, *more], slow)
-    for scene in [None, *([given.scene] if given.scene else [])]:
+    for scene in [None, *([args.scene] if args.scene else [])]:
         for preset in device.SHORT:
             name, place = (preset, []) if scene is None else (f"{preset} on {scene.name}", [str(scene.resolve())])
             found[name] = part(preset, [*measure, preset, arch, *place, *more], slow)
     text = json.dumps(found, indent=2) + "\n"
-    for name, said in (("device-check.json", text), ("device-check.md", markdown(found))):
-        print(files.write_bytes(given.out / name, said.encode()))
+    for name, page in (("device-check.json", text), ("device-check.md", markdown(found))):
+        print(files.write_bytes(args.out / name, page.encode()))
 
 
 def _parity(trained: list[dict[str, Any]]) -> dict[str, Any]:

@@ -60,19 +60,19 @@ def thinned(scene: Scene, count: int, protocol: str) -> Scene:
     )
 
 
-def main(given: Options) -> None:
+def main(args: Options) -> None:
     """Trains one model for each number of photographs; writes table, json and plot."""
-    experiment = experiments.Experiment(f"sparse-{given.protocol}", given)
+    experiment = experiments.Experiment(f"sparse-{args.protocol}", args)
     base = experiment.settings
-    settings = ours(base) if given.schedule == "staged" else plain(base, "train", upsilon=0.1, eta=base.steps // 250)
+    settings = ours(base) if args.schedule == "staged" else plain(base, "train", upsilon=0.1, eta=base.steps // 250)
     counts = [count for count in COUNTS if count <= len(experiment.scene.train)]
     if not counts:
         raise tslim.ConfigError(f"{experiment.scene.source}: too few photographs, at least {min(COUNTS)} are needed")
     variants = {
-        count: experiment.train(f"{count} views", settings, RANKS, thinned(experiment.scene, count, given.protocol))
+        count: experiment.train(f"{count} views", settings, RANKS, thinned(experiment.scene, count, args.protocol))
         for count in counts
     }
-    experiment.report(f"few photographs, {given.protocol} protocol", list(variants.values()))
+    experiment.report(f"few photographs, {args.protocol} protocol", list(variants.values()))
 
     lines = {name: dict(zip(COUNTS, values, strict=True)) for name, values in PUBLISHED.items()}
     lines |= {
@@ -84,11 +84,11 @@ def main(given: Options) -> None:
     }
     heads = ["PSNR (dB)", *(f"{count} photographs" for count in counts)]
     cells = [[name, *(f"{by_count[count]:.2f}" for count in counts)] for name, by_count in lines.items()]
-    title = f"few photographs, {given.protocol} protocol, beside published means over eight scenes"
+    title = f"few photographs, {args.protocol} protocol, beside published means over eight scenes"
     experiment.console.table(heads, cells, title=title)
     folder = experiment.folder
-    text = json.dumps({"title": title, "protocol": given.protocol, "psnr": lines}, indent=2) + "\n"
-    experiment.console.wrote(
+    text = json.dumps({"title": title, "protocol": args.protocol, "psnr": lines}, indent=2) + "\n"
+    experiment.console.written(
         [
             files.write_bytes(folder / "published.json", text.encode()),
             plots.few_views(folder / "few-views.png", lines, counts, title=title),

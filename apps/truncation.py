@@ -13,13 +13,13 @@ from _experiments import ours, plain
 from tslim import cli
 
 
-def main(given: experiments.Options) -> None:
+def main(args: experiments.Options) -> None:
     """Trains one model a schedule, and measures each at its prefixes."""
-    experiment = experiments.Experiment("truncation", given)
+    experiment = experiments.Experiment("truncation", args)
     base = experiment.settings
     variants = [
         experiment.train("TensoRF", plain(base, "fixed")),
-        experiment.train("TRaIn", plain(base, "train", upsilon=0.2 if given.quick else 0.4)),
+        experiment.train("TRaIn", plain(base, "train", upsilon=0.2 if args.quick else 0.4)),
         experiment.train("linear growth", plain(base, "linear")),
         experiment.train("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
         experiment.train("staged (default)", ours(base)),

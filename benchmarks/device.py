@@ -111,11 +111,11 @@ def main(words: list[str]) -> None:
     """One part; its result as the last line."""
     tiny = "--tiny" in words
     part, arch, *scene = [word for word in words if word != "--tiny"]
-    given = arch, scene[0] if scene else None, tiny
+    workload = arch, scene[0] if scene else None, tiny
     if part in SHORT:
-        print(json.dumps(train(*given, part)))
+        print(json.dumps(train(*workload, part)))
     else:
-        print(json.dumps({"describe": describe, "twin": twin}[part](*given)))
+        print(json.dumps({"describe": describe, "twin": twin}[part](*workload)))
 
 
 if __name__ == "__main__":

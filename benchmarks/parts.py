@@ -72,7 +72,7 @@ def _stage_table(report: Report, machine: Machine, took: dict[str, float], c: Co
     rows.append(_stage_row("whole step", sums[0], sums[1] * 1e6, sums[2] * 1e6, floor))
     title = (
         f"Training step, rank {c.rank}, grid {'x'.join(map(str, c.grid))}, {c.rays} rays: {c.samples / c.rays:.1f} "
-        f"samples a ray, {c.used / c.rays:.1f} looked at, {c.kept / c.rays:.1f} given a colour"
+        f"samples a ray, {c.used / c.rays:.1f} looked at, {c.visible / c.rays:.1f} given a colour"
     )
     report.table(f"step_{side}_rank{c.rank}", title, rows)
     report.figures[f"counts_{side}_rank{c.rank}"] = vars(c) | {"grid": list(c.grid)}
@@ -189,7 +189,7 @@ def growth(load: Workload, report: Report, n_steps: int, plot: Path | None) -> N
         run = _warm(trainer)
         ms = 1e3 * statistics.median(itertools.islice(run, n_steps))
         c = _counts(trainer)
-        axes[name].append({name: value, "ms": ms, "looked at": c.used, "given a colour": c.kept})
+        axes[name].append({name: value, "ms": ms, "looked at": c.used, "given a colour": c.visible})
         del trainer, run
     renderer = workloads.renderer(load)
     for size in (100, 200, 400, 800):

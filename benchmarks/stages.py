@@ -29,10 +29,10 @@ class Counts:
     """in occupied space"""
     used: int
     """looked at before their rays ended"""
-    kept: int
+    visible: int
     """given a colour"""
     groups: int
-    """colours decoded: as many as kept, or fewer where samples share one"""
+    """colours decoded: as many as visible samples, or fewer where samples share one"""
     rank: int
     grid: tuple[int, int, int]
     layers: tuple[int, ...] = (150, 128, 128, 3)
@@ -74,16 +74,16 @@ def minimal_work(c: Counts) -> dict[str, Work]:
         "march": Work(20 * c.samples, 4 * (8 * c.rays + c.samples)),
         "density": Work(c.used * (density * (INTERPOLATE + 2) + 40), factors(density, c.used) + 4 * 3 * c.used),
         "appearance": Work(
-            c.kept * (appearance * (INTERPOLATE + 1) + 30) + c.groups * 2 * appearance * FEATURES,
-            factors(appearance, c.kept) + 12 * c.kept + row * c.groups,
+            c.visible * (appearance * (INTERPOLATE + 1) + 30) + c.groups * 2 * appearance * FEATURES,
+            factors(appearance, c.visible) + 12 * c.visible + row * c.groups,
         ),
         "decode": Work(c.groups * (mlp + trigonometry), c.groups * (row + 12)),
         "composite": Work(c.groups * 8 + c.rays * 20, 4 * (4 * c.groups + 9 * c.rays)),
-        "composite adjoint": Work(c.used * 40 + c.kept * 12, 4 * (4 * c.used + 7 * c.kept + 6 * c.rays)),
+        "composite adjoint": Work(c.used * 40 + c.visible * 12, 4 * (4 * c.used + 7 * c.visible + 6 * c.rays)),
         "decode adjoint": Work(c.groups * (mlp_backward + trigonometry), c.groups * (2 * row + 24)),
         "appearance adjoint": Work(
-            c.kept * appearance * SCATTER + c.groups * 4 * appearance * FEATURES,
-            3 * factors(appearance, c.kept) + 12 * c.kept + c.groups * row,
+            c.visible * appearance * SCATTER + c.groups * 4 * appearance * FEATURES,
+            3 * factors(appearance, c.visible) + 12 * c.visible + c.groups * row,
         ),
         "density adjoint": Work(c.used * density * SCATTER, 3 * factors(density, c.used) + 4 * 2 * c.used),
         "update": Work(14 * parameters, 4 * 8 * parameters),
@@ -153,14 +153,14 @@ def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
         (appearance, "appearance_backward", "appearance adjoint"),
         (trainer.optimizer, "step", "update"),
     ]
-    kept = []
+    replaced = []
     for owner, name, stage in targets:
-        kept.append((owner, name, name in vars(owner), getattr(owner, name)))
+        replaced.append((owner, name, name in vars(owner), getattr(owner, name)))
         setattr(owner, name, watch.around(stage, getattr(owner, name)))
     try:
         yield watch
     finally:
-        for owner, name, own, function in reversed(kept):
+        for owner, name, own, function in reversed(replaced):
             if own:
                 setattr(owner, name, function)
             else:

@@ -81,12 +81,12 @@ class _Launcher:
         """Launches Taichi's way, and has the next call with the same template arguments go the quick way."""
         config = ti.cfg
         before = config.real_matrix_scalarize
-        given = [arg.as_struct() if isinstance(arg, Values) else arg for arg in args]
+        passed = [arg.as_struct() if isinstance(arg, Values) else arg for arg in args]
         try:
             config.real_matrix_scalarize = before and not (self.whole_vectors and config.arch in _CPU)
-            self.taichi_kernel(*given)
+            self.taichi_kernel(*passed)
             if _is_trusted():
-                self.make_ready(given)
+                self.make_ready(passed)
         finally:
             config.real_matrix_scalarize = before
 

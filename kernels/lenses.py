@@ -8,7 +8,7 @@ s = |q|², and with the 12 numbers a1..a4, b1..b3, p1, p2, s1, s2, reach that de
     y' = y F + p1 (s + 2y²) + 2 p2 x y + s2 s
 
 q is a point of the plane z = 1 for perspective lenses, and θ (cos φ, sin φ) for a fisheye, θ the angle from the axis.
-``reach`` is the |q| up to which r F(r²) grows, so that the root is alone in [0, reach].
+``max_radius`` is the |q| up to which r F(r²) grows, so that the root is alone in [0, reach].
 """
 
 import taichi as ti
@@ -36,11 +36,11 @@ def factor_and_slope(s: ti.f32, a: vec4, b: vec3) -> vec2:
 
 
 @ti.func
-def unbent_radius(wanted: ti.f32, reach: ti.f32, a: vec4, b: vec3) -> ti.f32:
+def unbent_radius(wanted: ti.f32, max_radius: ti.f32, a: vec4, b: vec3) -> ti.f32:
     """The root r in [0, reach] of r F(r²) = wanted: Newton's method, halving the bracket where a step would leave
     it."""
-    low, high = 0.0, reach
-    radius = ti.min(wanted, reach)
+    low, high = 0.0, max_radius
+    radius = ti.min(wanted, max_radius)
     for _ in range(RADIUS_STEPS):
         f = factor_and_slope(radius * radius, a, b)
         miss = radius * f[0] - wanted

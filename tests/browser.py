@@ -209,9 +209,9 @@ def lumps(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
     """Occupied cells in lumps of several sizes, with wide empty space between them and around the contracted camera."""
     places = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), -1)
     centres = rng.uniform(-0.8, 0.8, (14, 3))
-    reach = rng.uniform(0.1, 0.6, 14)
+    radii = rng.uniform(0.1, 0.6, 14)
     around_eye = np.linalg.norm(places - (0.23, -0.39, 0.72), axis=-1) < 0.5
-    return (np.linalg.norm(places[..., None, :] - centres, axis=-1) < reach).any(-1) & ~around_eye
+    return (np.linalg.norm(places[..., None, :] - centres, axis=-1) < radii).any(-1) & ~around_eye
 
 
 def camera(space: str, size: tuple[int, int] = (48, 40)) -> Cameras:

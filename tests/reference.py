@@ -310,14 +310,14 @@ def composite(
     return Composited(weight, rgb, depth, opacity)
 
 
-def groups(ray: torch.Tensor, t: torch.Tensor, kept: torch.Tensor, span: float) -> torch.Tensor:
+def groups(ray: torch.Tensor, t: torch.Tensor, visible: torch.Tensor, span: float) -> torch.Tensor:
     """The group of each sample, -1 where its ray has none: a group ends ``span`` behind the first of its kept samples,
     and samples that are not kept go to the group before them, or else to the first of their ray."""
     result, n_groups, first = [-1] * len(t), 0, None
     for i in range(len(t)):
         if first is not None and int(ray[i]) != int(ray[first]):
             first = None
-        if kept[i] and (first is None or float(t[i] - t[first]) > span):
+        if visible[i] and (first is None or float(t[i] - t[first]) > span):
             if first is None:
                 for back in range(i - 1, -1, -1):
                     if int(ray[back]) != int(ray[i]):
@@ -352,17 +352,17 @@ def render_samples(
     points = origins[index] + t[:, None] * directions[index] if points is None else points
     sigma = density(f, points, ranks[index])
     weight = weights(sigma * delta * f.distance_scale, ray, stop)
-    kept = weight > threshold
+    visible = weight > threshold
     colour = torch.zeros(len(t), 3, dtype=t.dtype)
-    if kept.any():
-        features = appearance(f, points[kept], ranks[index][kept])
-        group = groups(index, t if along is None else along, kept, span)
+    if visible.any():
+        features = appearance(f, points[visible], ranks[index][visible])
+        group = groups(index, t if along is None else along, visible, span)
         sums = torch.zeros(int(group.max()) + 1, 1 + features.shape[1], dtype=t.dtype)
-        weighted = weight[kept, None] * torch.cat([torch.ones_like(features[:, :1]), features], 1)
-        sums = sums.index_add(0, group[kept], weighted)
+        weighted = weight[visible, None] * torch.cat([torch.ones_like(features[:, :1]), features], 1)
+        sums = sums.index_add(0, group[visible], weighted)
         first = torch.tensor([int((group == g).nonzero()[0]) for g in range(len(sums))])
         of_group = decode(f, sums[:, 1:] / sums[:, :1], directions[index[first]])
-        coloured = (group >= 0) & (kept | (span > 0))
+        coloured = (group >= 0) & (visible | (span > 0))
         colour = colour.index_put((coloured.nonzero()[:, 0],), of_group[group[coloured]])
     return composite(weight, colour, t, ray, len(origins), background, 0.0 if span > 0 else threshold)
 

@@ -43,7 +43,7 @@ def test_the_roofline_is_the_larger_of_arithmetic_and_traffic():
 
 
 def test_the_work_of_a_step_is_that_counted_by_hand():
-    work = minimal_work(Counts(rays=10, samples=300, used=200, kept=50, groups=50, rank=2, grid=(20, 30, 40)))
+    work = minimal_work(Counts(rays=10, samples=300, used=200, visible=50, groups=50, rank=2, grid=(20, 30, 40)))
     # Decoder, per sample: 2 (150 128 + 128 128 + 128 3) operations, and 12 for each of 30 sines and cosines.
     assert work["decode"].flops == 50 * (2 * (19200 + 16384 + 384) + 360)
     # Its adjoint: the same for the weights, and 2 (135 128 + 128 128 + 128 3) for the inputs.
@@ -62,8 +62,8 @@ def test_every_figure_that_is_printed_is_kept(tmp_path, capsys):
     report.ratio("twin_over_ours", "the twin over ours", 21.54321, 20)
     path = tmp_path / "out" / "bench.json"
     report.write(path)
-    kept = json.loads(path.read_text())
-    assert kept == {"ratio": {"twin_over_ours": 21.543}, "step": [{"stage": "march", "ms": 1.5}]}
+    found = json.loads(path.read_text())
+    assert found == {"ratio": {"twin_over_ours": 21.543}, "step": [{"stage": "march", "ms": 1.5}]}
     printed = capsys.readouterr().out
     assert "march" in printed and "1.5" in printed and "21.54" in printed and "at least 20" in printed
 

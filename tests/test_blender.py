@@ -153,9 +153,9 @@ def test_json_that_does_not_parse_is_an_error_with_its_line(folder):
 )
 def test_json_with_the_wrong_contents_is_an_error(folder, text, message):
     (folder.path / "transforms_train.json").write_bytes(text)
-    said = error(folder)
-    assert message in said
-    assert "transforms_train.json" in said
+    printed = error(folder)
+    assert message in printed
+    assert "transforms_train.json" in printed
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_image_paths_that_leave_the_folder_are_an_error(folder):
     folder.frames["train"][1]["file_path"] = "../elsewhere.png"
     (folder.path / "train/r_1.png").rename(folder.path.parent / "elsewhere.png")
     folder.write()
-    said = error(folder)
-    assert "the image path ../elsewhere.png leaves the scene's folder; --file-paths anywhere reads it" in said
+    printed = error(folder)
+    assert "the image path ../elsewhere.png leaves the scene's folder; --file-paths anywhere reads it" in printed
     assert len(tslim.load_scene(folder.path, file_paths="anywhere").train) == 4
 
 
@@ -243,8 +243,8 @@ def test_cameras_at_another_distance_get_limits_that_enclose_the_box(folder):
             frame["transform_matrix"][row][3] *= 2.5
     folder.write()
     scene = tslim.load_scene(folder.path)
-    reach = 1.5 * np.sqrt(3)
-    assert np.allclose([scene.near, scene.far], [10 - reach, 10 + reach], atol=1e-3)
+    half_diagonal = 1.5 * np.sqrt(3)
+    assert np.allclose([scene.near, scene.far], [10 - half_diagonal, 10 + half_diagonal], atol=1e-3)
     assert "cameras stand 10 to 10 from the origin" in scene.warnings[0]
 
 

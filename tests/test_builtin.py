@@ -75,8 +75,8 @@ def test_the_globe_is_where_geometry_says(cpu):
     focal = views.cameras.intrinsics[0, 0]
     expected = focal * np.tan(np.arcsin(RADIUS / 9.0))
     rows, columns = np.nonzero(sea)
-    reach = np.hypot(columns + 0.5 - 100, rows + 0.5 - 100)
-    inside = reach[reach < 1.2 * expected]
+    radius = np.hypot(columns + 0.5 - 100, rows + 0.5 - 100)
+    inside = radius[radius < 1.2 * expected]
     assert abs(inside.max() - expected) < 2.0
     assert len(inside) > 0.2 * np.pi * expected**2
 

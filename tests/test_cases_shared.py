@@ -40,11 +40,12 @@ def test_a_capture_of_everything_around_is_one(name, case):
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"), [("c_mask_jpg", 0.79), ("t_alpha_edge", 0.98), ("t_dynamic_mask", 0.82), ("t_mask01", 0.86)]
+    ("name", "valid_share"),
+    [("c_mask_jpg", 0.79), ("t_alpha_edge", 0.98), ("t_dynamic_mask", 0.82), ("t_mask01", 0.86)],
 )
-def test_masks_leave_out_what_they_should(name, kept, case):
+def test_masks_leave_out_what_they_should(name, valid_share, case):
     train = case(name).train
-    assert np.mean([train.valid(i).mean() for i in range(len(train))]) == pytest.approx(kept, abs=0.01)
+    assert np.mean([train.valid(i).mean() for i in range(len(train))]) == pytest.approx(valid_share, abs=0.01)
 
 
 def test_lens_and_centre_are_those_of_the_reference(case):

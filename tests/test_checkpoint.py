@@ -47,9 +47,9 @@ def small_state():
 )
 def test_everything_comes_back_bit_for_bit(tmp_path, arrays, plain):
     path = checkpoint.save(tmp_path / "c.npz", arrays, {"plain": plain})
-    back, said = checkpoint.load(path)
+    back, record = checkpoint.load(path)
     assert same(back, arrays)
-    assert said == {"plain": plain}
+    assert record == {"plain": plain}
 
 
 def test_the_state_of_a_random_generator_goes_on_where_it_was(tmp_path):
@@ -87,12 +87,12 @@ def test_a_flipped_byte_is_noticed_or_changes_nothing(tmp_path):
         for bit in (0x01, 0x80):
             bad.write_bytes(whole[:n] + bytes([whole[n] ^ bit]) + whole[n + 1 :])
             try:
-                back, said = checkpoint.load(bad)
+                back, record = checkpoint.load(bad)
             except ModelFileError as error:
                 assert "bad.npz" in str(error)
                 noticed += 1
             else:
-                assert same(back, arrays) and said == plain
+                assert same(back, arrays) and record == plain
     assert noticed > len(whole)
 
 

@@ -337,7 +337,7 @@ def test_durations_read_as_clocks():
 
 
 def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
-    assert "a[bold]b" in shown(lambda c: c.wrote([Path("a[bold]b")]), terminal=False)
+    assert "a[bold]b" in shown(lambda c: c.written([Path("a[bold]b")]), terminal=False)
 
 
 def test_config_errors_name_the_known_settings():

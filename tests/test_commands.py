@@ -133,12 +133,12 @@ def test_what_only_training_needs_is_gone_when_views_are_measured(cpu, tmp_path,
     made, left = [], []
 
     class Watched(Trainer):
-        def __init__(self, *given, **named):
+        def __init__(self, *args, **named):
             made.append(weakref.ref(self))
-            super().__init__(*given, **named)
+            super().__init__(*args, **named)
 
     monkeypatch.setattr("tslim.training.trainer.Trainer", Watched)
-    monkeypatch.setattr(eval_command, "report", lambda *given: left.extend(ref() for ref in made))
+    monkeypatch.setattr(eval_command, "report", lambda *args: left.extend(ref() for ref in made))
     code, _, err = tslim("train", *SMALL, "--steps", "3", "--out", tmp_path / "run")
     assert (code, err) == (0, "")
     assert left == [None]
@@ -213,10 +213,10 @@ def test_slim_by_size_keeps_no_rank_that_eval_found_to_be_worse_than_a_lower_one
     as_is = ("--reorder", "no", "-o", out)
     rows = [evaluate.SweepRow(r, sizes[r - 1], p, 0.5, 9.0) for r, p in ((4, 31.0), (3, 28.5), (2, 29.5), (1, 20.0))]
     evaluate.write_eval_json(table, rows, 8)
-    for most, kept, said in ((sizes[3], 4, False), (sizes[2], 2, True), (sizes[1], 2, False)):
+    for most, best, printed in ((sizes[3], 4, False), (sizes[2], 2, True), (sizes[1], 2, False)):
         code, text, _ = tslim("slim", model, "--max-mb", most / 1e6, *as_is)
-        assert code == 0 and out.stat().st_size == sizes[kept - 1]
-        assert ("3 would fit, but eval measured 28.50 dB there and 29.50 dB with 2" in text) == said
+        assert code == 0 and out.stat().st_size == sizes[best - 1]
+        assert ("3 would fit, but eval measured 28.50 dB there and 29.50 dB with 2" in text) == printed
     assert "rank 2 is better: it has 29.50 dB" in tslim("slim", model, "--rank", 3, *as_is)[1]
     assert out.stat().st_size == sizes[2], "what is asked for is done"
     evaluate.write_eval_json(table, [dataclasses.replace(row, bytes=row.bytes + 1) for row in rows], 8)
@@ -254,44 +254,44 @@ def test_slim_by_quality_measures_on_photographs_that_are_named(trained, small_s
 def test_slim_takes_separate_ranks_and_everything_else_reads_them(trained, tmp_path):
     run, _ = trained
     out = tmp_path / "s.slim"
-    code, said, _ = tslim("slim", run, "--density-rank", 4, "--appearance-rank", 2, "-o", out)
-    assert code == 0 and "kept 4 ranks of density and 2 of appearance of 4 ranks" in said
-    assert model_file.read(out).kept == (4, 2)
+    code, printed, _ = tslim("slim", run, "--density-rank", 4, "--appearance-rank", 2, "-o", out)
+    assert code == 0 and "kept 4 ranks of density and 2 of appearance of 4 ranks" in printed
+    assert model_file.read(out).separate_ranks == (4, 2)
     assert "4 of density, 2 of appearance" in tslim("info", out)[1]
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
     rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
     assert [row.rank for row in rows] == [4, 3, 2, 1] and rows[0].bytes == out.stat().st_size
     assert tslim("slim", out, "--rank", 3, "-o", tmp_path / "t.slim")[0] == 0
-    assert model_file.read(tmp_path / "t.slim").kept == (3, 2)
+    assert model_file.read(tmp_path / "t.slim").separate_ranks == (3, 2)
 
 
 def test_slim_finds_the_best_pair_of_ranks_within_a_size(trained, tmp_path):
     run, _ = trained
     state = model_file.read(run / "model.slim")
     limit = (model_file.sizes(state)[1] + 100) / 1e6
-    code, said, err = tslim("slim", run, "--max-mb", limit, "--separate", "-o", tmp_path / "s.slim", "--arch", "cpu")
+    code, printed, err = tslim("slim", run, "--max-mb", limit, "--separate", "-o", tmp_path / "s.slim", "--arch", "cpu")
     assert (code, err) == (0, "")
-    tried = {line.split("  ")[0]: float(line.split()[-2]) for line in said.splitlines() if line.endswith(" dB")}
+    tried = {line.split("  ")[0]: float(line.split()[-2]) for line in printed.splitlines() if line.endswith(" dB")}
     # A rank of appearance takes three times what one of density does: for two of each, also five and one, but
     # there are four.
     assert set(tried) == {"2 ranks", "4 ranks of density and 1 of appearance"}
     best = max(tried, key=tried.get)
-    assert f"kept {best} of 4 ranks" in said
+    assert f"kept {best} of 4 ranks" in printed
     assert (tmp_path / "s.slim").stat().st_size <= limit * 1e6
 
 
 def test_slim_writes_compact_models_that_every_command_reads_and_that_stay_so(trained, tmp_path):
     run, _ = trained
     out = tmp_path / "s.slim"
-    code, said, _ = tslim("slim", run, "--rank", 3, "--precision", "compact", "-o", out)
-    assert (code, "kept 3 ranks of 4 ranks, rounded by 0.1" in said) == (0, True)
-    said = tslim("info", out)[1]
-    assert "(compact, rounded by 0.1)" in said
+    code, printed, _ = tslim("slim", run, "--rank", 3, "--precision", "compact", "-o", out)
+    assert (code, "kept 3 ranks of 4 ranks, rounded by 0.1" in printed) == (0, True)
+    printed = tslim("info", out)[1]
+    assert "(compact, rounded by 0.1)" in printed
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
     rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
     assert next(r for r in rows if r.rank == 3).bytes == out.stat().st_size
-    code, said, _ = tslim("slim", out, "--rank", 2, "-o", tmp_path / "t.slim")
-    assert code == 0 and "rounded before" not in said
+    code, printed, _ = tslim("slim", out, "--rank", 2, "-o", tmp_path / "t.slim")
+    assert code == 0 and "rounded before" not in printed
     assert "rounded before" in tslim("slim", out, "--rank", 2, "--rounding", 0.3, "-o", tmp_path / "v.slim")[1]
     cut = (tmp_path / "t.slim").read_bytes()
     assert cut == out.read_bytes()[: len(cut)]
@@ -304,10 +304,10 @@ def test_slim_rounds_a_compact_model_more_coarsely_before_it_drops_ranks(trained
     out, words = tmp_path / "s.slim", ("slim", run, "--precision", "compact", "--reorder", "no")
     assert tslim(*words, "--rank", 4, "--rounding", 0.15, "-o", out)[0] == 0
     limit = out.stat().st_size / 1e6
-    code, said, _ = tslim(*words, "--max-mb", limit, "-o", out)
-    assert code == 0 and out.stat().st_size <= limit * 1e6, said
+    code, printed, _ = tslim(*words, "--max-mb", limit, "-o", out)
+    assert code == 0 and out.stat().st_size <= limit * 1e6, printed
     rounding = model_file.read_header(out).metadata["rounding"]
-    assert 0.14 <= rounding <= 0.28 and f"kept 4 ranks of 4 ranks, rounded by {rounding}" in said
+    assert 0.14 <= rounding <= 0.28 and f"kept 4 ranks of 4 ranks, rounded by {rounding}" in printed
     assert model_file.read_header(out).rank == 4
     assert tslim(*words, "--max-mb", limit, "--rounding", 0.05, "-o", out)[0] == 0
     assert model_file.read_header(out).rank < 4 and out.stat().st_size <= limit * 1e6
@@ -324,19 +324,19 @@ def test_slim_tries_the_prefix_even_where_ranks_of_density_could_be_added(traine
     run, _ = trained
     sizes = model_file.sizes(model_file.read(run / "model.slim"))
     limit = (sizes[1] + 0.5 * (sizes[2] - sizes[1])) / 1e6
-    said = tslim("slim", run, "--max-mb", limit, "--separate", "-o", tmp_path / "s.slim", "--arch", "cpu")[1]
-    tried = {line.split("  ")[0] for line in said.splitlines() if line.endswith(" dB")}
+    printed = tslim("slim", run, "--max-mb", limit, "--separate", "-o", tmp_path / "s.slim", "--arch", "cpu")[1]
+    tried = {line.split("  ")[0] for line in printed.splitlines() if line.endswith(" dB")}
     # Half a rank is room for one or two of density.
     assert "2 ranks" in tried and any(words.endswith("of density and 2 of appearance") for words in tried)
-    assert len(tried) == len([line for line in said.splitlines() if line.endswith(" dB")])
+    assert len(tried) == len([line for line in printed.splitlines() if line.endswith(" dB")])
 
 
 @pytest.mark.parametrize("what", ["rgb", "depth", "opacity"])
 def test_render_takes_one_picture(trained, tmp_path, what):
     run, _ = trained
     out = tmp_path / "p.png"
-    code, said, _ = tslim("render", run, "-o", out, "--size", "40x30", "--what", what, "--rank", 2, "--arch", "cpu")
-    assert code == 0 and str(out) in said
+    code, printed, _ = tslim("render", run, "-o", out, "--size", "40x30", "--what", what, "--rank", 2, "--arch", "cpu")
+    assert code == 0 and str(out) in printed
     assert picture(out).shape == (30, 40, 3)
 
 

@@ -154,20 +154,20 @@ def test_what_has_changed_since_rounding_is_not_written_in_its_steps(trained, tm
     assert model_file.read_header(tslim.load(path).save(tmp_path / "b.slim")).precision == "float16"
 
 
-@pytest.mark.parametrize("kept", SEPARATE)
-def test_separate_ranks_are_compact_too(tmp_path, kept):
-    state = model_file.convert(make_state(rank=5).separate(*kept), "compact")
+@pytest.mark.parametrize("separate_ranks", SEPARATE)
+def test_separate_ranks_are_compact_too(tmp_path, separate_ranks):
+    state = model_file.convert(make_state(rank=5).separate(*separate_ranks), "compact")
     whole = model_file.write(state, tmp_path / "a.slim").read_bytes()
     header = model_file.read_header(tmp_path / "a.slim")
-    assert header.kept == kept and header.spare_bytes == 0
+    assert header.separate_ranks == separate_ranks and header.spare_bytes == 0
     assert_same(model_file.read(tmp_path / "a.slim"), state)
-    for rank in range(1, max(kept) + 1):
+    for rank in range(1, max(separate_ranks) + 1):
         slimmed = model_file.write(state.slim(rank), tmp_path / "b.slim").read_bytes()
         assert len(slimmed) == model_file.sizes(state)[rank - 1]
         assert_same(model_file.read(tmp_path / "b.slim"), state.slim(rank))
-        if rank > min(kept):
+        if rank > min(separate_ranks):
             assert slimmed == whole[: header.bytes_at(rank)]
-    assert_same(model_file.convert(make_state(rank=5), "compact").separate(*kept), state)
+    assert_same(model_file.convert(make_state(rank=5), "compact").separate(*separate_ranks), state)
 
 
 def test_a_compact_file_cut_at_any_byte_is_a_smaller_model_or_a_clear_error(tmp_path):
@@ -343,8 +343,8 @@ def test_what_fits_is_rounded_before_it_is_cut(tmp_path):
     cut = model_file.fit(state, (every[coarsest] - 1) / 1e6, "compact")
     assert cut.rank == 3 and cut.metadata["rounding"] == coarsest
     assert model_file.fit(state, every[0.2] / 1e6, "compact", 0.1).rank < 4
-    kept = rounded(state, 0.3)
-    assert model_file.fit(kept, 1e3) is kept
+    small = rounded(state, 0.3)
+    assert model_file.fit(small, 1e3) is small
     with pytest.raises(ConfigError, match="no rank fits"):
         model_file.fit(state, 1e-6, "compact")
     assert model_file.fit(state, model_file.sizes(state)[1] / 1e6).rank == 2

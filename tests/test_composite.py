@@ -244,9 +244,9 @@ def twin_of(traced: Traced, colours: torch.Tensor, twin: reference.ReferenceFiel
     _, _, ray, t, ranks = s.as_torch()
     sigma = reference.density(twin, s.points, ranks[ray])
     weight = reference.weights(sigma * traced.medium.delta_scaled, ray, traced.stop)
-    kept = weight > traced.threshold
-    assert int(kept.sum()) == traced.visible_start[-1], "a weight lies on the threshold: choose another seed"
-    everywhere = torch.zeros(len(t), 3, dtype=torch.float64).index_put((kept.nonzero()[:, 0],), colours)
+    visible = weight > traced.threshold
+    assert int(visible.sum()) == traced.visible_start[-1], "a weight lies on the threshold: choose another seed"
+    everywhere = torch.zeros(len(t), 3, dtype=torch.float64).index_put((visible.nonzero()[:, 0],), colours)
     background = torch.tensor(traced.background).double()
     return reference.composite(weight, everywhere, t, ray, len(ranks), background, traced.threshold)
 

@@ -53,7 +53,7 @@ def expected(state: model_file.StoredState) -> bytes:
     parts = [np.asarray(a, "<f4") for a in state.decoder.values()]
     if state.occupancy is not None:
         parts.append(state.occupancy.astype(np.uint8))
-    density_ranks, appearance_ranks = state.kept or (state.rank, state.rank)
+    density_ranks, appearance_ranks = state.separate_ranks or (state.rank, state.rank)
     for rank in range(state.rank):
         steps, used, column = state.steps[rank], [], 0
         for kind, per_rank, held in (("density", 1, density_ranks), ("appearance", 3, appearance_ranks)):
@@ -115,8 +115,8 @@ def test_every_number_is_that_of_python(tmp_path, case):
 def test_a_block_that_ends_too_early_is_an_error_that_says_so(tmp_path):
     path = model_file.write(CASES["coarse"](), tmp_path / "a.slim")
     data, header = path.read_bytes(), model_file.read_header(path)
-    for kept in (2000, 1700, 100):
-        block = data[header.fixed_bytes + 8 : header.fixed_bytes + 8 + kept]
+    for n_bytes in (2000, 1700, 100):
+        block = data[header.fixed_bytes + 8 : header.fixed_bytes + 8 + n_bytes]
         path.write_bytes(data[: header.fixed_bytes + 4] + len(block).to_bytes(4, "little") + block)
         done = decoded(path)
         assert done.returncode != 0 and ("CodeError" in done.stderr or "RangeError" in done.stderr)

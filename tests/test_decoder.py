@@ -261,10 +261,10 @@ def test_what_is_not_kept_of_a_large_batch_is_computed_again(monkeypatch):
 @pytest.mark.parametrize("path", PATHS)
 def test_colours_do_not_depend_on_keeping_activations(path):
     case = Case(FieldConfig(), 5000, PATHS[path]).run()
-    kept = case.colours.copy()
+    n_stored = case.colours.copy()
     case.colours[:] = np.nan
     case.decoder.forward(case.features, case.sample_ray, case.ray_dirs, 5000, case.colours, keep=False)
-    np.testing.assert_array_equal(case.colours, kept)
+    np.testing.assert_array_equal(case.colours, n_stored)
 
 
 def test_without_keeping_activations_the_workspace_stays_small():

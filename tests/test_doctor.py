@@ -23,11 +23,11 @@ def test_the_doctor_itself_loads_neither_taichi_nor_numpy():
 
 
 def test_it_reports_every_arch_and_why_no_window_opens_without_a_display_and_a_vulkan_driver():
-    said = report(**NO_VULKAN)
-    assert "cpu                starts, gradients right" in said
-    assert "DISPLAY            not set" in said
-    assert "no display (DISPLAY is not set)  -> over ssh" in said
-    assert "vulkan             no Vulkan" in said
+    printed = report(**NO_VULKAN)
+    assert "cpu                starts, gradients right" in printed
+    assert "DISPLAY            not set" in printed
+    assert "no display (DISPLAY is not set)  -> over ssh" in printed
+    assert "vulkan             no Vulkan" in printed
 
 
 def test_it_survives_a_taichi_that_cannot_load_for_want_of_libx11(tmp_path):
@@ -35,18 +35,18 @@ def test_it_survives_a_taichi_that_cannot_load_for_want_of_libx11(tmp_path):
     (tmp_path / "taichi" / "__init__.py").write_text(
         "raise ImportError('libX11.so.6: cannot open shared object file: No such file or directory')\n"
     )
-    said = report(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n")
-    assert "NO  import taichi" in said and "libx11-6" in said
-    assert "NO  cpu" in said
-    assert "To do" in said
+    printed = report(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n")
+    assert "NO  import taichi" in printed and "libx11-6" in printed
+    assert "NO  cpu" in printed
+    assert "To do" in printed
 
 
 def test_it_survives_a_taichi_that_kills_its_process(tmp_path):
     (tmp_path / "taichi").mkdir()
     (tmp_path / "taichi" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    said = report(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n")
-    assert "NO  import taichi      crashed (signal 11)" in said
-    assert "NO  cpu                crashed (signal 11)" in said
+    printed = report(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n")
+    assert "NO  import taichi      crashed (signal 11)" in printed
+    assert "NO  cpu                crashed (signal 11)" in printed
 
 
 def test_a_display_that_does_not_answer_is_told_from_one_that_is_not_set(monkeypatch):

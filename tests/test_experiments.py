@@ -71,30 +71,30 @@ def test_a_run_of_other_length_does_everything_at_the_same_shares():
 
 
 @pytest.fixture(scope="module")
-def given(cpu, tmp_path_factory) -> experiments.Options:
+def args(cpu, tmp_path_factory) -> experiments.Options:
     small = options.SceneOptions(downscale=8, max_images=4)
     out = tmp_path_factory.mktemp("experiment")
-    return experiments.Options(quick=True, steps=8, rays=64, out=out, arch="cpu", photographs=small)
+    return experiments.Options(quick=True, steps=8, rays=64, out=out, arch="cpu", scene_options=small)
 
 
-def new_experiment(given: experiments.Options) -> tuple[experiments.Experiment, io.StringIO]:
-    said = io.StringIO()
-    return experiments.Experiment("trial", given, Console(RichConsole(file=said, width=120))), said
+def new_experiment(args: experiments.Options) -> tuple[experiments.Experiment, io.StringIO]:
+    printed = io.StringIO()
+    return experiments.Experiment("trial", args, Console(RichConsole(file=printed, width=120))), printed
 
 
-def test_runs_that_are_there_are_used_again_and_others_refused(given):
-    experiment, said = new_experiment(given)
+def test_runs_that_are_there_are_used_again_and_others_refused(args):
+    experiment, printed = new_experiment(args)
     settings = experiments.plain(experiment.settings, "linear", linear_share=0.9)
     settings = dataclasses.replace(settings, field=dataclasses.replace(settings.field, max_rank=4))
     first = experiment.train("Linear growth!", settings, ranks=(1, 4, 16))
     assert [row.rank for row in first.rows] == [4, 1] and first.reached() == 4
-    assert "finished" in said.getvalue()
-    folder = given.out / "linear-growth"
+    assert "finished" in printed.getvalue()
+    folder = args.out / "linear-growth"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    again, said = new_experiment(given)
+    again, printed = new_experiment(args)
     second = again.train("Linear growth!", settings, ranks=(1, 4, 16))
-    assert second == first and "finished" not in said.getvalue()
+    assert second == first and "finished" not in printed.getvalue()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     with pytest.raises(RunFolderError, match="other settings"):
         again.train("Linear growth!", dataclasses.replace(settings, seed=1))
@@ -102,19 +102,19 @@ def test_runs_that_are_there_are_used_again_and_others_refused(given):
     # A run that was stopped before its model was written goes on.
     (folder / "model.slim").unlink()
     (folder / "eval.json").unlink()
-    third, said = new_experiment(given)
+    third, printed = new_experiment(args)
     rows = third.train("Linear growth!", settings, ranks=(1, 4)).rows
-    assert "resumed" in said.getvalue()
+    assert "resumed" in printed.getvalue()
     assert [(row.rank, row.psnr) for row in rows] == [(row.rank, row.psnr) for row in first.rows]
 
 
-def test_several_seeds_are_several_runs_and_the_table_has_their_means(given):
-    given = dataclasses.replace(given, seeds=2, out=given.out / "seeds")
-    experiment, _ = new_experiment(given)
+def test_several_seeds_are_several_runs_and_the_table_has_their_means(args):
+    args = dataclasses.replace(args, seeds=2, out=args.out / "seeds")
+    experiment, _ = new_experiment(args)
     line = experiment.train("a line", experiments.plain(experiment.settings, "fixed"), ranks=(2, 16))
     found = []
     for seed, name in enumerate(("a-line", "a-line-seed-1")):
-        run = RunFolder(given.out / name)
+        run = RunFolder(args.out / name)
         assert run.settings()["train"]["seed"] == seed
         found.append({row.rank: row for row in evaluate.read_eval_json(run.evaluation)[0]})
     assert [row.rank for row in line.rows] == [16, 2]
@@ -123,23 +123,25 @@ def test_several_seeds_are_several_runs_and_the_table_has_their_means(given):
         assert one.psnr != other.psnr and row.psnr == pytest.approx((one.psnr + other.psnr) / 2)
         assert row.bytes == (one.bytes + other.bytes) // 2
     experiment.report("seeds", [line])
-    assert "means of 2 seeds" in (given.out / "table.md").read_text(encoding="utf-8")
+    assert "means of 2 seeds" in (args.out / "table.md").read_text(encoding="utf-8")
 
 
-def test_a_report_is_a_table_for_people_one_for_documents_and_one_for_machines(given):
-    experiment, said = new_experiment(given)
+def test_a_report_is_a_table_for_people_one_for_documents_and_one_for_machines(args):
+    experiment, printed = new_experiment(args)
     one = dataclasses.replace(
         variant("one", r4=28.25), settings=experiment.settings, history=[{"step": s, "psnr": 9.0 + s} for s in (1, 2)]
     )
-    wrote = experiment.report("a trial", [variant("alone", r4=28.0), one], reference="alone", extra={"n": {"one": "7"}})
-    assert {path.name for path in wrote} == {"table.md", "results.json", "size-quality.png", "training.png"}
-    text = (given.out / "table.md").read_text(encoding="utf-8")
+    written = experiment.report(
+        "a trial", [variant("alone", r4=28.0), one], reference="alone", extra={"n": {"one": "7"}}
+    )
+    assert {path.name for path in written} == {"table.md", "results.json", "size-quality.png", "training.png"}
+    text = (args.out / "table.md").read_text(encoding="utf-8")
     assert "| trained as | 4 | n |\n| --- | --- | --- |\n| alone | 28.00 | – |\n| one | 28.25 (+0.25) | 7 |" in text
     assert "8 steps of 64 rays" in text and "Command: `" in text
-    found = json.loads((given.out / "results.json").read_text(encoding="utf-8"))
+    found = json.loads((args.out / "results.json").read_text(encoding="utf-8"))
     assert found["variants"][1]["rows"][0]["psnr"] == 28.25 and found["variants"][1]["n"] == "7"
     assert found["train"]["steps"] == found["variants"][1]["train"]["steps"] == 8
-    assert "28.25 (+0.25)" in said.getvalue()
+    assert "28.25 (+0.25)" in printed.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_a_split_page_takes_the_model_that_is_there_and_never_overwrites_another
 def test_compact_and_single_precision_become_half(model, tmp_path):
     for precision in ("compact", "float32"):
         other = model_file.write(model_file.convert(model_file.read(model), precision), tmp_path / f"{precision}.slim")
-        said = export(other, "-o", tmp_path / "page.html")
-        assert ("half precision" in said) == (precision == "compact")
+        printed = export(other, "-o", tmp_path / "page.html")
+        assert ("half precision" in printed) == (precision == "compact")
         (tmp_path / "inside.slim").write_bytes(inside(tmp_path / "page.html"))
         assert model_file.read_header(tmp_path / "inside.slim").precision == "float16"
 
@@ -132,8 +132,10 @@ def test_models_keep_some_cameras_of_their_photographs(cpu):
     from tslim.data.builtin import builtin_scene
 
     scene = builtin_scene(size=8, train=30, test=0)
-    kept = start_cameras(scene)
-    assert len(kept) == START_CAMERAS and kept[0]["name"] == scene.train.names[0]
-    assert np.allclose(kept[-1]["pose"], scene.train.cameras.poses[-1]) and np.isclose(kept[0]["fov"], 39.6, atol=0.01)
+    cameras = start_cameras(scene)
+    assert len(cameras) == START_CAMERAS and cameras[0]["name"] == scene.train.names[0]
+    assert np.allclose(cameras[-1]["pose"], scene.train.cameras.poses[-1]) and np.isclose(
+        cameras[0]["fov"], 39.6, atol=0.01
+    )
     assert len(start_cameras(builtin_scene(size=8, train=30, test=3))) == 3
-    assert len(json.dumps(kept)) < 4000
+    assert len(json.dumps(cameras)) < 4000

@@ -190,11 +190,12 @@ def test_separate_ranks_have_the_density_of_one_rank_and_the_colours_of_another(
     )
     buffers.write(field.rank_scales, rng.normal(1, 0.2, field.rank_scales.shape[0]).astype(np.float32))
     points = rng.uniform(-1, 1, (200, 3))
-    for kept in ((5, 2), (1, 4)):
-        separate = Field.from_state(field.state().separate(*kept))
-        assert separate.kept == kept and separate.rank == max(kept) and separate.state().kept == kept
-        np.testing.assert_array_equal(separate.density_at(points), field.density_at(points, kept[0]))
-        assert separate.slim(min(kept)).state().kept is None
+    for separate_ranks in ((5, 2), (1, 4)):
+        separate = Field.from_state(field.state().separate(*separate_ranks))
+        assert separate.separate_ranks == separate.state().separate_ranks == separate_ranks
+        assert separate.rank == max(separate_ranks)
+        np.testing.assert_array_equal(separate.density_at(points), field.density_at(points, separate_ranks[0]))
+        assert separate.slim(min(separate_ranks)).state().separate_ranks is None
     # Without any density ranks of its own to tell them apart, colours are those of the rank that appearance has.
     state = field.state()
     state.rank_scales[:, :2] = state.rank_scales[0, :2]

@@ -56,9 +56,9 @@ def run(words: list[str], root, **env: str) -> str:
 @pytest.mark.slow
 def test_every_kernel_and_gradient_test_passes_on_a_gpu_too(gpu, root):
     files = [f"tests/test_{name}.py" for name in KERNEL_TESTS]
-    said = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *files], root, TSLIM_TEST_ARCH=gpu)
-    passed = int(said.strip().splitlines()[-1].split(" passed")[0].split()[-1])
-    assert passed >= 60, said[-500:]
+    printed = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *files], root, TSLIM_TEST_ARCH=gpu)
+    passed = int(printed.strip().splitlines()[-1].split(" passed")[0].split()[-1])
+    assert passed >= 60, printed[-500:]
 
 
 @pytest.mark.slow
@@ -70,9 +70,9 @@ def test_a_gpu_trains_as_well_as_the_cpu(gpu, root):
 
 
 def test_a_gpu_starts_with_right_gradients_and_says_what_it_is(gpu, root):
-    said = run(["-c", f"import tslim\nb = tslim.init({gpu!r})\nb.require_gradients()\nprint(b)"], root)
+    printed = run(["-c", f"import tslim\nb = tslim.init({gpu!r})\nb.require_gradients()\nprint(b)"], root)
     name = hardware.ask(f"{gpu}_devices")[0]["name"]
-    assert said.startswith(f"{gpu}: ")
-    assert name in said or len(hardware.ask(f"{gpu}_devices")) > 1
-    if "llvmpipe" in said:
-        assert "a software device" in said
+    assert printed.startswith(f"{gpu}: ")
+    assert name in printed or len(hardware.ask(f"{gpu}_devices")) > 1
+    if "llvmpipe" in printed:
+        assert "a software device" in printed

@@ -208,12 +208,12 @@ def test_the_density_adjoint_agrees_with_central_differences(arenas, samples):
         for mode in range(3):
             values = getattr(field.state, kind)[mode]
             direction = rng.normal(size=values.shape).astype(np.float32)
-            kept = values.copy()
+            before = values.copy()
             ends = []
             for sign in (1, -1):
-                values[...] = kept + sign * 0.5 * direction
+                values[...] = before + sign * 0.5 * direction
                 ends.append(loss())
-            values[...] = kept
+            values[...] = before
             expected = float((gradient[f"{kind}[{mode}]"].astype(np.float64) * direction).sum())
             assert ends[0] - ends[1] == pytest.approx(expected, rel=2e-3), f"{kind}[{mode}]"
 

@@ -25,10 +25,10 @@ from tslim import cli, files
 rng = random.Random(int(sys.argv[1]))
 fsync, replace = os.fsync, os.replace
 def killer(of, share):
-    def call(*given, **named):
+    def call(*args, **kwargs):
         if rng.random() < share:
             os.kill(os.getpid(), signal.SIGKILL)
-        return of(*given, **named)
+        return of(*args, **kwargs)
     return call
 os.fsync, os.replace = killer(fsync, 0.004), killer(replace, 0.004)
 sys.exit(cli.main(sys.argv[2:]))

@@ -137,24 +137,24 @@ def test_every_call_with_records_computes_with_its_own(monkeypatch):
 
 def test_a_record_that_taichi_made_goes_its_way(monkeypatch):
     args, wanted = _arguments(np.random.default_rng(5))
-    given = _in_records(args)
-    given[1] = given[1].as_struct()
+    passed = _in_records(args)
+    passed[1] = passed[1].as_struct()
     calls = _calls_of_taichi(monkeypatch)
     for _ in range(2):
         args[-1].fill(np.nan)
-        _mix_of_records(*given)
+        _mix_of_records(*passed)
         np.testing.assert_allclose(args[-1], wanted, rtol=1e-5, atol=1e-4)
     assert len(calls) >= 2
 
 
 def test_a_record_of_another_kind_is_refused_the_second_time_as_the_first():
     args, _ = _arguments(np.random.default_rng(6))
-    given = _in_records(args)
-    _mix_of_records(*given)
-    given[1] = given[6]
+    passed = _in_records(args)
+    _mix_of_records(*passed)
+    passed[1] = passed[6]
     for _ in range(2):
         with pytest.raises(ti.TaichiRuntimeTypeError):
-            _mix_of_records(*given)
+            _mix_of_records(*passed)
 
 
 def test_a_record_is_checked_when_it_is_made_and_does_not_change():

@@ -43,7 +43,7 @@ def test_presets_show_presets_and_nothing_else():
 
 def test_descriptions_are_one_short_line_that_says_what_it_is(scene, field):
     image = tslim.render(field, scene.test.cameras)
-    said = {
+    message = {
         repr(field): ("13 ranks", "7×6×9", "box", "mlp"),
         repr(field.slim(4)): ("4 of 13 ranks",),
         repr(scene): ("3 of 16×16", "2 to test on", "box"),
@@ -52,7 +52,7 @@ def test_descriptions_are_one_short_line_that_says_what_it_is(scene, field):
         repr(tslim.Cameras.none()): ("none",),
         repr(image): ("16×16", "ms"),
     }
-    for line, words in said.items():
+    for line, words in message.items():
         assert len(line) < 120 and "\n" not in line and "array" not in line
         assert all(word in line for word in words), line
 
@@ -80,13 +80,13 @@ def test_rays_of_ones_own_show_what_a_camera_shows(scene, field):
 def test_rays_that_are_none_are_refused_in_one_line(field):
     renderer = tslim.Renderer(field)
     good = np.ones((4, 3))
-    for origins, directions, said in (
+    for origins, directions, message in (
         (good, np.ones((4, 2)), "expected"),
         (np.ones((3, 3)), good, "expected"),
         (good, good * [[1], [0], [1], [1]], "ray 1"),
         (good * np.nan, good, "ray 0"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             renderer.render_rays(origins, directions)
     with pytest.raises(ConfigError, match="1 to 13"):
         renderer.render_rays(good, good, rank=14)

@@ -194,6 +194,6 @@ def test_running_sums_are_those_of_numpy_for_any_number_of_rays(cpu, n):
     period = max(n // 3, 1)
     offsets_from_counts(n, period, buffers.upload(counts), starts[0])
     sum_counts(n, buffers.upload(counts), buffers.upload(others), starts[1], starts[2])
-    for found, given in zip(starts, (counts[np.arange(n) % period], counts, others), strict=True):
+    for found, counted in zip(starts, (counts[np.arange(n) % period], counts, others), strict=True):
         found = buffers.read(found)
-        assert found[: n + 1].tolist() == [0, *np.cumsum(given)] and (found[n + 1 :] == -7).all()
+        assert found[: n + 1].tolist() == [0, *np.cumsum(counted)] and (found[n + 1 :] == -7).all()

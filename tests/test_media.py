@@ -149,5 +149,5 @@ def test_media_is_imported_without_imageio_or_matplotlib(root):
 
     heavy = {"imageio", "matplotlib", "PIL", "taichi"}
     code = f"import sys, tslim.rendering.media; print(sorted({heavy} & set(sys.modules)))"
-    said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "[]"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"

@@ -51,7 +51,7 @@ def arrays_of(state: FieldState) -> dict[str, np.ndarray]:
     for name in ("density_planes", "density_lines", "appearance_planes", "appearance_lines"):
         named |= {f"{name}{m}": a for m, a in enumerate(getattr(state, name))}
     named |= {f"decoder.{name}": a for name, a in state.decoder.items()}
-    assert state.kept is None or max(state.kept) == state.rank
+    assert state.separate_ranks is None or max(state.separate_ranks) == state.rank
     optional = {
         "rank_scales": state.rank_scales,
         "occupancy": state.occupancy,
@@ -68,7 +68,7 @@ def assert_same(a: FieldState, b: FieldState) -> None:
     for name in x:
         np.testing.assert_array_equal(x[name], y[name], err_msg=name)
         assert x[name].dtype == y[name].dtype, name
-    for name in ("config", "near", "far", "space", "background", "metadata", "kept", "precision"):
+    for name in ("config", "near", "far", "space", "background", "metadata", "separate_ranks", "precision"):
         assert getattr(a, name) == getattr(b, name), name
     assert tuple(a.grid) == tuple(b.grid)
 
@@ -347,52 +347,54 @@ def test_numpy_values_and_paths_in_metadata_become_plain_data(tmp_path):
 SEPARATE = [(5, 2), (2, 5), (5, 4), (1, 4)]
 
 
-@pytest.mark.parametrize("kept", SEPARATE)
+@pytest.mark.parametrize("separate_ranks", SEPARATE)
 @pytest.mark.parametrize("rank_scales", [True, False])
-def test_separate_ranks_come_back_from_a_file_that_holds_nothing_else(tmp_path, kept, rank_scales):
+def test_separate_ranks_come_back_from_a_file_that_holds_nothing_else(tmp_path, separate_ranks, rank_scales):
     state = make_state(rank=5, rank_scales=rank_scales)
-    separate = state.separate(*kept)
+    separate = state.separate(*separate_ranks)
     path = model_file.write(separate, tmp_path / "a.slim")
     assert_same(model_file.read(path), separate)
     header = model_file.read_header(path)
-    assert header.kept == kept and header.spare_bytes == 0 and header.rank == max(kept)
+    assert header.separate_ranks == separate_ranks and header.spare_bytes == 0 and header.rank == max(separate_ranks)
     values = 3 * sum(a[0].size for a in (*state.density_planes, *state.density_lines))
     missing = (
-        2 * (values + 9 * 27) + 4 * 54 * rank_scales if kept[0] > kept[1] else 2 * values // 3 + 4 * 2 * rank_scales
+        2 * (values + 9 * 27) + 4 * 54 * rank_scales
+        if separate_ranks[0] > separate_ranks[1]
+        else 2 * values // 3 + 4 * 2 * rank_scales
     )
     # Beside what is left out there are some twenty bytes more of header.
-    whole = model_file.sizes(state)[max(kept) - 1]
-    assert 0 < model_file.size_of(separate) - (whole - missing * abs(kept[0] - kept[1])) < 60
+    whole = model_file.sizes(state)[max(separate_ranks) - 1]
+    assert 0 < model_file.size_of(separate) - (whole - missing * abs(separate_ranks[0] - separate_ranks[1])) < 60
 
 
-@pytest.mark.parametrize("kept", SEPARATE)
-def test_separate_ranks_slim_on_and_have_the_predicted_sizes(tmp_path, kept):
-    separate = make_state(rank=5).separate(*kept)
+@pytest.mark.parametrize("separate_ranks", SEPARATE)
+def test_separate_ranks_slim_on_and_have_the_predicted_sizes(tmp_path, separate_ranks):
+    separate = make_state(rank=5).separate(*separate_ranks)
     whole = model_file.write(separate, tmp_path / "a.slim").read_bytes()
     header = model_file.read_header(tmp_path / "a.slim")
-    for rank in range(1, max(kept) + 1):
+    for rank in range(1, max(separate_ranks) + 1):
         slimmed = model_file.write(separate.slim(rank), tmp_path / "b.slim").read_bytes()
         assert len(slimmed) == model_file.sizes(separate)[rank - 1]
         assert_same(model_file.read(tmp_path / "b.slim"), separate.slim(rank))
         assert_same(model_file.read(tmp_path / "a.slim", rank=rank), separate.slim(rank))
-        if rank > min(kept):
+        if rank > min(separate_ranks):
             assert slimmed == whole[: header.bytes_at(rank)]
         (tmp_path / "cut.slim").write_bytes(whole[: header.bytes_at(rank) + 3])
         assert_same(model_file.read(tmp_path / "cut.slim"), separate.slim(rank))
 
 
-@pytest.mark.parametrize("kept", SEPARATE)
-def test_separate_ranks_have_the_scale_and_shift_of_their_own_rank(kept):
+@pytest.mark.parametrize("separate_ranks", SEPARATE)
+def test_separate_ranks_have_the_scale_and_shift_of_their_own_rank(separate_ranks):
     state = make_state(rank=5)
-    separate = state.separate(*kept)
-    low, high = min(kept), max(kept)
-    assert (separate.rank_scales[high - 1, :2] == state.rank_scales[kept[0] - 1, :2]).all()
-    assert (separate.rank_scales[high - 1, 2:] == state.rank_scales[kept[1] - 1, 2:]).all()
+    separate = state.separate(*separate_ranks)
+    low, high = min(separate_ranks), max(separate_ranks)
+    assert (separate.rank_scales[high - 1, :2] == state.rank_scales[separate_ranks[0] - 1, :2]).all()
+    assert (separate.rank_scales[high - 1, 2:] == state.rank_scales[separate_ranks[1] - 1, 2:]).all()
     assert (separate.rank_scales[:low] == state.rank_scales[:low]).all()
     density, appearance = separate.density_planes[0], separate.appearance_planes[0]
-    assert density[: kept[0]].any(axis=(1, 2)).all() and not density[kept[0] :].any()
-    assert appearance[: 3 * kept[1]].any(axis=(1, 2)).all() and not appearance[3 * kept[1] :].any()
-    assert not separate.basis[:, 3 * kept[1] :].any() and separate.basis[:, : 3 * kept[1]].any()
+    assert density[: separate_ranks[0]].any(axis=(1, 2)).all() and not density[separate_ranks[0] :].any()
+    assert appearance[: 3 * separate_ranks[1]].any(axis=(1, 2)).all() and not appearance[3 * separate_ranks[1] :].any()
+    assert not separate.basis[:, 3 * separate_ranks[1] :].any() and separate.basis[:, : 3 * separate_ranks[1]].any()
     assert_same(state, make_state(rank=5))
 
 

@@ -36,6 +36,7 @@ def test_an_old_file_holds_what_it_held(path):
         np.testing.assert_array_equal(found[name], values, err_msg=name)
     config = {RENAMED.get(name, name): value for name, value in plain.pop("config").items()}
     assert config.items() <= listed(dataclasses.asdict(state.config)).items()
+    plain["separate_ranks"] = plain.pop("kept")
     for name, value in plain.items():
         assert listed(getattr(state, name)) == value, name
 

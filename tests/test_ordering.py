@@ -37,13 +37,13 @@ def test_density_at_full_rank_is_the_same_to_rounding(cpu, space, rank):
     box = np.float32([[-1] * 3, [1] * 3])
     field = Field(box, FieldConfig(decoder="sh"), max_rank=rank, grid=16, space=space, near=1)
     values = shuffled_state(rank)
-    given = dataclasses.replace(
+    unordered = dataclasses.replace(
         values, domain=field.domain, decoder=field.decoder.state(),
         config=dataclasses.replace(values.config, density_shift=-2.0),
     )  # fmt: skip
     points = np.random.default_rng(1).uniform(field.box[0], field.box[1], (2000, 3))
-    before = Field.from_state(given).density_at(points)
-    ordered = Field.from_state(given)
+    before = Field.from_state(unordered).density_at(points)
+    ordered = Field.from_state(unordered)
     ordered.reorder()
     after = ordered.density_at(points)
     assert before.std() > 0.2
@@ -62,15 +62,15 @@ def test_every_prefix_holds_at_least_as_much_as_before(rank_scales):
 
 def test_density_prefixes_are_the_best_of_their_length():
     """Against the singular values of the whole matrix of a mode, without any compression."""
-    given = folded(shuffled_state(5))
-    new = ordering.reordered(given, rounds=2)
+    unordered = folded(shuffled_state(5))
+    new = ordering.reordered(unordered, rounds=2)
 
     def matrix(state, mode, rank):
         planes, lines = state.density_planes[mode][:rank], state.density_lines[mode][:rank]
         return np.einsum("kn,km->nm", planes.reshape(rank, -1), lines, dtype=np.float64)
 
     for mode in range(3):
-        whole = matrix(given, mode, 5)
+        whole = matrix(unordered, mode, 5)
         squares = np.linalg.svd(whole, compute_uv=False) ** 2
         for rank in range(1, 6):
             error = np.sum((whole - matrix(new, mode, rank)) ** 2)
@@ -99,7 +99,7 @@ def test_what_is_in_order_stays_as_good():
 def test_separate_ranks_stay_separate():
     state = shuffled_state(6).separate(2, 5)
     new = ordering.reordered(state, rounds=20)
-    assert new.kept == (2, 5) and new.rank == 5
+    assert new.separate_ranks == (2, 5) and new.rank == 5
     assert all(not a[2:].any() for a in (*new.density_planes, *new.density_lines))
     held = ordering.held(new)
     assert len(held.density) == 2 and len(held.appearance) == 5

@@ -35,15 +35,15 @@ def scene_of(points: np.ndarray | None, space: str = "contracted") -> Scene:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_room_that_was_turned_anyhow_is_turned_back_but_for_which_axis_is_which(seed):
-    given = geometry.rotations(np.random.default_rng(seed).normal(size=(1, 4)))[0]
-    both = along_axes(room() @ given.T) @ given
+    rotation = geometry.rotations(np.random.default_rng(seed).normal(size=(1, 4)))[0]
+    both = along_axes(room() @ rotation.T) @ rotation
     assert np.linalg.det(both) == pytest.approx(1)
     assert np.abs(both).max(0).min() > np.cos(np.radians(1.5)), "every axis of the room is one of the field's"
 
 
 def test_a_turned_scene_has_everything_where_the_photographs_show_it():
-    given = geometry.rotations(np.random.default_rng(5).normal(size=(1, 4)))[0]
-    scene = scene_of((room() @ given.T).astype(np.float32))
+    rotation = geometry.rotations(np.random.default_rng(5).normal(size=(1, 4)))[0]
+    scene = scene_of((room() @ rotation.T).astype(np.float32))
     after = turned(scene)
     assert np.abs(after.train.cameras.poses - scene.train.cameras.poses).max() > 0.1
     for before, now in ((scene.train, after.train), (scene.test, after.test)):

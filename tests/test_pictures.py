@@ -270,10 +270,10 @@ VALUES = {
 @pytest.mark.parametrize("values", VALUES)
 def test_masks_of_all_kinds_keep_the_same_pixels(values, tmp_path):
     VALUES[values](KEPT).save(tmp_path / "m.png")
-    kept = load_mask(Mask(tmp_path / "m.png"), (36, 24)).copy()
+    mask = load_mask(Mask(tmp_path / "m.png"), (36, 24)).copy()
     if values == "half the size":  # its edge lies within a pixel
-        kept[:, 8:10] = KEPT[:, 8:10]
-    np.testing.assert_array_equal(kept, KEPT)
+        mask[:, 8:10] = KEPT[:, 8:10]
+    np.testing.assert_array_equal(mask, KEPT)
 
 
 PLACES = ["masks/{}.jpg.png", "masks/{}.png", "masks/{}.PNG", "mask/{}.png", "masks/images/{}.png", "masks/{}.mask.png",
@@ -299,11 +299,11 @@ def test_masks_are_found_for_every_format(name, where, tmp_path):
 
 def test_a_jpeg_mask_is_read_in_spite_of_its_noise(tmp_path):
     Image.fromarray(KEPT).save(tmp_path / "m.jpg", quality=60)
-    kept = load_mask(Mask(tmp_path / "m.jpg"), (36, 24))
-    assert ((kept >= 128) == (KEPT > 0)).mean() > 0.97
+    mask = load_mask(Mask(tmp_path / "m.jpg"), (36, 24))
+    assert ((mask >= 128) == (KEPT > 0)).mean() > 0.97
     Image.fromarray(255 - KEPT).save(tmp_path / "d.jpg", quality=60)
-    kept = load_mask(Mask(tmp_path / "d.jpg", inverted=True), (36, 24))
-    assert ((kept >= 128) == (KEPT > 0)).mean() > 0.97
+    mask = load_mask(Mask(tmp_path / "d.jpg", inverted=True), (36, 24))
+    assert ((mask >= 128) == (KEPT > 0)).mean() > 0.97
 
 
 def test_masks_of_the_full_size_fit_smaller_copies(tmp_path):

@@ -138,10 +138,10 @@ def test_the_preview_keeps_its_share_of_the_time(field, scene, tmp_path, monkeyp
     shown = make(window, field, scene, tmp_path, share=0.10)
     paint, painted = shown._painter.paint, []
 
-    def slowly(*given):
+    def slowly(*args):
         painted.append(clock.now)
         clock.now += cost
-        return paint(*given) if len(painted) == 1 else shown.painting
+        return paint(*args) if len(painted) == 1 else shown.painting
 
     monkeypatch.setattr(shown._painter, "paint", slowly)
     step = 0
@@ -170,7 +170,7 @@ def test_sending_pictures_is_within_the_share_too(field, scene, tmp_path, monkey
 
     monkeypatch.setattr(window, "send", slowly)
     paint = shown._painter.paint
-    monkeypatch.setattr(shown._painter, "paint", lambda *given: shown.painting or paint(*given))
+    monkeypatch.setattr(shown._painter, "paint", lambda *args: shown.painting or paint(*args))
     step = 0
     while clock.now < 60:
         step += 1
@@ -186,8 +186,8 @@ def test_what_the_user_does_is_seen_at_once_even_while_training_is_drawn_all_the
     clock, window = Clock(), PretendedWindow()
     monkeypatch.setattr(preview, "time", clock)
     shown = make(window, field, scene, tmp_path, share=0.10)
-    monkeypatch.setattr(shown._painter, "paint", lambda *given, paint=shown._painter.paint: (
-        clock.sleep(0.04), paint(*given))[1])  # fmt: skip
+    monkeypatch.setattr(shown._painter, "paint", lambda *args, paint=shown._painter.paint: (
+        clock.sleep(0.04), paint(*args))[1])  # fmt: skip
     for step in range(200):
         clock.now += 0.1
         shown.show(events.Stepped(step, 4))
@@ -264,11 +264,11 @@ def test_a_window_that_goes_away_while_paused_lets_the_training_go_on(field, sce
     shown.show(events.Stepped(1, 4))
     shown._turn = turn
     shown.show(events.Stepped(2, 4))
-    said = "the display is gone; training goes on, and preview.png is written in the run folder instead"
-    assert shown.notices == [said] and not shown.is_open
+    message = "the display is gone; training goes on, and preview.png is written in the run folder instead"
+    assert shown.notices == [message] and not shown.is_open
     shown.show(progress(3, 4))
     shown.show(events.Finished(3, 1.0))
-    assert shown.notices == [said] and (tmp_path / "preview.png").exists()
+    assert shown.notices == [message] and (tmp_path / "preview.png").exists()
 
 
 def test_a_window_that_the_user_closes_is_not_spoken_of_and_not_replaced(field, scene, tmp_path):

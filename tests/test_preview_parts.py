@@ -109,13 +109,13 @@ def test_every_kth_pixel_looks_through_the_very_centres_of_the_pixels_that_are_k
     dataset = dataclasses.replace(
         dataset, lens=np.array([RADIAL]), distortion=np.array([[0.1, -0.05, 0.01, 0.02, 0, 0, 0, 0]])
     )
-    kept = np.arange(80 * 60).reshape(60, 80)[k // 2 :: k, k // 2 :: k]
+    picked = np.arange(80 * 60).reshape(60, 80)[k // 2 :: k, k // 2 :: k]
     small = every_kth_pixel(dataset, k)
-    if kept.size == 0:
+    if picked.size == 0:
         assert tuple(small.sizes[0]) == (1, 1)
         return
-    assert tuple(small.sizes[0]) == kept.shape[::-1]
-    _, right = dataset.rays(0, dataset.pixel_centers()[kept.ravel()])
+    assert tuple(small.sizes[0]) == picked.shape[::-1]
+    _, right = dataset.rays(0, dataset.pixel_centers()[picked.ravel()])
     _, ours = small.rays(0)
     assert np.allclose(ours, right, atol=1e-5)
 

@@ -63,8 +63,8 @@ def ask(link: ServerLink, path: str = "", *, method: str = "GET", body: bytes | 
     return found
 
 
-def tell(link: ServerLink, *given: dict, **headers) -> int:
-    body = json.dumps([{**REPORT, **report} for report in given]).encode()
+def tell(link: ServerLink, *sent: dict, **headers) -> int:
+    body = json.dumps([{**REPORT, **report} for report in sent]).encode()
     return ask(link, "input", method="POST", body=body, **{"Content_Type": "application/json", **headers})[0]
 
 
@@ -407,16 +407,16 @@ def test_serve_takes_a_port_or_none(words, port):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("train --serve-host 0.0.0.0", "has no effect without --serve"),
         ("view m.slim --serve 70000", "a port is a number up to 65535"),
         ("train --serve --preview", "choose one"),
     ],
 )
-def test_what_makes_no_sense_is_refused(words, said, capsys):
+def test_what_makes_no_sense_is_refused(words, message, capsys):
     assert cli.main(words.split()) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_leaves_no_run_behind(link, tmp_path, capsys):

@@ -77,11 +77,11 @@ def test_points_keep_their_shape_and_what_makes_no_sense_is_refused(cpu):
     rgb, density = field.query(np.zeros((4, 5, 3)), np.array([0, 0, 1.0]))
     assert rgb.shape == (4, 5, 3) and density.shape == (4, 5)
     assert [a.shape for a in field.query(np.zeros((0, 3)), np.zeros((0, 3)))] == [(0, 3), (0,)]
-    for points, directions, said in (
+    for points, directions, message in (
         (np.zeros((2, 3)), np.ones((3, 3)), "expected"),
         (np.zeros((2, 3)), np.zeros(3), "no length"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             field.query(points, directions)
     with pytest.raises(ConfigError, match="1 to 13"):
         field.query(np.zeros((1, 3)), np.ones(3), rank=0)

@@ -21,21 +21,23 @@ def whole(cpu, tmp_path_factory):
     return run
 
 
-def table(said: str) -> dict[int, list[float]]:
+def table(printed: str) -> dict[int, list[float]]:
     """The rows of dB of a table, by rank."""
-    lines = [re.findall(r"[\d.]+", line) for line in said.splitlines() if line.startswith("│")]
+    lines = [re.findall(r"[\d.]+", line) for line in printed.splitlines() if line.startswith("│")]
     return {int(rank): [float(value) for value in values] for rank, *values in lines}
 
 
 def test_slim_puts_ranks_in_order_where_some_are_dropped(whole, tmp_path):
-    given = model_file.read(whole / "model.slim")
-    code, said, err = tslim("slim", whole, "--rank", 2, "-o", tmp_path / "a.slim")
-    assert (code, err) == (0, "") and "ranks in order: 2 of 4 hold" in said and "warning" not in said
-    expected = ordering.reordered(given).slim(2)
+    whole_state = model_file.read(whole / "model.slim")
+    code, printed, err = tslim("slim", whole, "--rank", 2, "-o", tmp_path / "a.slim")
+    assert (code, err) == (0, "") and "ranks in order: 2 of 4 hold" in printed and "warning" not in printed
+    expected = ordering.reordered(whole_state).slim(2)
     small = model_file.read(tmp_path / "a.slim")
     np.testing.assert_allclose(small.density_planes[1], expected.density_planes[1], rtol=2e-3, atol=1e-4)
     assert tslim("slim", whole, "--rank", 2, "--reorder", "no", "-o", tmp_path / "b.slim")[0] == 0
-    np.testing.assert_array_equal(model_file.read(tmp_path / "b.slim").density_planes[1], given.density_planes[1][:2])
+    np.testing.assert_array_equal(
+        model_file.read(tmp_path / "b.slim").density_planes[1], whole_state.density_planes[1][:2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,20 +54,20 @@ def test_slim_puts_ranks_in_order_where_some_are_dropped(whole, tmp_path):
     ],
 )
 def test_ranks_are_left_alone_where_none_is_dropped(whole, tmp_path, words, orders):
-    code, said, _ = tslim("slim", whole, *words, "-o", tmp_path / "a.slim")
-    assert code == 0 and ("ranks in order" in said) is orders
+    code, printed, _ = tslim("slim", whole, *words, "-o", tmp_path / "a.slim")
+    assert code == 0 and ("ranks in order" in printed) is orders
 
 
 def test_reorder_shows_what_it_gained(whole, tmp_path):
     """At full rank next to nothing changes; at fewer, ranks in order are better, and better still when trained."""
     out = tmp_path / "a.slim"
-    code, said, _ = tslim("reorder", whole, "-o", out, "--steps", 15, "--arch", "cpu")
-    assert code == 0, said
-    rows = table(said)
+    code, printed, _ = tslim("reorder", whole, "-o", out, "--steps", 15, "--arch", "cpu")
+    assert code == 0, printed
+    rows = table(printed)
     assert sorted(rows) == [1, 2, 4]
-    given, ordered, trained = zip(*(rows[rank] for rank in (4, 2, 1)), strict=True)
-    assert ordered[0] == pytest.approx(given[0], abs=0.3)
-    assert min(ordered[1] - given[1], ordered[2] - given[2]) > 1
+    whole_state, ordered, trained = zip(*(rows[rank] for rank in (4, 2, 1)), strict=True)
+    assert ordered[0] == pytest.approx(whole_state[0], abs=0.3)
+    assert min(ordered[1] - whole_state[1], ordered[2] - whole_state[2]) > 1
     assert min(after - before for after, before in zip(trained, ordered, strict=True)) > 0.05
     state = model_file.read(out)
     assert state.config.rank_scales and not ordering.is_unordered(state)
@@ -76,8 +78,8 @@ def test_reorder_without_photographs_needs_no_device_and_no_scene(whole, tmp_pat
     bare = model_file.read(whole / "model.slim")
     bare.metadata = {}
     model_file.write(bare, tmp_path / "bare.slim")
-    code, said, _ = tslim("reorder", tmp_path / "bare.slim", "-o", tmp_path / "a.slim", "--precision", "compact")
-    assert code == 0 and "device" not in said and "dB" not in said
+    code, printed, _ = tslim("reorder", tmp_path / "bare.slim", "-o", tmp_path / "a.slim", "--precision", "compact")
+    assert code == 0 and "device" not in printed and "dB" not in printed
     assert model_file.read(tmp_path / "a.slim").precision == "compact"
     assert "does not hold its photographs" in refused(
         "reorder", tmp_path / "bare.slim", "-o", tmp_path / "b.slim", "--steps", 9

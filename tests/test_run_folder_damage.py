@@ -255,10 +255,10 @@ def test_a_log_and_checkpoints_that_cannot_be_written_are_said_once_and_training
     full, messages, steps = [False], [], []
     fsync = os.fsync
 
-    def fail(*given):
+    def fail(*args):
         if full[0]:
             raise OSError(28, "No space left on device")
-        return fsync(*given)
+        return fsync(*args)
 
     monkeypatch.setattr(os, "fsync", fail)
     for event in trainer.run():

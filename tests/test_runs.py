@@ -78,8 +78,8 @@ def test_a_run_without_a_checkpoint_is_one_clear_line(tmp_path):
 
 
 def test_train_on_a_run_says_that_it_is_one_and_how_to_continue_it(trained):
-    said = refused("train", trained, "--arch", "cpu")
-    assert f"{trained} is a run, not photographs" in said and f"tslim train --out {trained} --resume" in said
+    printed = refused("train", trained, "--arch", "cpu")
+    assert f"{trained} is a run, not photographs" in printed and f"tslim train --out {trained} --resume" in printed
 
 
 def test_eval_of_one_rank_keeps_what_is_known_of_the_others(trained):
@@ -122,7 +122,7 @@ def test_slim_does_not_put_a_model_under_another_kinds_name(trained, tmp_path):
 def test_a_size_that_no_rank_fits_in_names_what_compact_files_would_do(trained, tmp_path):
     sizes = model_file.sizes(model_file.read(trained / "model.slim"))
     words = ("slim", trained, "-o", tmp_path / "s.slim", "--max-mb")
-    said = refused(*words, f"{(sizes[0] - 1000) / 1e6:.6f}")
-    assert "no rank fits" in said and "--precision compact keeps" in said
-    said = refused(*words, "0.0001")
-    assert "and with --precision compact: no rank fits" in said
+    printed = refused(*words, f"{(sizes[0] - 1000) / 1e6:.6f}")
+    assert "no rank fits" in printed and "--precision compact keeps" in printed
+    printed = refused(*words, "0.0001")
+    assert "and with --precision compact: no rank fits" in printed

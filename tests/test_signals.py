@@ -127,8 +127,8 @@ def test_an_output_that_takes_nothing_does_not_keep_training_from_its_end(tmp_pa
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env, stderr=subprocess.PIPE, timeout=240)
     assert done.returncode == (0 if where == "closed" else 2), done.stderr
-    said = b"tslim: cannot write standard output: No space left on device\n"
-    assert done.stderr == (b"" if where == "closed" else said)
+    printed = b"tslim: cannot write standard output: No space left on device\n"
+    assert done.stderr == (b"" if where == "closed" else printed)
     assert (tmp_path / "run" / "images" / "orbit.mp4").exists()
     assert len(json.loads((tmp_path / "run" / "eval.json").read_text())["rows"]) == 1
 

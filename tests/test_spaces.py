@@ -301,12 +301,12 @@ def test_depth_in_ndc_has_the_gradients_of_the_twin(cpu):
     right = reference.ndc_depth(leaves[0], leaves[1], NEAR_PLANE, leaves[2], leaves[3])
     (right * torch.tensor(grads[0][seen]).double() + leaves[2] * torch.tensor(grads[1][seen]).double()).sum().backward()
 
-    given = [buffers.upload(np.float32(a).ravel()) for a in (*make_rays("ndc"), opacity, opacity * mean)]
-    space = RaySpace(field, given[0], given[1])
-    space.to_world_depth(N_RAYS, given[2], given[3])
-    assert buffers.read(given[3])[seen] == pytest.approx(right.detach().numpy(), rel=1e-3)
+    arrays = [buffers.upload(np.float32(a).ravel()) for a in (*make_rays("ndc"), opacity, opacity * mean)]
+    space = RaySpace(field, arrays[0], arrays[1])
+    space.to_world_depth(N_RAYS, arrays[2], arrays[3])
+    assert buffers.read(arrays[3])[seen] == pytest.approx(right.detach().numpy(), rel=1e-3)
     by = [buffers.array(3 * N_RAYS), buffers.array(3 * N_RAYS), buffers.upload(grads[1]), buffers.upload(grads[0])]
-    space.depth_backward(N_RAYS, given[2], given[3], by[2], by[3], by[0], by[1])
+    space.depth_backward(N_RAYS, arrays[2], arrays[3], by[2], by[3], by[0], by[1])
     for name, ours, leaf in zip(("origins", "directions", "opacity", "depth"), by, leaves, strict=True):
         assert_gradient(name, buffers.read(ours).reshape(N_RAYS, -1)[seen], leaf.grad, tolerance=2e-3)
 
@@ -382,7 +382,7 @@ def test_density_near_a_camera_learns_the_more_slowly_and_elsewhere_as_ever(cpu,
         pipeline.backward(gradients, fade=fade)
         found.append(on_host(pipeline).sample_grad[: pipeline.n_samples].copy())
     gradients.release()
-    near = samples_of(pipeline)[0] / (0.6 * pipeline.space.reach)
+    near = samples_of(pipeline)[0] / (0.6 * pipeline.space.farthest)
     assert found[1] == pytest.approx(found[0] * np.minimum(near, 1) ** 2, rel=1e-4, abs=1e-9)
     assert (near < 1).any() and (near > 1).any()
-    assert pipeline.space.reach == {"box": pytest.approx(pipeline.space.extent[1]), "ndc": 2, "contracted": 4}[space]
+    assert pipeline.space.farthest == {"box": pytest.approx(pipeline.space.extent[1]), "ndc": 2, "contracted": 4}[space]

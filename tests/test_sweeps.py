@@ -94,15 +94,15 @@ def test_the_table_has_means_over_seeds_and_scenes_and_says_what_is_missing(tmp_
     cells = {(cell.line, cell.scene, cell.rank): cell for cell in table.entries(plan)}
     assert cells["quick", "lego", 4].psnr == pytest.approx(31.25) and cells["quick", "lego", 4].seeds == 2
     assert cells["quick", "mean", 1].psnr == pytest.approx((30.5 + 20.5) / 2)
-    wrote = {path.name: path for path in table.write(plan, list(cells.values()))}
-    rows = list(csv.DictReader(wrote["table.csv"].read_text().splitlines()))
+    written = {path.name: path for path in table.write(plan, list(cells.values()))}
+    rows = list(csv.DictReader(written["table.csv"].read_text().splitlines()))
     assert {"PSNR", "SSIM", "LPIPS", "Size [Bytes]"} <= set(rows[0]) and rows[0]["Size [Bytes]"] == "4000"
-    text = wrote["table.md"].read_text()
+    text = written["table.md"].read_text()
     assert "| lego | quick | 31.25 (0.00 MB) | 30.50 (0.00 MB) | 2.0 |" in text
     assert "| lego | SlimmeRF-16 | 36.45 |" in text, "published figures of scenes of that name"
     assert "Not finished: lego-quick-smooth-seed0" in text
-    assert json.loads(wrote["table.json"].read_text())["finished"]["lego-quick-seed0"] is True
-    assert wrote["size-quality.png"].stat().st_size > 5000
+    assert json.loads(written["table.json"].read_text())["finished"]["lego-quick-seed0"] is True
+    assert written["size-quality.png"].stat().st_size > 5000
 
 
 def test_what_was_trained_with_other_settings_is_not_done(tmp_path):

@@ -247,13 +247,13 @@ def test_poses_that_are_off_come_back(cpu, root, monkeypatch, capsys):
     for name, value in {"VIEWS": 4, "STEPS": 240, "RAYS": 1024, "LEARNING_RATE": 4e-3}.items():
         monkeypatch.setattr(refine_poses, name, value)
     refine_poses.main()
-    said = capsys.readouterr().out
-    first, last = (re.findall(r"turned by ([\d.]+)°.*shifted by ([\d.]+) %", line)[0] for line in wanted(said))
+    printed = capsys.readouterr().out
+    first, last = (re.findall(r"turned by ([\d.]+)°.*shifted by ([\d.]+) %", line)[0] for line in wanted(printed))
     assert float(first[0]) == pytest.approx(3, abs=0.1) and float(first[1]) == pytest.approx(3, abs=0.1)
-    assert float(last[0]) < 1.0 and float(last[1]) < 2.0, said
+    assert float(last[0]) < 1.0 and float(last[1]) < 2.0, printed
 
 
-def wanted(said: str) -> tuple[str, str]:
+def wanted(printed: str) -> tuple[str, str]:
     """The lines of the poses that are off and of the last found."""
-    lines = said.splitlines()
+    lines = printed.splitlines()
     return next(line for line in lines if line.startswith("off")), [li for li in lines if li.startswith("after")][-1]

@@ -216,7 +216,7 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
     trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule, distortion=0.01))
     pipeline, n, penalties = trainer.pipeline, SETTINGS.batch_rays, []
     backward = pipeline.backward
-    pipeline.backward = lambda gradients, given, fade: (penalties.append(given), backward(gradients, given, fade))
+    pipeline.backward = lambda gradients, weights, fade: (penalties.append(weights), backward(gradients, weights, fade))
     run_to(trainer, 3)
     assert pipeline.n_rays == pipeline.max_rays == 3 * n
     assert [p.distortion for p in penalties] == pytest.approx([0.03] * 3), "as much as errors count: 1 + 0.5 + 1.5"
@@ -382,5 +382,5 @@ def test_pixels_are_dropped_exactly_where_their_rays_meet_nothing(new_trainer):
     hits = np.concatenate(hits)
     assert 0.05 < hits.mean() < 0.9
     assert sampler.keep_hits(pipeline) == hits.mean()
-    kept = np.unpackbits(buffers.read(sampler.used).view(np.uint8), bitorder="little")
-    assert (kept[: len(hits)] == hits).all()
+    used = np.unpackbits(buffers.read(sampler.used).view(np.uint8), bitorder="little")
+    assert (used[: len(hits)] == hits).all()

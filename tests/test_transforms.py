@@ -162,12 +162,12 @@ def test_views_that_are_trained_on_and_measured_are_reported(name, tmp_path):
     if name == "split":
         split(tmp_path, data)
         (tmp_path / "transforms_test.json").write_text(json.dumps(data | {"frames": data["frames"][:3]}))
-        said = "2 of the 3 test images are trained on, too (the first is images/0001.png)"
+        expected = "2 of the 3 test images are trained on, too (the first is images/0001.png)"
     else:
         names = [frame["file_path"] for frame in data["frames"]]
         captures.save_json(tmp_path, data | {"train_filenames": names, "test_filenames": names[:2]})
-        said = "2 train_filenames are also held out"
-    assert said in " ".join(load_scene(tmp_path).warnings)
+        expected = "2 train_filenames are also held out"
+    assert expected in " ".join(load_scene(tmp_path).warnings)
 
 
 def test_a_test_image_that_is_missing_is_not_the_training_image_of_the_same_name(tmp_path):

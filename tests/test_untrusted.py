@@ -61,15 +61,15 @@ def test_names_of_metadata_that_nobody_knows_are_kept(tmp_path):
 
 def test_names_cannot_command_a_terminal(capsys):
     console.fail("\x1b]0;owned\x07 no such file \x9b31m\u202egnp.exe")
-    said = capsys.readouterr().err
-    assert said.isprintable() or said[:-1].isprintable()
-    assert "no such file" in said
+    printed = capsys.readouterr().err
+    assert printed.isprintable() or printed[:-1].isprintable()
+    assert "no such file" in printed
 
 
 def test_long_messages_are_cut_in_their_middle(capsys):
     console.fail("beginning " + "x" * 10_000 + " end")
-    said = capsys.readouterr().err
-    assert len(said) < 450 and "beginning" in said and said.endswith("end\n") and "…" in said
+    printed = capsys.readouterr().err
+    assert len(printed) < 450 and "beginning" in printed and printed.endswith("end\n") and "…" in printed
 
 
 # Fuzz: in a process of its own, with so much memory and no more

@@ -102,9 +102,9 @@ def test_a_field_without_occupancy_scales_and_background_and_with_ranks_that_dif
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [(6, 3), (3, 6)])
-def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(kept, tmp_path, open_tab):
-    state = model_file.convert(smooth_state("box", ranks=6).separate(*kept), "float32")
+@pytest.mark.parametrize("separate_ranks", [(6, 3), (3, 6)])
+def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(separate_ranks, tmp_path, open_tab):
+    state = model_file.convert(smooth_state("box", ranks=6).separate(*separate_ranks), "float32")
     renderer = split_page(state, tmp_path)
     view = camera("box")
     with browser.web_server(tmp_path) as address:
@@ -188,7 +188,7 @@ def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "ranks", "said"),
+    ("name", "ranks", "message"),
     [
         ("cut within a rank", 2, "cut short: it ends within rank 3"),
         pytest.param("cut after a rank", 2, "Only 2 of 6 ranks have arrived", marks=pytest.mark.slow),
@@ -201,12 +201,12 @@ def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
         pytest.param("of version 3", 0, "compact model", marks=pytest.mark.slow),
     ],
 )
-def test_a_damaged_or_cut_file_is_said_in_the_page(name, ranks, said, tmp_path, open_tab):
+def test_a_damaged_or_cut_file_is_said_in_the_page(name, ranks, message, tmp_path, open_tab):
     state = smooth_state("box", ranks=6)
     data, sizes = b"".join(model_file.blocks(state)), model_file.sizes(state)
     page_of(state, tmp_path / "page.html", model=[spoiled(name, data, sizes)])
     tab = open_tab(tmp_path / "page.html")
-    assert re.search(said, tab.text("message"), re.I) and tab.page.is_visible("#message")
+    assert re.search(message, tab.text("message"), re.I) and tab.page.is_visible("#message")
     assert tab.run("tslim.page.ranks") == ranks
 
 
@@ -336,9 +336,9 @@ def test_the_camera_moves_as_that_of_the_preview(tmp_path, open_tab):
     focal = 50 / np.tan(np.radians(start["fov"] / 2))
     mine.snap(browser.Cameras.pinhole(pose[None], focal, (100, 100)))
     tab.run("tslim.page.home()")
-    for name, given in MOVES:
-        getattr(mine, name)(*given)
-        tab.run(f"tslim.page.viewer.camera.{name}({', '.join(map(str, given))})")
+    for name, arguments in MOVES:
+        getattr(mine, name)(*arguments)
+        tab.run(f"tslim.page.viewer.camera.{name}({', '.join(map(str, arguments))})")
         shown = tab.run("tslim.page.viewer.camera.view(100, 100)")
         wanted = mine.cameras(100, 100)
         assert np.allclose(shown["pose"], wanted.poses[0], atol=1e-4), name

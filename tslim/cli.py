@@ -48,9 +48,9 @@ def experiment(action: Callable[[Any], None], kind: type) -> int:
     """Calls a script's function with the options of its command line, a dataclass; errors as those of the commands."""
 
     def call() -> None:
-        given = asked(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
-        if given is not None:
-            action(given)
+        args = asked(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
+        if args is not None:
+            action(args)
 
     return guarded(call)
 

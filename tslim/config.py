@@ -18,6 +18,7 @@ RENAMED = {
     "anchors": "prefix_ranks",
     "rank_affine": "rank_scales",
     "lr_affine": "lr_scales",
+    "occlusion_reach": "occlusion_range",
 }
 """Names that settings had, in files and on command lines that are older, and what they are called now."""
 
@@ -176,7 +177,7 @@ class TrainConfig:
     """weight of the distortion loss, which draws what a ray meets together into a surface; against floaters"""
     occlusion: float = 0.0
     """weight of what a ray meets right in front of its camera"""
-    occlusion_reach: float = 0.1
+    occlusion_range: float = 0.1
     """how far in front of the camera that is, as a share of the length of rays"""
     near_fade: float = 0.0
     """density nearer to a camera than this learns the more slowly, against floaters that only one camera sees; 1 is the
@@ -201,7 +202,7 @@ _ABOVE_ZERO = (
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_reach", "near_fade", "lr_first_ranks", "seed",
+    "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed",
     "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 _BETWEEN = {

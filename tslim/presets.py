@@ -185,7 +185,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
         occupancy_first=0.0,
         distortion=0.01 if space == "ndc" else 0.0,
         occlusion=0.01 if space == "contracted" else 0.0,
-        occlusion_reach=0.15,
+        occlusion_range=0.15,
         near_fade=1.0,
         tv_density=tv_density,
         tv_appearance=tv_appearance,

@@ -35,9 +35,9 @@ def scenes() -> dict[str, Scene]:
 
 def settings(name: str, space: str) -> tslim.TrainConfig:
     """A preset cut down to four steps, with everything in them that happens between steps."""
-    given = tslim.presets.PRESETS[name](space)
+    whole = tslim.presets.PRESETS[name](space)
     return dataclasses.replace(
-        given, steps=4, batch_rays=64, batch_decoded=0, grid_start=12, grid_end=16, grow_steps=(3,),
+        whole, steps=4, batch_rays=64, batch_decoded=0, grid_start=12, grid_end=16, grow_steps=(3,),
         occupancy_steps=(1, 2), report_every=2, checkpoint_every=2,
     )  # fmt: skip
 

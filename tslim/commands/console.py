@@ -94,7 +94,7 @@ class Console:
             table.add_row(Text(name), Text(printable(value)))
         self.rich.print(table)
 
-    def wrote(self, paths: Sequence[Path]) -> None:
+    def written(self, paths: Sequence[Path]) -> None:
         """The list of files that a command left behind, with their sizes."""
         self.line("wrote", style="bold")
         for path in paths:
@@ -158,8 +158,8 @@ class TrainingView:
 
     def __init__(self, console: Console, steps: int) -> None:
         self._console = console
-        self._said = -PLAIN_SECONDS
-        self._said_step = -1
+        self._printed_at = -PLAIN_SECONDS
+        self._printed_step = -1
         self._estimates = 0
         self._last: events.Progress | None = None
         self._bar: Progress | None = None
@@ -226,17 +226,17 @@ class TrainingView:
                 rays=_count(event.rays_per_second),
                 left=self._left().removeprefix(", "),
             )
-        elif time.monotonic() - self._said >= PLAIN_SECONDS and self._is_news(event):
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS and self._is_news(event):
             self._say_last()
 
     def _is_news(self, event: events.Progress) -> bool:
-        return self._said_step < 0 or event.step - self._said_step >= PLAIN_SHARE * event.steps
+        return self._printed_step < 0 or event.step - self._printed_step >= PLAIN_SHARE * event.steps
 
     def _say_last(self) -> None:
         """Without a bar: the latest progress as a line, once."""
-        if self._bar is None and self._last and self._said_step != self._last.step:
-            self._said = time.monotonic()
-            self._said_step = self._last.step
+        if self._bar is None and self._last and self._printed_step != self._last.step:
+            self._printed_at = time.monotonic()
+            self._printed_step = self._last.step
             self._console.line(f"{_progress_line(self._last)}{self._left()}")
 
     def _left(self) -> str:

@@ -5,6 +5,6 @@ from tslim.commands.options import Doctor
 from tslim.device import doctor as examination
 
 
-def doctor(given: Doctor, console: Console) -> None:
+def doctor(args: Doctor, console: Console) -> None:
     """Shows what ``tslim.device.doctor`` finds."""
     console.line(examination.text(examination.report()))

@@ -27,39 +27,41 @@ VIDEO_FRAMES = 60
 VIDEO_FPS = 20
 
 
-def evaluate(given: Eval, console: Console) -> None:
+def evaluate(args: Eval, console: Console) -> None:
     """Measures a model on all test photographs."""
-    source, folder = shared.find_model(given.model, console)
-    out = given.out or (folder.path if folder else source.with_name(f"{source.stem}-eval"))
+    source, folder = shared.find_model(args.model, console)
+    out = args.out or (folder.path if folder else source.with_name(f"{source.stem}-eval"))
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
-    shared.start(given.arch, console)
+    shared.start(args.arch, console)
     from tslim.field.field import load
 
     field = load(source)
     header = model_file.read_header(source)
     sizes = [header.bytes_at(rank) for rank in range(1, header.rank + 1)]
-    scene = shared.scene_of_model(field.metadata, folder, given.scene, given.options)
+    scene = shared.scene_of_model(field.metadata, folder, args.scene, args.options)
     shared.warn_about(scene, console)
-    if given.options.background is not None:
-        field.domain = replace(field.domain, background=parse_colour(given.options.background))
+    if args.options.background is not None:
+        field.domain = replace(field.domain, background=parse_colour(args.options.background))
     result = RunFolder(out)
-    pictures = result.images if given.save_images else None
-    console.wrote(_measure(field, source, scene, result, console, ranks=given.ranks, pictures=pictures, sizes=sizes))
+    pictures = result.images if args.save_images else None
+    console.written(_measure(field, source, scene, result, console, ranks=args.ranks, pictures=pictures, sizes=sizes))
 
 
 def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:
     """What ``train`` ends with: measures a trained field, and adds pictures and a video to its run folder."""
-    wrote = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS)]
+    written = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS)]
     history = run.history()
     if history:
-        wrote.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
-        wrote.append(plots.rank_trace(run.images / "rank-trace.png", history, title=f"{scene.name}: ranks in training"))
+        written.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
+        written.append(
+            plots.rank_trace(run.images / "rank-trace.png", history, title=f"{scene.name}: ranks in training")
+        )
     path = scene.default_path()
     cameras = path.cameras(VIDEO_FRAMES)
     frames = console.track(media.render_frames(field, cameras), "video", len(cameras))
-    wrote.append(media.write_video(run.images / f"{path.to_dict()['path']}.mp4", frames, fps=VIDEO_FPS))
-    console.wrote(wrote)
+    written.append(media.write_video(run.images / f"{path.to_dict()['path']}.mp4", frames, fps=VIDEO_FPS))
+    console.written(written)
 
 
 def _measure(
@@ -95,17 +97,17 @@ def _measure(
     if falls := falls_text(rows):
         console.warn(f"more ranks are not always better: {falls}")
     of = measure.measured(source, views, background)
-    wrote = [measure.write_eval_json(result.evaluation, rows, len(views), of=of)]
+    written = [measure.write_eval_json(result.evaluation, rows, len(views), of=of)]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
-    wrote.append(media.write_png(result.images / "comparison.png", shown))
+    written.append(media.write_png(result.images / "comparison.png", shown))
     if len(rows) > 1:
         shown = contributions(field, views, ranks, background=background, renderer=renderer)
-        wrote.append(media.write_png(result.images / "contributions.png", shown))
+        written.append(media.write_png(result.images / "contributions.png", shown))
     title = f"{scene.name}: {what}"
-    wrote.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
+    written.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
     if pictures is not None:
-        wrote += [pictures / f"rank-{row.rank:02}" for row in rows if row.views is None]
-    return wrote
+        written += [pictures / f"rank-{row.rank:02}" for row in rows if row.views is None]
+    return written
 
 
 def _views_to_measure(scene: Scene, most: int | None) -> tuple[Views, str]:

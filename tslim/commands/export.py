@@ -15,43 +15,43 @@ from tslim.model.stored import StoredState
 from tslim.training.run_folder import RunFolder
 
 
-def export(given: Export, console: Console) -> None:
+def export(args: Export, console: Console) -> None:
     """Writes what the suffix of ``-o`` stands for."""
-    write = TARGETS.get(given.out.suffix.lower())
+    write = TARGETS.get(args.out.suffix.lower())
     if write is None:
-        raise ConfigError(f"{given.out}: export writes {', '.join(f'{s} ({n})' for s, n in NAMES.items())}")
-    source, folder = shared.find_model(given.model, console)
-    if given.out.exists() and given.out.samefile(source):
-        raise RunFolderError(f"{given.out} is the model itself: choose another -o, so that it is not lost")
-    shared.require_writable(given.out)
-    state = model_file.read(source, rank=given.rank)
-    console.wrote(write(given, state, source, folder, console))
+        raise ConfigError(f"{args.out}: export writes {', '.join(f'{s} ({n})' for s, n in NAMES.items())}")
+    source, folder = shared.find_model(args.model, console)
+    if args.out.exists() and args.out.samefile(source):
+        raise RunFolderError(f"{args.out} is the model itself: choose another -o, so that it is not lost")
+    shared.require_writable(args.out)
+    state = model_file.read(source, rank=args.rank)
+    console.written(write(args, state, source, folder, console))
 
 
-def _page(given: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
+def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
     """A page for browsers, with the model inside or, with ``--split``, beside it."""
     psnr = measured(model_file.read_header(source), source, folder)
-    same = state.precision == "float16" and given.rank is None
+    same = state.precision == "float16" and args.rank is None
     if state.precision != "float16":
         if state.precision == "compact":
             console.line("browsers cannot unpack a compact file: the page's model is in half precision")
         state = model_file.convert(state, "float16")
-    beside = given.out.with_suffix(".slim")
-    if given.split:
+    beside = args.out.with_suffix(".slim")
+    if args.split:
         _require_beside(beside, source, same)
-    shared.start(given.arch, console)
+    shared.start(args.arch, console)
     from tslim.field.field import Field
     from tslim.web.page import write_page
 
-    model = quote(beside.name) if given.split else model_file.blocks(state)
-    title = given.title or (folder.path.resolve().name if folder else source.stem)
+    model = quote(beside.name) if args.split else model_file.blocks(state)
+    title = args.title or (folder.path.resolve().name if folder else source.stem)
     sizes = model_file.sizes(state)
-    write_page(given.out, Field.from_state(state), title=title, sizes=sizes, psnr=psnr, model=model)
-    if not given.split:
-        return [given.out]
+    write_page(args.out, Field.from_state(state), title=title, sizes=sizes, psnr=psnr, model=model)
+    if not args.split:
+        return [args.out]
     if not beside.exists() or not beside.samefile(source):
         model_file.write(state, beside)
-    return [given.out, beside]
+    return [args.out, beside]
 
 
 def _require_beside(beside: Path, source: Path, same: bool) -> None:

@@ -20,34 +20,37 @@ BUILT_IN = "built-in"
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
-def info(given: Info, console: Console) -> None:
+def info(args: Info, console: Console) -> None:
     """Says what a path holds."""
-    is_scene = not given.path.is_file() and not (given.path / "config.json").is_file()
-    if given.plot is not None and not is_scene:
-        raise ConfigError(f"--plot draws a data set's cameras, and {given.path} is a model or a run")
-    if given.plot is not None and given.plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise ConfigError(f"--plot {given.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
-    if given.path.is_file():
-        _model_info(given.path, console)
-    elif (given.path / "config.json").is_file():
-        _run_info(RunFolder(given.path), console)
+    is_scene = not args.path.is_file() and not (args.path / "config.json").is_file()
+    if args.plot is not None and not is_scene:
+        raise ConfigError(f"--plot draws a data set's cameras, and {args.path} is a model or a run")
+    if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise ConfigError(f"--plot {args.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
+    if args.path.is_file():
+        _model_info(args.path, console)
+    elif (args.path / "config.json").is_file():
+        _run_info(RunFolder(args.path), console)
     else:
-        scene = shared.open_scene(given.path, given.options)
+        scene = shared.open_scene(args.path, args.options)
         _scene_info(scene, console)
-        if given.plot is not None:
+        if args.plot is not None:
             from tslim.scene.plots_scene import plot_scene
 
-            with replacing(given.plot) as path:
+            with replacing(args.plot) as path:
                 plot_scene(scene, path)
-            console.line(f"cameras, box and points are drawn in {given.plot}")
+            console.line(f"cameras, box and points are drawn in {args.plot}")
 
 
 def _model_info(path: Path, console: Console) -> None:
     header = model_file.read_header(path)
-    kept = header.metadata
+    metadata = header.metadata
     ranks = np.diff([header.fixed_bytes, *header.ends]) / 1e6
+    ranks_text = str(header.rank)
+    if header.separate_ranks is not None:
+        ranks_text = "{} of density, {} of appearance".format(*header.separate_ranks)
     rows: list[tuple[str, object]] = [
-        ("ranks", header.rank if header.kept is None else "{} of density, {} of appearance".format(*header.kept)),
+        ("ranks", ranks_text),
         ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.precision}{shared.rounding_text(header)})"),
         ("each rank", f"{_range(ranks)} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
         ("grid", "×".join(map(str, header.grid))),
@@ -56,12 +59,12 @@ def _model_info(path: Path, console: Console) -> None:
         ("decoder", header.config.decoder),
         ("background", "none" if header.background is None else shared.corner(header.background)),
     ]
-    if "scene" in kept:
-        rows.append(("trained on", f"{kept['scene']} ({kept.get('format', '?')})"))
-    if "steps" in kept:
-        rows.append(("training", f"{kept['steps']} steps in {kept.get('seconds', 0):.0f} s"))
-    if "path" in kept:
-        rows.append(("camera path", kept["path"].get("path", "?")))
+    if "scene" in metadata:
+        rows.append(("trained on", f"{metadata['scene']} ({metadata.get('format', '?')})"))
+    if "steps" in metadata:
+        rows.append(("training", f"{metadata['steps']} steps in {metadata.get('seconds', 0):.0f} s"))
+    if "path" in metadata:
+        rows.append(("camera path", metadata["path"].get("path", "?")))
     console.facts_table(rows, title=str(path))
 
 

@@ -31,11 +31,11 @@ class Lasting:
         """Whether there is a terminal behind it."""
         return self.lost is None and self._stream.isatty()
 
-    def _try(self, name: str, *given: Any) -> None:
+    def _try(self, name: str, *args: Any) -> None:
         if self.lost is not None:
             return
         try:
-            getattr(self._stream, name)(*given)
+            getattr(self._stream, name)(*args)
         except (OSError, ValueError) as error:  # ValueError: it is closed
             self.lost = error
 

@@ -87,14 +87,14 @@ def asked(
     if {"-h", "--help"} & set(argv):
         for documented_kind in documented or (kind,):
             _let_help_wrap(documented_kind)
-    said = io.StringIO()
+    message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(message):
             return tyro.cli(kind, args=argv, **more)
     except SystemExit as stop:
         if stop.code in (0, None):
             return None
-        raise ConfigError(f"{_in_our_words(_one_line(said.getvalue()), argv, known)} {hint}") from None
+        raise ConfigError(f"{_in_our_words(_one_line(message.getvalue()), argv, known)} {hint}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,15 +233,15 @@ def _bare(number: str, option: Option) -> str:
     return re.sub(rf"\s*{option.unit}$", "", number, flags=re.I) if option.unit else number
 
 
-def _in_our_words(said: str, argv: Sequence[str], known: dict[str, Option]) -> str:
+def _in_our_words(message: str, argv: Sequence[str], known: dict[str, Option]) -> str:
     """What tyro says of a value, as what was found and what is expected; anything else as it is."""
-    flag = re.search(r"(?:Error parsing |for argument '|invalid choice .* for argument ')(--[\w.-]+)", said)
+    flag = re.search(r"(?:Error parsing |for argument '|invalid choice .* for argument ')(--[\w.-]+)", message)
     option = known.get(flag[1]) if flag else None
     if option is None:
-        return said
+        return message
     name = flag[1] if flag else ""
     at = next((i for i, word in enumerate(argv) if word.partition("=")[0].replace("_", "-") == name), None)
-    if at is None or said.startswith("Missing"):
+    if at is None or message.startswith("Missing"):
         return f"{name} needs {option.expected}"
     found = [argv[at].partition("=")[2]] if "=" in argv[at] else list(argv[at + 1 : at + 2])
     if option.several:

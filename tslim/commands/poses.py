@@ -12,10 +12,10 @@ _STAGES = {
 }
 
 
-def poses(given: Poses, console: Console) -> None:
+def poses(args: Poses, console: Console) -> None:
     """Finds cameras, shows how far it is, and says what was found and what to do next."""
     with console.stages() as shown:
-        for event in find_poses(given.source, given.out, given.options):
+        for event in find_poses(args.source, args.out, args.options):
             if not isinstance(event, Report):
                 shown(_STAGES[event.stage], event.done, event.total)
                 continue
@@ -24,4 +24,4 @@ def poses(given: Poses, console: Console) -> None:
         console.warn(f"{name} cannot be decoded and was left out")
     for line in str(report).splitlines():
         console.line(line)
-    console.line(f"next: tslim info {given.out} --plot cameras.png, then tslim train {given.out}")
+    console.line(f"next: tslim info {args.out} --plot cameras.png, then tslim train {args.out}")

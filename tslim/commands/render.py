@@ -15,78 +15,78 @@ from tslim.training.run_folder import RunFolder
 DEFAULT_FRAMES = 120
 
 
-def render(given: Render, console: Console) -> None:
+def render(args: Render, console: Console) -> None:
     """Renders a video of a model, or pictures of it."""
     from tslim.data import parse_colour
     from tslim.rendering import media
 
-    source, folder = shared.find_model(given.model, console)
-    video = given.out.suffix.lower() in media.VIDEO_SUFFIXES
-    if given.out.suffix and not video and given.out.suffix.lower() != ".png":
-        raise ConfigError(f"{given.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
-    if given.out.suffix:
-        shared.require_writable(given.out)
-    _check_render(given)
-    shared.start(given.arch, console)
+    source, folder = shared.find_model(args.model, console)
+    video = args.out.suffix.lower() in media.VIDEO_SUFFIXES
+    if args.out.suffix and not video and args.out.suffix.lower() != ".png":
+        raise ConfigError(f"{args.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
+    if args.out.suffix:
+        shared.require_writable(args.out)
+    _check_render(args)
+    shared.start(args.arch, console)
     from tslim.field.field import load
 
-    field = load(source, rank=given.rank)
-    cameras = _cameras_for(given, field.metadata, folder, console)
-    if given.options.background is not None:
-        field.domain = replace(field.domain, background=parse_colour(given.options.background))
-    frames = media.render_frames(field, cameras, what=given.what)
+    field = load(source, rank=args.rank)
+    cameras = _cameras_for(args, field.metadata, folder, console)
+    if args.options.background is not None:
+        field.domain = replace(field.domain, background=parse_colour(args.options.background))
+    frames = media.render_frames(field, cameras, what=args.what)
     tracked = console.track(frames, "rendering", len(cameras))
     if video:
-        media.write_video(given.out, tracked, fps=given.fps)
-    elif given.out.suffix:
-        media.write_png(given.out, next(iter(tracked)))
+        media.write_video(args.out, tracked, fps=args.fps)
+    elif args.out.suffix:
+        media.write_png(args.out, next(iter(tracked)))
     else:
         for i, frame in enumerate(tracked):
-            media.write_png(given.out / f"{i:04}.png", frame)
-    console.wrote([given.out])
+            media.write_png(args.out / f"{i:04}.png", frame)
+    console.written([args.out])
 
 
-def _check_render(given: Render) -> None:
+def _check_render(args: Render) -> None:
     """Raises ``ConfigError`` for options that would have no effect together."""
-    single = given.out.suffix.lower() == ".png"
-    if given.frames is not None and given.frames < 1:
-        raise ConfigError(f"--frames {given.frames}: expected 1 or more")
-    if single and given.frames not in (None, 1):
-        raise ConfigError(f"{given.out} is one picture: for {given.frames} name a folder (no suffix) or a video (.mp4)")
-    if given.path == "test":
-        useless = [name for name in ("frames", "size") if getattr(given, name) is not None and not single]
+    single = args.out.suffix.lower() == ".png"
+    if args.frames is not None and args.frames < 1:
+        raise ConfigError(f"--frames {args.frames}: expected 1 or more")
+    if single and args.frames not in (None, 1):
+        raise ConfigError(f"{args.out} is one picture: for {args.frames} name a folder (no suffix) or a video (.mp4)")
+    if args.path == "test":
+        useless = [name for name in ("frames", "size") if getattr(args, name) is not None and not single]
         hint = "--path test renders the test views as they are (--downscale and --max-images make it less)"
     else:
         useless = [
-            name for name in ("format", "downscale", "max_images", "space") if getattr(given.options, name) is not None
+            name for name in ("format", "downscale", "max_images", "space") if getattr(args.options, name) is not None
         ]
-        useless += ["scene"] if given.scene is not None else []
+        useless += ["scene"] if args.scene is not None else []
         hint = "only --path test reads photographs"
     if useless:
         raise ConfigError(f"--{useless[0].replace('_', '-')} has no effect here: {hint}")
 
 
-def _cameras_for(given: Render, metadata: dict[str, Any], folder: RunFolder | None, console: Console) -> Cameras:
-    single = given.out.suffix.lower() == ".png"
-    if given.path == "test":
-        views = shared.scene_of_model(metadata, folder, given.scene, given.options).test
+def _cameras_for(args: Render, metadata: dict[str, Any], folder: RunFolder | None, console: Console) -> Cameras:
+    single = args.out.suffix.lower() == ".png"
+    if args.path == "test":
+        views = shared.scene_of_model(metadata, folder, args.scene, args.options).test
         if len(views) == 0:
             raise SceneError("this scene has no test views: use --path orbit or spiral")
         return views.cameras[:1] if single else views.cameras
     # What the trainer notes is the path that suits the scene; ``train`` adds the others.
     own = metadata.get("path") or {}
     every = {**({own["path"]: own} if "path" in own else {}), **metadata.get("paths", {})}
-    known = own if given.path == "auto" else every.get(given.path)
+    known = own if args.path == "auto" else every.get(args.path)
     if not known:
-        raise ConfigError(f"{given.model} does not know a path {given.path}; it knows: {', '.join(every) or 'none'}")
+        raise ConfigError(f"{args.model} does not know a path {args.path}; it knows: {', '.join(every) or 'none'}")
     path = paths.path_from_dict(known)
     if isinstance(path, paths.Spiral) and "orbit" in every:  # files of earlier versions may hold one that shows nothing
         path = paths.spiral_on_one_side(path, paths.path_from_dict(every["orbit"]))
     if isinstance(path, paths.Orbit) and own.get("path") == "spiral":
         console.warn("the cameras that it was trained on do not stand all around: much of an orbit is made up")
-    if given.size is not None:
-        path = path.sized(parse_size(given.size))
-    return path.cameras(given.frames or (1 if single else DEFAULT_FRAMES))
+    if args.size is not None:
+        path = path.sized(parse_size(args.size))
+    return path.cameras(args.frames or (1 if single else DEFAULT_FRAMES))
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -20,33 +20,33 @@ MEASURED_VIEWS = 10
 """Test views that are measured, at most."""
 
 
-def reorder(given: Reorder, console: Console) -> None:
+def reorder(args: Reorder, console: Console) -> None:
     """Writes the model with its ranks in order as a file of its own."""
-    if given.steps is not None and given.steps < 1:
-        raise ConfigError(f"--steps {given.steps}: it must be above 0")
-    read = [f"--{k.replace('_', '-')}" for k, v in vars(given.options).items() if v is not None]
-    looks = given.scene is not None or given.steps is not None
+    if args.steps is not None and args.steps < 1:
+        raise ConfigError(f"--steps {args.steps}: it must be above 0")
+    read = [f"--{k.replace('_', '-')}" for k, v in vars(args.options).items() if v is not None]
+    looks = args.scene is not None or args.steps is not None
     if read and not looks:
         raise ConfigError(f"{read[0]} has no effect here: only --scene and --steps look at photographs")
-    source, folder = shared.find_model(given.model, console)
-    shared.require_new_model(given.out, source)
+    source, folder = shared.find_model(args.model, console)
+    shared.require_new_model(args.out, source)
     before = model_file.read(source)
     after = ordering.reordered(before)
     console.line(held_text(before, after))
     if looks:
-        shared.start(given.arch, console)
-        scene = shared.scene_of_model(before.metadata, folder, given.scene, given.options)
+        shared.start(args.arch, console)
+        scene = shared.scene_of_model(before.metadata, folder, args.scene, args.options)
         shared.warn_about(scene, console)
         columns = {"as given": measured(before, scene), "reordered": measured(after, scene)}
-        if given.steps is not None:
-            after = trained(after, scene, given.steps, console)
+        if args.steps is not None:
+            after = trained(after, scene, args.steps, console)
             columns["trained further"] = measured(after, scene)
         ranks = list(columns["as given"])
         rows = [[str(rank), *(f"{column[rank]:.2f}" for column in columns.values())] for rank in ranks]
         console.table(["ranks", *(f"{name}, dB" for name in columns)], rows)
-    precision = given.precision or before.precision
-    model_file.write(model_file.convert(after, precision), given.out)
-    console.wrote([given.out])
+    precision = args.precision or before.precision
+    model_file.write(model_file.convert(after, precision), args.out)
+    console.written([args.out])
 
 
 def held_text(before: FieldState, after: FieldState) -> str:

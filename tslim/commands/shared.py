@@ -29,21 +29,21 @@ def start(arch: str, console: Console, seed: int = 0) -> None:
     console.fact("device", backend.init(arch, seed=seed))
 
 
-def require_serving(given: ServeOptions) -> None:
+def require_serving(args: ServeOptions) -> None:
     """Raises ``ConfigError`` for what would have no effect, or is no port."""
-    if given.serve is None and given.serve_host is not None:
+    if args.serve is None and args.serve_host is not None:
         raise ConfigError("--serve-host has no effect without --serve")
-    if given.serve is not None and not 0 <= given.serve <= 65535:
-        raise ConfigError(f"--serve {given.serve}: a port is a number up to 65535")
+    if args.serve is not None and not 0 <= args.serve <= 65535:
+        raise ConfigError(f"--serve {args.serve}: a port is a number up to 65535")
 
 
-def served_preview(given: ServeOptions, *, share: float) -> "Preview | None":
+def served_preview(args: ServeOptions, *, share: float) -> "Preview | None":
     """The preview for browsers that ``--serve`` asks for, if it does."""
-    if given.serve is None:
+    if args.serve is None:
         return None
     from tslim.preview.preview import Preview
 
-    return Preview.serve(given.serve, given.serve_host, share=share)
+    return Preview.serve(args.serve, args.serve_host, share=share)
 
 
 def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
@@ -67,23 +67,23 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
     raise RunFolderError(f"{path} holds no model yet: its run has not saved one (continue it with train --resume)")
 
 
-def open_scene(where: str | Path | None, given: SceneOptions, remembered: dict[str, Any] | None = None):
+def open_scene(where: str | Path | None, args: SceneOptions, remembered: dict[str, Any] | None = None):
     """Loads photographs, or makes the built-in scene where there is no path.
 
-    ``given`` wins over ``remembered``, the record that ``scene_record`` made when the model was trained.
+    ``args`` wins over ``remembered``, the record that ``scene_record`` made when the model was trained.
     """
     from tslim import data
 
-    wanted = {**(remembered or {}), **{k: v for k, v in asdict(given).items() if v is not None}}
+    wanted = {**(remembered or {}), **{k: v for k, v in asdict(args).items() if v is not None}}
     return data.scene_from_settings({**wanted, "path": where})
 
 
-def scene_record(where: Path | None, given: SceneOptions) -> dict[str, Any]:
+def scene_record(where: Path | None, args: SceneOptions) -> dict[str, Any]:
     """What ``config.json`` keeps of a scene, enough to load it again from anywhere on this machine."""
-    return {"path": str(where.resolve()) if where else None, **asdict(given)}
+    return {"path": str(where.resolve()) if where else None, **asdict(args)}
 
 
-def scene_of_run(folder: RunFolder, where: Path | None, given: SceneOptions) -> Scene:
+def scene_of_run(folder: RunFolder, where: Path | None, args: SceneOptions) -> Scene:
     """The scene that a run was trained on, or another one if ``where`` says so."""
     record = folder.settings()["scene"]
     if where is None:
@@ -94,7 +94,7 @@ def scene_of_run(folder: RunFolder, where: Path | None, given: SceneOptions) -> 
         raise SceneError(
             f"the photographs of {folder.path} are not at {where} any more: say where they are now ({how})"
         )
-    return open_scene(where, given, remembered)
+    return open_scene(where, args, remembered)
 
 
 def require_measurable(scene: Scene) -> None:
@@ -106,15 +106,13 @@ def require_measurable(scene: Scene) -> None:
             )
 
 
-def scene_of_model(
-    metadata: dict[str, Any], folder: RunFolder | None, where: Path | None, given: SceneOptions
-) -> Scene:
+def scene_of_model(metadata: dict[str, Any], folder: RunFolder | None, where: Path | None, args: SceneOptions) -> Scene:
     """The scene to compare a model with. Raises ``ConfigError`` if a lone model file does not know it."""
     if folder is not None:
-        return scene_of_run(folder, where, given)
+        return scene_of_run(folder, where, args)
     if where is None and not metadata.get("built_in"):
         raise ConfigError("a model file does not hold its photographs: name their folder with --scene")
-    return open_scene(where, given, metadata.get("scene_options"))
+    return open_scene(where, args, metadata.get("scene_options"))
 
 
 def warn_about(scene: Scene, console: Console) -> None:

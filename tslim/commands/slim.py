@@ -28,79 +28,77 @@ SEARCH_VIEWS = 10
 could not be measured on them any more."""
 
 
-def slim(given: Slim, console: Console) -> None:
+def slim(args: Slim, console: Console) -> None:
     """Writes a smaller model as a file of its own."""
-    _check(given)
-    source, folder = shared.find_model(given.model, console)
-    shared.require_new_model(given.out, source)
+    _check(args)
+    source, folder = shared.find_model(args.model, console)
+    shared.require_new_model(args.out, source)
     as_read = model_file.read(source)
-    state = _ordered(given, as_read, console)
+    state = _ordered(args, as_read, console)
     known = _known_rows(source, folder) if state is as_read else []
-    if given.max_mb is not None and not given.separate:
-        small = _unbeaten(given, state, _fitted(given, state), known, console)
+    if args.max_mb is not None and not args.separate:
+        small = _unbeaten(args, state, _fitted(args, state), known, console)
     else:
-        whole = model_file.convert(state, given.precision, given.rounding)
-        if given.density_rank is not None:
-            small = whole.separate(given.density_rank, given.appearance_rank)
-        elif given.separate:
+        whole = model_file.convert(state, args.precision, args.rounding)
+        if args.density_rank is not None:
+            small = whole.separate(args.density_rank, args.appearance_rank)
+        elif args.separate:
             if whole.precision == "compact":
                 raise ConfigError("--separate looks among models in float16 or float32: round what it finds afterwards")
-            small = _best_pair(given, whole, folder, console)
-        elif given.min_psnr is not None:
-            small = whole.slim(_good_enough(given, state, whole, source, folder, console))
+            small = _best_pair(args, whole, folder, console)
+        elif args.min_psnr is not None:
+            small = whole.slim(_rank_of_quality(args, state, whole, source, folder, console))
         else:
-            small = whole if given.rank is None else whole.slim(given.rank)
-            if given.rank is not None and (better := better_below(known, given.rank)):
+            small = whole if args.rank is None else whole.slim(args.rank)
+            if args.rank is not None and (better := better_below(known, args.rank)):
                 console.warn(f"by what eval measured, rank {better.rank} is better: it has {better.psnr:.2f} dB")
-    model_file.write(small, given.out)
+    model_file.write(small, args.out)
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
     if state.precision == small.precision == "compact" and small.metadata != state.metadata:
         console.warn("the model was rounded before: the one that it was made from would lose less")
     least = 1 if state.metadata.get(ordering.REORDERED) else _least_trained(state)
-    if min(small.kept or (small.rank,)) < least:
+    if min(small.separate_ranks or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
-    console.wrote([given.out])
+    console.written([args.out])
 
 
-def _ordered(given: Slim, state: StoredState, console: Console) -> StoredState:
+def _ordered(args: Slim, state: StoredState, console: Console) -> StoredState:
     """The model with its ranks in order: if that is asked for, or if they are not and some are about to be dropped."""
-    if given.reorder == "no" or (
-        given.reorder == "auto" and not (ordering.is_unordered(state) and _drops(given, state))
-    ):
+    if args.reorder == "no" or (args.reorder == "auto" and not (ordering.is_unordered(state) and _drops(args, state))):
         return state
     new = ordering.reordered(state)
     console.line(held_text(state, new))
     return StoredState.of(new, "float16" if state.precision == "compact" else state.precision)
 
 
-def _drops(given: Slim, state: StoredState) -> bool:
+def _drops(args: Slim, state: StoredState) -> bool:
     """Whether ranks are dropped by what is asked for. What ``eval`` measured is of the ranks as they are."""
-    if given.rank is not None:
-        return given.rank < state.rank
-    if given.density_rank is not None:
-        return min(given.density_rank, given.appearance_rank) < state.rank
-    if given.max_mb is not None:
-        return given.separate or _fitted(given, state).rank < state.rank
-    return given.min_psnr is not None and given.scene is not None
+    if args.rank is not None:
+        return args.rank < state.rank
+    if args.density_rank is not None:
+        return min(args.density_rank, args.appearance_rank) < state.rank
+    if args.max_mb is not None:
+        return args.separate or _fitted(args, state).rank < state.rank
+    return args.min_psnr is not None and args.scene is not None
 
 
-def _fitted(given: Slim, state: StoredState) -> StoredState:
+def _fitted(args: Slim, state: StoredState) -> StoredState:
     """The most ranks that fit in ``--max-mb``; ``ConfigError`` if none does, saying what compact files would do."""
     try:
-        return model_file.fit(state, given.max_mb, given.precision, given.rounding)
+        return model_file.fit(state, args.max_mb, args.precision, args.rounding)
     except ConfigError as error:
-        if (given.precision or state.precision) == "compact":
+        if (args.precision or state.precision) == "compact":
             raise
         try:
-            small = model_file.fit(state, given.max_mb, "compact")
+            small = model_file.fit(state, args.max_mb, "compact")
         except ConfigError as worse:
             raise ConfigError(f"{error}, and with --precision compact: {worse}") from None
-        kept = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
-        raise ConfigError(f"{error}; --precision compact keeps {kept}") from None
+        separate_ranks = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
+        raise ConfigError(f"{error}; --precision compact keeps {separate_ranks}") from None
 
 
 def _unbeaten(
-    given: Slim, state: StoredState, small: StoredState, known: list[SweepRow], console: Console
+    args: Slim, state: StoredState, small: StoredState, known: list[SweepRow], console: Console
 ) -> StoredState:
     """What fits, unless ``eval`` found fewer ranks to be better: then those."""
     better = better_below(known, small.rank)
@@ -110,7 +108,7 @@ def _unbeaten(
     console.line(
         f"{small.rank} would fit, but eval measured {psnr:.2f} dB there and {better.psnr:.2f} dB with {better.rank}"
     )
-    return _fitted(given, state.slim(better.rank))
+    return _fitted(args, state.slim(better.rank))
 
 
 def _known_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
@@ -123,9 +121,9 @@ def _known_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
 
 def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
     """The ranks of a model in words."""
-    if state.kept is None:
+    if state.separate_ranks is None:
         return _ranks(state.rank)
-    return f"{_ranks(state.kept[0])} of density and {state.kept[1]} of appearance"
+    return f"{_ranks(state.separate_ranks[0])} of density and {state.separate_ranks[1]} of appearance"
 
 
 def _ranks(n: int) -> str:
@@ -141,40 +139,40 @@ def _least_trained(state: FieldState) -> int:
         return 1
 
 
-def _check(given: Slim) -> None:
+def _check(args: Slim) -> None:
     """Raises ``ConfigError`` unless the options say one thing."""
-    pair = (given.density_rank, given.appearance_rank)
+    pair = (args.density_rank, args.appearance_rank)
     if (pair[0] is None) != (pair[1] is None):
         raise ConfigError("--density-rank and --appearance-rank go together")
-    ways = sum(way is not None for way in (given.rank, given.max_mb, given.min_psnr, pair[0]))
-    rounds = given.precision is not None or given.rounding is not None
+    ways = sum(way is not None for way in (args.rank, args.max_mb, args.min_psnr, pair[0]))
+    rounds = args.precision is not None or args.rounding is not None
     if ways > 1 or not (ways or rounds):
         raise ConfigError(
             "say one of --rank, --max-mb, --min-psnr, or --density-rank with --appearance-rank; "
             "or --precision alone, which keeps all ranks"
         )
-    if given.separate and given.max_mb is None:
+    if args.separate and args.max_mb is None:
         raise ConfigError("--separate looks for the best pair of ranks within --max-mb: say how many MB")
-    measures = given.separate or given.min_psnr is not None
-    read = [f"--{k.replace('_', '-')}" for k, v in vars(given.options).items() if v is not None]
-    read += ["--scene"] if given.scene is not None else []
+    measures = args.separate or args.min_psnr is not None
+    read = [f"--{k.replace('_', '-')}" for k, v in vars(args.options).items() if v is not None]
+    read += ["--scene"] if args.scene is not None else []
     if read and not measures:
         raise ConfigError(f"{read[0]} has no effect here: only --min-psnr and --separate look at photographs")
-    if read and given.scene is None and given.min_psnr is not None:
+    if read and args.scene is None and args.min_psnr is not None:
         raise ConfigError(f"{read[0]} has no effect without --scene: --min-psnr then goes by what eval measured")
 
 
-def _good_enough(
-    given: Slim, state: StoredState, whole: StoredState, source: Path, folder: RunFolder | None, console: Console
+def _rank_of_quality(
+    args: Slim, state: StoredState, whole: StoredState, source: Path, folder: RunFolder | None, console: Console
 ) -> int:
     """The lowest rank with the PSNR asked for: by what ``eval`` measured of the state, or on the photographs of
     ``--scene``, as it is to be written (``whole``).
 
     Raises ``ConfigError`` if nothing was measured, or no rank is good enough.
     """
-    wanted, best = given.min_psnr, None
-    rows = _stored_rows(source, folder) if given.scene is None else _rows_upwards(given, whole, folder, console)
-    if given.scene is None and whole.precision == "compact" and whole is not state:
+    wanted, best = args.min_psnr, None
+    rows = _stored_rows(source, folder) if args.scene is None else _rows_upwards(args, whole, folder, console)
+    if args.scene is None and whole.precision == "compact" and whole is not state:
         console.warn("eval measured the model before it is rounded; with --scene it is measured as it is written")
     for row in rows:
         best = row if best is None or row.psnr > best.psnr else best
@@ -200,28 +198,28 @@ def _stored_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
     return sorted(rows, key=lambda row: row.rank)
 
 
-def _rows_upwards(given: Slim, state: FieldState, folder: RunFolder | None, console: Console):
+def _rows_upwards(args: Slim, state: FieldState, folder: RunFolder | None, console: Console):
     """Measures rank after rank from the lowest, as they are asked for."""
-    field, scene = _open(given, state, folder, console)
+    field, scene = _open(args, state, folder, console)
     views = scene.test
     renderer, sizes = evaluate.new_renderer(field), model_file.sizes(state)
     for rank in range(1, state.rank + 1):
         yield from evaluate.rank_sweep(field, views, (rank,), renderer=renderer, sizes=sizes)
 
 
-def _open(given: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:
-    shared.start(given.arch, console)
+def _open(args: Slim, state: FieldState, folder: RunFolder | None, console: Console) -> tuple["Field", Scene]:
+    shared.start(args.arch, console)
     from tslim.field.field import Field
 
-    scene = shared.scene_of_model(state.metadata, folder, given.scene, given.options)
+    scene = shared.scene_of_model(state.metadata, folder, args.scene, args.options)
     shared.warn_about(scene, console)
     return Field.from_state(state), scene
 
 
-def _best_pair(given: Slim, state: StoredState, folder: RunFolder | None, console: Console) -> StoredState:
+def _best_pair(args: Slim, state: StoredState, folder: RunFolder | None, console: Console) -> StoredState:
     """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
-    pairs = promising_pairs(state, given.max_mb)
-    _, scene = _open(given, state, folder, console)
+    pairs = promising_pairs(state, args.max_mb)
+    _, scene = _open(args, state, folder, console)
     from tslim.field.field import Field
 
     views = scene.train.spread(SEARCH_VIEWS)
@@ -242,11 +240,11 @@ def promising_pairs(state: FieldState, max_mb: float) -> list[tuple[int, int]]:
     Raises ``ConfigError`` if not even one rank of each fits.
     """
     prefix = model_file.rank_that_fits(state, max_mb)
-    most = state.kept or (state.rank, state.rank)
+    most = state.separate_ranks or (state.rank, state.rank)
     fitting: list[tuple[int, int]] = []
     for density in range(1, most[0] + 1):
         ranks = [a for a in range(1, most[1] + 1) if size_of_pair(state, density, a) <= max_mb * 1e6]
         if ranks:
             fitting.append((density, max(ranks)))
     largest = [pair for i, pair in enumerate(fitting) if i + 1 == len(fitting) or fitting[i + 1][1] < pair[1]]
-    return sorted({*largest, state.slim(prefix).kept or (prefix, prefix)})
+    return sorted({*largest, state.slim(prefix).separate_ranks or (prefix, prefix)})

@@ -32,37 +32,37 @@ if TYPE_CHECKING:
     from tslim.training.trainer import Trainer
 
 
-def train(given: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
+def train(args: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
     """Trains, or goes on training; returns 0, or 128 + signal if it was asked to stop.
 
     ``settings_for`` gives the settings of a new run by the scene's space; without, they are as given.
     """
-    config.require_valid(given.settings)
-    shared.require_serving(given.serving)
-    if given.preview and given.serving.serve is not None:
+    config.require_valid(args.settings)
+    shared.require_serving(args.serving)
+    if args.preview and args.serving.serve is not None:
         raise ConfigError("--preview opens a window and --serve is for browsers: choose one")
-    settings_for = settings_for or (lambda space: given.settings)
+    settings_for = settings_for or (lambda space: args.settings)
     with contextlib.ExitStack() as owned:
-        return _train_and_measure(given, console, owned, settings_for)
+        return _train_and_measure(args, console, owned, settings_for)
 
 
 def _train_and_measure(
-    given: Train,
+    args: Train,
     console: Console,
     owned: contextlib.ExitStack,
     settings_for: Callable[[str], config.TrainConfig],
 ) -> int:
     """What ``train`` does, with the run's folder ``owned``."""
     # Where nothing can listen is known before anything is begun.
-    served = shared.served_preview(given.serving, share=PREVIEW_SHARE)
+    served = shared.served_preview(args.serving, share=PREVIEW_SHARE)
     if served is not None:
         owned.callback(served.close)
         served.say_notices(console.line)
-    if given.resume:
-        trainer, run = _resumed(given, console, owned)
+    if args.resume:
+        trainer, run = _resumed(args, console, owned)
     else:
-        trainer, run = _started(given, console, owned, settings_for)
-    signalled = _follow(trainer, run, served if served is not None or not given.preview else _window(), console)
+        trainer, run = _started(args, console, owned, settings_for)
+    signalled = _follow(trainer, run, served if served is not None or not args.preview else _window(), console)
     if signalled:
         console.line(f"saved at step {trainer.step}; continue with:")
         console.line(f"  {_resume_command(run)}", style="bold")
@@ -82,26 +82,26 @@ def _train_and_measure(
 
 
 def _started(
-    given: Train,
+    args: Train,
     console: Console,
     owned: contextlib.ExitStack,
     settings_for: Callable[[str], config.TrainConfig],
 ) -> tuple["Trainer", RunFolder]:
-    if given.path is not None and RunFolder(given.path).is_run():
+    if args.path is not None and RunFolder(args.path).is_run():
         raise ConfigError(
-            f"{given.path} is a run, not photographs: to continue it, tslim train --out {shlex.quote(str(given.path))} "
+            f"{args.path} is a run, not photographs: to continue it, tslim train --out {shlex.quote(str(args.path))} "
             "--resume"
         )
-    if given.out is not None:
-        RunFolder(given.out).require_free()
-    shared.start(given.arch, console, given.settings.seed)
+    if args.out is not None:
+        RunFolder(args.out).require_free()
+    shared.start(args.arch, console, args.settings.seed)
     from tslim.training import forecast
     from tslim.training.trainer import Trainer
 
-    scene = shared.open_scene(given.path, given.scene)
+    scene = shared.open_scene(args.path, args.scene)
     shared.require_measurable(scene)
     _say_scene(scene, console)
-    run = RunFolder(given.out or files.free_path(Path("runs") / (scene.name if given.path else "builtin")))
+    run = RunFolder(args.out or files.free_path(Path("runs") / (scene.name if args.path else "builtin")))
     run.require_free()
     owned.enter_context(run.owned())
     console.fact("run", run.path)
@@ -115,30 +115,30 @@ def _started(
     run.create(
         {
             "version": __version__,
-            "scene": shared.scene_record(given.path, given.scene),
+            "scene": shared.scene_record(args.path, args.scene),
             "train": config.to_dict(settings),
         }
     )
-    field.metadata |= provenance(trainer, shared.scene_record(given.path, given.scene))
+    field.metadata |= provenance(trainer, shared.scene_record(args.path, args.scene))
     return trainer, run
 
 
-def _resumed(given: Train, console: Console, owned: contextlib.ExitStack) -> tuple["Trainer", RunFolder]:
-    if given.out is None:
+def _resumed(args: Train, console: Console, owned: contextlib.ExitStack) -> tuple["Trainer", RunFolder]:
+    if args.out is None:
         raise ConfigError("--resume needs the run's folder: --out RUN")
-    run = RunFolder(given.out)
+    run = RunFolder(args.out)
     saved = run.train_settings()
     owned.enter_context(run.owned())
     record = run.settings()["scene"]
-    different = _differences(config.to_dict(given.settings), config.to_dict(saved))
-    different += [name for name, value in asdict(given.scene).items() if value not in (None, record.get(name))]
+    different = _differences(config.to_dict(args.settings), config.to_dict(saved))
+    different += [name for name, value in asdict(args.scene).items() if value not in (None, record.get(name))]
     if different:
         option = different[0].replace("_", "-")
         raise ConfigError(f"--{option} cannot be changed on --resume: a run goes on with its own settings")
-    shared.start(given.arch, console, saved.seed)
+    shared.start(args.arch, console, saved.seed)
     from tslim.training.trainer import Trainer
 
-    scene = shared.scene_of_run(run, given.path, given.scene)
+    scene = shared.scene_of_run(run, args.path, args.scene)
     shared.require_measurable(scene)
     _say_scene(scene, console)
     console.fact("run", run.path)

@@ -8,14 +8,14 @@ from tslim.commands.options import SceneOptions, View
 from tslim.errors import TslimError
 
 
-def view(given: View, console: Console) -> None:
+def view(args: View, console: Console) -> None:
     """Shows a model in a window, or with ``--serve`` in a browser, until it is closed."""
-    shared.require_serving(given.serving)
-    source, folder = shared.find_model(given.model, console)
-    served = shared.served_preview(given.serving, share=1.0)
+    shared.require_serving(args.serving)
+    source, folder = shared.find_model(args.model, console)
+    served = shared.served_preview(args.serving, share=1.0)
     if served is not None:
         served.say_notices(console.line)
-    shared.start(given.arch, console)
+    shared.start(args.arch, console)
     from tslim.field.field import load
     from tslim.preview import preview
 

@@ -83,13 +83,13 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     The built-in scene where the path is missing or None; everything else may be missing or None, too. Raises
     ``SceneError`` as ``load_scene`` does.
     """
-    given = {name: value for name, value in settings.items() if value is not None}
-    downscale, background = given.get("downscale", 1), given.get("background", "white")
-    format, most, space = given.get("format"), given.get("max_images"), given.get("space")
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    downscale, background = chosen.get("downscale", 1), chosen.get("background", "white")
+    format, most, space = chosen.get("format"), chosen.get("max_images"), chosen.get("space")
     if settings.get("path") is not None:
         return load_scene(
             settings["path"], format=format, downscale=downscale, background=background, max_images=most, space=space,
-            file_paths=given.get("file_paths", "inside"),
+            file_paths=chosen.get("file_paths", "inside"),
         )  # fmt: skip
     if format is not None:
         raise SceneError(f"format {format} goes with a folder of photographs; the built-in scene has none")

@@ -21,7 +21,7 @@ NEAR, FAR = 2.0, 6.0
 """The usual limits for NeRF-synthetic, whose cameras stand about 4 from the origin."""
 USUAL = Region(
     box=np.array([[-HALF_BOX] * 3, [HALF_BOX] * 3]),
-    said_by=f"the box of ±{HALF_BOX} that is usual for {RECOGNISED_BY}",
+    source=f"the box of ±{HALF_BOX} that is usual for {RECOGNISED_BY}",
     usual=True,
     limits=(NEAR, FAR),
 )

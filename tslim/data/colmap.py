@@ -105,7 +105,7 @@ def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[
             mask = masks.find(entry.name, file)
             found.append(Shot(entry.name, file, pose, c.size, c.intrinsics, c.lens, c.distortion, mask))
     missing = [name for name in names if name not in place.files]
-    shots.check_enough(len(found), len(posed), missing[0] if missing else None, images_file, warnings)
+    shots.require_images(len(found), len(posed), missing[0] if missing else None, images_file, warnings)
     masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
     notes.append(f"model {model.folder.name if model.folder != model.root else '.'}, photographs in {place.place.name}")
     unplaced = len(set(place.place.pictures()) - set(place.files.values()))

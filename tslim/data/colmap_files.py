@@ -124,8 +124,8 @@ def _lens(path: Path, camera: int, model: str | int, width: int, height: int, va
         fx, fy, cx, cy = lenses.all_around(width, height)
     else:
         fx, fy, cx, cy = (values[0], *values[:3]) if focals == _ONE_FOCAL else values[:4]
-    given = dict(zip(coefficients.split(), values[len(focals.split()) :], strict=True))
-    lens, distortion = lenses.of_coefficients(lens, given)
+    named = dict(zip(coefficients.split(), values[len(focals.split()) :], strict=True))
+    lens, distortion = lenses.of_coefficients(lens, named)
     shots.check_camera(where, (width, height), (fx, fy, cx, cy), lens, distortion)
     return Lens((width, height), (fx, fy, cx, cy), lens, distortion)
 

@@ -124,9 +124,9 @@ def load_pixels(
     def decode(i: int) -> None:
         rgba = load_rgba(paths[i], downscale=downscale, turn=turns[i])
         for mask in masks[i] if masks is not None else ():
-            kept = load_mask(mask, tuple(full[i]), turns[i])
-            kept = area_downscale(np.repeat(kept[..., None], 4, 2), downscale)[..., 3]
-            rgba[..., 3] = np.round(rgba[..., 3] * (kept / 255)).astype(np.uint8)
+            mask_image = load_mask(mask, tuple(full[i]), turns[i])
+            mask_image = area_downscale(np.repeat(mask_image[..., None], 4, 2), downscale)[..., 3]
+            rgba[..., 3] = np.round(rgba[..., 3] * (mask_image / 255)).astype(np.uint8)
         pixels[offsets[i] : offsets[i + 1]] = np.ascontiguousarray(rgba).view("<u4").ravel()
 
     with ThreadPoolExecutor(workers) as pool:
@@ -238,17 +238,17 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
             raise SceneError(f"{mask.path}: damaged or truncated image ({error})") from None
     if values.max(initial=0) < 128 and not is_jpeg:  # numbers or dark colours of labels; a JPEG has noise in its black
         values = np.where(values > 0, 255.0, 0.0)
-    kept = Image.fromarray(np.round(255 - values if mask.inverted else values).clip(0, 255).astype(np.uint8))
+    mask_image = Image.fromarray(np.round(255 - values if mask.inverted else values).clip(0, 255).astype(np.uint8))
     if mask.inverted:  # everything but black is left out, as soft edges of a mover are
-        kept = kept.point(lambda v: 255 if v > (127 if is_jpeg else 254) else 0)
-    if turn in _TURNS and kept.size != tuple(size):
-        kept = kept.transpose(_TURNS[turn])
-    if kept.size != tuple(size):
-        width, height = kept.size
+        mask_image = mask_image.point(lambda v: 255 if v > (127 if is_jpeg else 254) else 0)
+    if turn in _TURNS and mask_image.size != tuple(size):
+        mask_image = mask_image.transpose(_TURNS[turn])
+    if mask_image.size != tuple(size):
+        width, height = mask_image.size
         if abs(width * size[1] - height * size[0]) > max(width, height, *size):
             raise SceneError(f"{mask.path}: the mask is {width}x{height} pixels, its image {size[0]}x{size[1]}")
-        kept = kept.resize((int(size[0]), int(size[1])), Image.Resampling.BOX)
-    return np.asarray(kept)
+        mask_image = mask_image.resize((int(size[0]), int(size[1])), Image.Resampling.BOX)
+    return np.asarray(mask_image)
 
 
 def _opened(path: Path) -> Image.Image:

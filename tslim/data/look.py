@@ -100,10 +100,10 @@ def hull_box(views: Views) -> np.ndarray | None:
         column, row = cells[inside].astype(np.int64).T
         carved[inside] += grid[row, column] > 0.999
         seen += inside
-    kept = ((carved <= len(grids) // 50) & (2 * seen >= len(grids))).reshape(VOXELS, VOXELS, VOXELS)
+    occupied = ((carved <= len(grids) // 50) & (2 * seen >= len(grids))).reshape(VOXELS, VOXELS, VOXELS)
     box = np.zeros((2, 3))
     for axis in range(3):
-        filled = np.flatnonzero(kept.any(tuple(a for a in range(3) if a != axis)))
+        filled = np.flatnonzero(occupied.any(tuple(a for a in range(3) if a != axis)))
         if not len(filled) or filled[0] == 0 or filled[-1] == VOXELS - 1:
             return None
         margin = 1.5 * (steps[1] - steps[0])

@@ -35,7 +35,7 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     found = _shots(folder, warnings)
     region = Region()
     if (folder / "bbox.txt").is_file():
-        region = Region(box=read_box(folder / "bbox.txt"), said_by="bbox.txt")
+        region = Region(box=read_box(folder / "bbox.txt"), source="bbox.txt")
     else:
         warnings.append("no bbox.txt: whether there is an object in a box is guessed from the photographs (--space)")
     train, test = _split(found, folder, options)
@@ -54,7 +54,7 @@ def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
     tree = pictures.Tree(folder / "rgb")
     files = {name: file for name in posed if (file := tree.find(name)) is not None and not pictures.is_mask(file.name)}
     missing = next((name for name in posed if name not in files), None)
-    shots.check_enough(len(files), len(posed), missing, folder / "rgb", warnings)
+    shots.require_images(len(files), len(posed), missing, folder / "rgb", warnings)
     unplaced = sum(not pictures.is_mask(name) for name in tree.files) - len(files)
     if unplaced > 0:
         warnings.append(f"{unplaced} images in rgb have no file in pose and were skipped")

@@ -38,9 +38,9 @@ def turned(scene: Scene) -> Scene:
 def along_axes(points: np.ndarray) -> np.ndarray:
     """(3, 3) rotation that turns (n, 3) points so that they share as many coordinates as can be; always the same."""
     points = points - np.median(points, 0)
-    reach = np.linalg.norm(points, axis=1)
-    radius = np.quantile(reach, 0.9)
-    points = points[reach <= radius] / max(radius, 1e-30)
+    distance = np.linalg.norm(points, axis=1)
+    radius = np.quantile(distance, 0.9)
+    points = points[distance <= radius] / max(radius, 1e-30)
     points = points[:: 1 + len(points) // MOST_POINTS]
     rng = np.random.default_rng(0)
     starts = rng.normal(size=(STARTS, 4))

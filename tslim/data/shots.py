@@ -145,17 +145,17 @@ def repeated(train: Sequence[Shot], test: Sequence[Shot]) -> list[Shot]:
     return [s for s in test if s.file.resolve() in files or np.round(s.pose, 6).tobytes() in poses]
 
 
-def check_enough(kept: int, listed: int, first_missing: str | None, source: Path, warnings: list[str]) -> None:
+def require_images(n_found: int, listed: int, first_missing: str | None, source: Path, warnings: list[str]) -> None:
     """One warning for all images that are missing; raises ``SceneError`` if too few are left."""
-    if listed > kept:
+    if listed > n_found:
         first = f" (the first is {first_missing[:100]})" if first_missing else ""
-        if kept < MIN_SHOTS:
+        if n_found < MIN_SHOTS:
             raise SceneError(
-                f"{source}: {listed - kept} of {listed} images are missing{first}; at least {MIN_SHOTS} are needed"
+                f"{source}: {listed - n_found} of {listed} images are missing{first}; at least {MIN_SHOTS} are needed"
             )
-        warnings.append(f"{listed - kept} of the {listed} listed images are missing and were skipped{first}")
-    elif kept < MIN_SHOTS:
-        raise SceneError(f"{source}: {kept} images with poses, at least {MIN_SHOTS} are needed")
+        warnings.append(f"{listed - n_found} of the {listed} listed images are missing and were skipped{first}")
+    elif n_found < MIN_SHOTS:
+        raise SceneError(f"{source}: {n_found} images with poses, at least {MIN_SHOTS} are needed")
 
 
 def split(shots: Sequence[Shot], options: LoadOptions) -> tuple[list[Shot], list[Shot]]:

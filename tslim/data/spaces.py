@@ -34,7 +34,7 @@ class Region:
 
     box: np.ndarray | None = None
     """(2, 3) float64, world units"""
-    said_by: str = ""
+    source: str = ""
     """what names the box, for messages"""
     usual: bool = False
     """the box is a habit of the format, for objects, and not written down"""
@@ -143,7 +143,7 @@ def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
             what = f"{100 * beside:.0f} % of the opaque pixels look past" if beside > _BESIDE else ""
         if what:
             warnings.append(
-                f"{what} {region.said_by}: the box is found from the photographs instead (--space contracted takes "
+                f"{what} {region.source}: the box is found from the photographs instead (--space contracted takes "
                 "everything around)"
             )
             box = None
@@ -152,8 +152,8 @@ def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
         box = geometry.object_box(cameras) if hull is None else hull
         near, far = geometry.limits_of_box(cameras, box)
     else:
-        near, far, said = _limits(cameras, box, region)
-        warnings += said
+        near, far, limits_note = _limits(cameras, box, region)
+        warnings += limits_note
     return replace(scene, space="box", box=box, near=near, far=far).with_warnings(*warnings)
 
 
@@ -161,11 +161,11 @@ def _limits(cameras: Cameras, box: np.ndarray, region: Region) -> tuple[float, f
     if region.limits is None:
         return *geometry.limits_of_box(cameras, box), []
     near, far = region.limits
-    reach = 0.5 * float(np.linalg.norm(np.ptp(box, axis=0)))
+    half_diagonal = 0.5 * float(np.linalg.norm(np.ptp(box, axis=0)))
     distance = np.linalg.norm(cameras.origins - box.mean(0), axis=1)
     if near + 1 <= distance.min() and distance.max() <= far - 1:
         return near, far, []
-    near, far = max(float(distance.min() - reach), 0.05), float(distance.max() + reach)
+    near, far = max(float(distance.min() - half_diagonal), 0.05), float(distance.max() + half_diagonal)
     return (
         near,
         far,
@@ -258,4 +258,4 @@ def _checked(scene: Scene, region: Region, seen: Look) -> Scene:
 
 
 def _by(region: Region) -> str:
-    return f" of {region.said_by}" if region.said_by else ""
+    return f" of {region.source}" if region.source else ""

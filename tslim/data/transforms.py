@@ -75,7 +75,7 @@ def load_files(folder: Path, path: Path, options: LoadOptions, format: str, usua
     box, is_open = transforms_keys.box_of(data, path, NGP_SCALE, NGP_OFFSET)
     region = usual
     if box is not None or is_open:
-        region = Region(box=box, said_by="" if box is None else f"aabb_scale or aabb in {path.name}", open=is_open)
+        region = Region(box=box, source="" if box is None else f"aabb_scale or aabb in {path.name}", open=is_open)
     return Capture(
         folder, format, path, train, test, _points(folder, path, data, options, warnings), region, found.rest,
         tuple(warnings), found.notes,
@@ -184,7 +184,7 @@ def _listed(
     if split and missing:
         warnings.append(f"{len(missing)} of the {len(listed)} {split} images are missing and were skipped")
     elif not split:
-        shots.check_enough(len(found), len(listed), missing[0] if missing else None, path, warnings)
+        shots.require_images(len(found), len(listed), missing[0] if missing else None, path, warnings)
         masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
     return Listed(found, known, place.rest, (f"photographs in {place.place.name}",))
 

@@ -79,7 +79,7 @@ class Holder:
     def __init__(self, data: Mapping[str, Any], frame: Mapping[str, Any], where: str) -> None:
         self.data, self.frame, self.where = data, frame, where
 
-    def given(self, key: str) -> bool:
+    def coefficients(self, key: str) -> bool:
         """Whether there is a value; null is none."""
         return self.raw(key) is not None
 
@@ -90,9 +90,9 @@ class Holder:
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number; raises ``SceneError``."""
-        if default is not None and not self.given(key):
+        if default is not None and not self.coefficients(key):
             return default
-        return reading.number({key: self.raw(key)} if self.given(key) else {}, key, self.where)
+        return reading.number({key: self.raw(key)} if self.coefficients(key) else {}, key, self.where)
 
 
 def camera_of(
@@ -103,7 +103,7 @@ def camera_of(
     ``file`` is the photograph, or a copy of it that is ``factor`` times smaller.
     """
     where = holder.where
-    if holder.given("w") and holder.given("h"):
+    if holder.coefficients("w") and holder.coefficients("h"):
         size = holder.number("w"), holder.number("h")
     else:
         width, height = images.read_header(file).size
@@ -148,7 +148,7 @@ def _from_angle(pixels: float, angle: float, where: str) -> float:
 
 
 def _lens(holder: Holder) -> tuple[int, tuple[float, ...]]:
-    given = {key: holder.number(key, 0.0) for key in COEFFICIENTS}
+    coefficients = {key: holder.number(key, 0.0) for key in COEFFICIENTS}
     model = holder.raw("camera_model")
     if model is None:
         model = next((name for key, name in FLAGS.items() if holder.raw(key)), "OPENCV")
@@ -158,10 +158,10 @@ def _lens(holder: Holder) -> tuple[int, tuple[float, ...]]:
             f"{holder.where}: unknown camera_model {str(model)[:40]}; accepted: {', '.join(MODELS)} "
             "(undistort the images for PINHOLE)"
         )
-    if any(holder.given(f"ftheta_p{i}") for i in range(5)):
+    if any(holder.coefficients(f"ftheta_p{i}") for i in range(5)):
         raise SceneError(f"{holder.where}: an f-theta lens (ftheta_p0 …); accepted: {', '.join(MODELS)}")
     try:
-        return lenses.of_coefficients(MODELS[name], given)
+        return lenses.of_coefficients(MODELS[name], coefficients)
     except ValueError as error:
         raise SceneError(
             f"{holder.where}: the lens coefficients {error} with camera_model {name}, which has none of these; "
@@ -200,8 +200,8 @@ def box_of(data: Mapping[str, Any], path: Path, scale: float, offset: float) -> 
         box = np.stack([center - half, center + half])
     else:
         scale = reading.number(data, "scale", str(path)) if data.get("scale") is not None else scale
-        given = data.get("offset")
-        shift = np.full(3, offset) if given is None else reading.numbers(given, (3,), f"{path}: offset", spread=True)
+        own = data.get("offset")
+        shift = np.full(3, offset) if own is None else reading.numbers(own, (3,), f"{path}: offset", spread=True)
         if not scale > 0:
             raise SceneError(f"{path}: scale is {scale:g}, expected more than 0")
         with np.errstate(all="ignore"):

@@ -123,7 +123,7 @@ class Decoder:
         if n > 0 and self.kind == "sh":
             harmonics.sh_decode(features, sample_ray, ray_dirs, n, colours)
         elif self.kind == "mlp":
-            self._training_mlp.kept = -1
+            self._training_mlp.n_stored = -1
             mlp = self._training_mlp if keep else self._mlp
             mlp.forward(features, sample_ray, ray_dirs, n, colours, keep)
 
@@ -138,8 +138,8 @@ class Decoder:
         Raises:
             ValueError: the last forward pass was not of n samples, or did not keep what is needed.
         """
-        given = features, ray_dirs, colours, grad_colours, grad_features
-        features, ray_dirs, colours, grad_colours, grad_features = map(_flat, given)
+        args = features, ray_dirs, colours, grad_colours, grad_features
+        features, ray_dirs, colours, grad_colours, grad_features = map(_flat, args)
         if n > 0 and self.kind == "sh":
             if grad_directions is not None:
                 harmonics.sh_directions_backward(
@@ -148,8 +148,8 @@ class Decoder:
             harmonics.sh_backward(sample_ray, ray_dirs, n, colours, grad_colours, grad_features)
         elif self.kind == "mlp":
             mlp = self._training_mlp
-            if n != mlp.kept:
-                raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(mlp.kept, 0)}")
+            if n != mlp.n_stored:
+                raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(mlp.n_stored, 0)}")
             grad_directions = None if grad_directions is None else _flat(grad_directions)
             mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features, grad_directions)
 

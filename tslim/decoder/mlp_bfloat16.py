@@ -33,9 +33,9 @@ class Bfloat16Mlp(TiledMlp):
     """Samples per tile, at most: a call to torch costs more than one to numpy."""
     itemsize = 2
 
-    def __init__(self, *given) -> None:
+    def __init__(self, *args) -> None:
         self.torch = import_torch()
-        super().__init__(*given)
+        super().__init__(*args)
         self._weights = {i: self._zeros(*self._shape(i)) for i in (1, 2, 3)}
         self._transposed = {
             1: self._zeros(self.hidden, padded(self.n_feature_inputs)),
@@ -74,15 +74,15 @@ class Bfloat16Mlp(TiledMlp):
                 held += value.values() if isinstance(value, dict) else [value]
         return rows + sum(a.nbytes for a in held)
 
-    def forward(self, *given) -> None:
+    def forward(self, *args) -> None:
         """See ``Decoder.forward``."""
         with self._own_threads():
-            super().forward(*given)
+            super().forward(*args)
 
-    def backward(self, *given) -> None:
+    def backward(self, *args) -> None:
         """See ``Decoder.backward``."""
         with self._own_threads():
-            super().backward(*given)
+            super().backward(*args)
 
     @contextlib.contextmanager
     def _own_threads(self):

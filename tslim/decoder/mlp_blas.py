@@ -9,8 +9,8 @@ from tslim.decoder.mlp_tiles import Scratch, TiledMlp
 class BlasMlp(TiledMlp):
     """``TiledMlp`` with numpy's matrix products. Weights are read where they are."""
 
-    def __init__(self, *given) -> None:
-        super().__init__(*given)
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
         self._transposed = {
             1: np.zeros((self.hidden, padded(self.n_feature_inputs)), np.float32),
             2: np.zeros((self.hidden, self.hidden), np.float32),

@@ -26,7 +26,7 @@ class TaichiMlp:
         self.n_feature_inputs = 30 + 2 * N_FEATURES * k_features
         self.size = params.shape[0]
         self.capacity = 0
-        self.kept = -1
+        self.n_stored = -1
         """Samples whose activations the workspace holds; -1: it was used for something else since."""
         self.work_rows = 0
         self._columns = {1: padded(self.rows[1] + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
@@ -41,7 +41,7 @@ class TaichiMlp:
         self.inputs = {i: buffers.array((self.capacity, columns)) for i, columns in self._columns.items()}
         decode.set_column(self.inputs[2], self.hidden, 1.0)
         decode.set_column(self.inputs[3], self.hidden, 1.0)
-        self.kept = -1
+        self.n_stored = -1
 
     def _reserve_backward(self) -> None:
         """Scratch of the backward pass: one tile at most."""
@@ -76,7 +76,7 @@ class TaichiMlp:
             for i in (1, 2):
                 decode.dense(self.inputs[i], tile, self._layer(i), self.params, True, self.inputs[i + 1])
             decode.output(self.inputs[3], tile, self._layer(3), self.params, colours)
-        self.kept = n if keep else -1
+        self.n_stored = n if keep else -1
 
     def backward(
         self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions

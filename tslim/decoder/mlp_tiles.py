@@ -70,7 +70,7 @@ class TiledMlp(abc.ABC):
         self.threads = backend.current().threads
         self.capacity = 0
         """Samples whose activations there is room for."""
-        self.kept = -1
+        self.n_stored = -1
         """Samples of the last forward pass, if ``backward`` may follow; -1: it was for colours only."""
         self.columns = {1: padded(self.n_inputs + 1), 2: padded(self.hidden + 1), 3: padded(self.hidden + 1)}
         self.most = max(ROOM // (sum(self.columns.values()) * self.itemsize) // self.tile, 1) * self.tile
@@ -134,7 +134,7 @@ class TiledMlp(abc.ABC):
         self.capacity = min(-(-max(n, self.capacity * 3 // 2) // self.tile) * self.tile, self.most)
         self._make_room(self.capacity + self.threads * self.tile)
         self.partial = np.empty((max(self.capacity // self.tile, blas.FEW), self.grads.size), np.float32)
-        self.kept = -1
+        self.n_stored = -1
 
     def _rows(self, start: int, stop: int, thread: int, keep: bool = True) -> slice:
         """Where the activations of a tile are: in a place of its own or, beyond all of those, in the thread's."""
@@ -144,7 +144,7 @@ class TiledMlp(abc.ABC):
     def forward(self, features, sample_ray, ray_dirs, n: int, colours, keep: bool) -> None:
         """See ``Decoder.forward``."""
         features, colours = features.reshape(-1, N_FEATURES), colours.reshape(-1, 3)
-        self.kept = -1
+        self.n_stored = -1
         self.reserve(n if keep else 1)
         self._before_forward()
         table = self._direction_table(ray_dirs.reshape(-1, 3)) if n > 0 else None
@@ -161,7 +161,7 @@ class TiledMlp(abc.ABC):
             np.reciprocal(colour, out=colour)
 
         blas.for_tiles(n, tile, self.tile)
-        self.kept = n if keep else -1
+        self.n_stored = n if keep else -1
 
     def backward(
         self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions

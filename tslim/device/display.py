@@ -61,17 +61,17 @@ def _obvious_reason() -> NoWindow | None:
     return None
 
 
-def _explain(said: str, last: str) -> NoWindow:
+def _explain(message: str, last: str) -> NoWindow:
     """What the failed attempt's output means."""
-    if "initialize GLFW" in said:
+    if "initialize GLFW" in message:
         return NoWindow(
             f"the display {os.environ.get('DISPLAY', '')} does not answer",
             "check DISPLAY and who may use it (xhost), or run under xvfb-run",
         )
-    if "libX11" in said:
+    if "libX11" in message:
         return NoWindow("no X11 client library", "install libx11-6")
-    if "Vulkan must be available" in said or "Vulkan instance" in said:
+    if "Vulkan must be available" in message or "Vulkan instance" in message:
         return NoWindow("no Vulkan driver", "install mesa-vulkan-drivers (or your GPU's driver)")
-    if "No module named 'taichi'" in said:
+    if "No module named 'taichi'" in message:
         return NoWindow("Taichi is not installed", "pip install -r requirements.txt")
     return NoWindow(f"the window system failed: {last}", "run python -m tslim doctor for details")

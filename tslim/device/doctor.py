@@ -207,10 +207,10 @@ def _summary(sections: list[Section]) -> Section:
     rows = [row for section in sections for row in section.rows if row.ok is False]
     if not rows:
         return Section("Everything works", ())
-    said: dict[str, Row] = {}
+    advised: dict[str, Row] = {}
     for row in rows:
-        said.setdefault(row.advice or row.value, Row(row.name, row.advice or row.value))
-    todo = list(said.values())
+        advised.setdefault(row.advice or row.value, Row(row.name, row.advice or row.value))
+    todo = list(advised.values())
     packages = [r.advice.removeprefix("install ") for r in rows if r.advice.startswith("install lib")]
     names = sorted({word for p in packages for word in p.replace(",", " ").split() if word.startswith("lib")})
     if any("Vulkan driver" in r.value or "Vulkan loader" in r.value for r in rows):

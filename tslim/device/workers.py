@@ -10,7 +10,7 @@ from pathlib import Path
 
 _TASKS = Path("/proc/self/task")
 _TRIES = 5
-_ENOUGH = 0.3
+_LEAST_WORK = 0.3
 """Share of the longest time that a thread must have run to count as one that ran the kernel."""
 
 
@@ -53,7 +53,7 @@ def _find(candidates: set[int], threads: int) -> list[int]:
         before = {thread: _nanoseconds(thread) for thread in candidates}
         occupy(threads, 100_000 << attempt, out)  # for milliseconds
         ran = {thread: _nanoseconds(thread) - before[thread] for thread in candidates}
-        workers = [thread for thread in sorted(ran) if ran[thread] > _ENOUGH * max(ran.values())]
+        workers = [thread for thread in sorted(ran) if ran[thread] > _LEAST_WORK * max(ran.values())]
         if len(workers) == threads:
             return workers
     return []

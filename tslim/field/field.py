@@ -23,7 +23,7 @@ from tslim.errors import ConfigError
 from tslim.field.factors import CAPACITY_MARGIN, Factors, texels_of
 from tslim.field.occupancy import Occupancy, blocks_of, n_words
 from tslim.model import model_file, ordering, rank_rows
-from tslim.model.state import N_FEATURES, SCALES_WIDTH, FieldState, lesser
+from tslim.model.state import N_FEATURES, SCALES_WIDTH, FieldState, separate_ranks_of
 from tslim.scene.domain import Colour, Domain, InDomain
 
 MAX_OCCUPANCY_SIDE = 256
@@ -103,8 +103,8 @@ class Field(InDomain):
         self.domain = domain
         self.rank = self.max_rank = config.max_rank
         self.metadata: dict[str, Any] = {}
-        self.kept: tuple[int, int] | None = None
-        """Ranks of density and of appearance where they differ (see ``FieldState.kept``)."""
+        self.separate_ranks: tuple[int, int] | None = None
+        """Ranks of density and of appearance where they differ (see ``FieldState.separate_ranks``)."""
         self._brackets: tuple[tuple[int, ...], tuple] | None = None
         """What ``interpolate_rows`` was last told, and what it hands to its kernel."""
         capacity = int(CAPACITY_MARGIN * texels_of((max_grid,) * 3))
@@ -254,7 +254,7 @@ class Field(InDomain):
             occupancy=self.occupancy.to_cells() if self.occupancy else None,
             occupancy_box=self.occupancy.box if self.occupancy else None,
             metadata=copy.deepcopy(self.metadata),
-            kept=lesser(self.kept, self.rank),
+            separate_ranks=separate_ranks_of(self.separate_ranks, self.rank),
         )
 
     @classmethod
@@ -272,7 +272,7 @@ class Field(InDomain):
             box = field.box if state.occupancy_box is None else state.occupancy_box
             field.occupancy = Occupancy.from_cells(state.occupancy, box)
         field.metadata = copy.deepcopy(state.metadata)
-        field.kept = state.kept
+        field.separate_ranks = state.separate_ranks
         return field
 
     def _put(self, state: FieldState) -> None:

@@ -227,10 +227,10 @@ def _plain_log_ticks(axes: "Axes") -> None:
 def _smoothed(values: Sequence[float]) -> np.ndarray:
     """Mean over a window around each value, narrower towards the ends; what is not finite is left out."""
     every = np.asarray(values, np.float64)
-    reach = max(len(every) // 30, 1)
+    half_width = max(len(every) // 30, 1)
     out = np.full(len(every), np.nan)
     for i in range(len(every)):
-        near = min(reach, i, len(every) - 1 - i)
+        near = min(half_width, i, len(every) - 1 - i)
         window = every[i - near : i + near + 1]
         if np.isfinite(window).any():
             out[i] = window[np.isfinite(window)].mean()

@@ -63,11 +63,11 @@ class ModelHeader(InDomain):
         return self.n_bytes - self.bytes_at(self.rank)
 
     @property
-    def kept(self) -> tuple[int, int] | None:
-        """Ranks of density and of appearance where they differ (``FieldState.kept``)."""
-        return self.kept_at(self.rank)
+    def separate_ranks(self) -> tuple[int, int] | None:
+        """Ranks of density and of appearance where they differ (``FieldState.separate_ranks``)."""
+        return self.separate_ranks_at(self.rank)
 
-    def kept_at(self, rank: int) -> tuple[int, int] | None:
+    def separate_ranks_at(self, rank: int) -> tuple[int, int] | None:
         """The same of the model slimmed to ``rank``."""
         if self.tail is None or rank <= self.tail[1]:
             return None

@@ -23,8 +23,8 @@ class RankLayout:
 
     A block: per mode the density plane (G_v, G_u) and line (G_w); per mode the 3 appearance planes and 3 lines;
     the 3 basis rows of each mode (3, 3, 27); all in ``dtype``. Then the row of scales (56 float32) if the model has
-    one. Ranks that only density or only appearance has (see ``FieldState.kept``) come last, and lack the other kind's
-    part: density's is the first 6 arrays and the first 2 numbers of the row of scales.
+    one. Ranks that only density or only appearance has (see ``FieldState.separate_ranks``) come last, and lack the
+    other kind's part: density's is the first 6 arrays and the first 2 numbers of the row of scales.
 
     Args:
         grid: texels along x, y, z.
@@ -48,8 +48,11 @@ class RankLayout:
     def of(cls, state: FieldState, precision: Precision = "float16") -> "RankLayout":
         """Layout of a state, stored in a precision, whose arrays have been checked against its grid and rank."""
         tail = None
-        if state.kept is not None:
-            tail = ("density" if state.kept[0] > state.kept[1] else "appearance", min(state.kept))
+        if state.separate_ranks is not None:
+            tail = (
+                "density" if state.separate_ranks[0] > state.separate_ranks[1] else "appearance",
+                min(state.separate_ranks),
+            )
         layout = cls(state.grid, state.rank_scales is not None, precision, tail)
         wanted = [((state.rank, *s) if i < 6 else (3 * state.rank, *s[1:])) for i, s in enumerate(layout.shapes[:12])]
         wanted.append((3, 3 * state.rank, N_FEATURES))

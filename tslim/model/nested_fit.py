@@ -75,10 +75,10 @@ def order_triples(
     """
     plane, line = _Side(planes, plane_weights), _Side(lines, line_weights)
     _, _, vt = np.linalg.svd(basis.astype(np.float64), full_matrices=False)
-    given = (plane.core, line.core, vt @ basis.T)
-    core = np.einsum("ik,jk,ck->ijc", *given, optimize=True)
-    found = _best_fit(core, given, prefix_weights, rounds)
-    sizes = [np.linalg.norm(factor, axis=0) for factor in given]
+    operands = (plane.core, line.core, vt @ basis.T)
+    core = np.einsum("ik,jk,ck->ijc", *operands, optimize=True)
+    found = _best_fit(core, operands, prefix_weights, rounds)
+    sizes = [np.linalg.norm(factor, axis=0) for factor in operands]
     if found is None:
         return planes, lines, basis
     # What a row of the basis says stays of the usual size; plane and line share the rest.
@@ -118,17 +118,17 @@ def _errors_and_whole(terms: tuple[np.ndarray, ...], ranks: int) -> np.ndarray:
 
 
 def _best_fit(
-    core: np.ndarray, given: tuple[np.ndarray, ...], prefix_weights: np.ndarray, rounds: int
+    core: np.ndarray, operands: tuple[np.ndarray, ...], prefix_weights: np.ndarray, rounds: int
 ) -> tuple[np.ndarray, ...] | None:
     """The best of three fits: from ranks found one by one, from the given terms by size, and from these as they are.
 
     None if it has prefixes that are worse than those given, though their weights were raised several times.
     """
     ranks = len(prefix_weights)
-    before = prefix_errors(core, given, ranks)
-    size = np.prod([np.linalg.norm(factor, axis=0) for factor in given], axis=0)
-    by_size = tuple(factor[:, np.argsort(-size, kind="stable")] for factor in given)
-    starts = (_one_by_one(core, given, ranks), by_size, given)
+    before = prefix_errors(core, operands, ranks)
+    size = np.prod([np.linalg.norm(factor, axis=0) for factor in operands], axis=0)
+    by_size = tuple(factor[:, np.argsort(-size, kind="stable")] for factor in operands)
+    starts = (_one_by_one(core, operands, ranks), by_size, operands)
     fits = [_fit(core, start, prefix_weights, rounds) for start in starts]
     found = min(fits, key=lambda terms: prefix_weights @ prefix_errors(core, terms, ranks))
     weights = prefix_weights
@@ -141,9 +141,9 @@ def _best_fit(
     return None
 
 
-def _one_by_one(core: np.ndarray, given: tuple[np.ndarray, ...], ranks: int) -> tuple[np.ndarray, ...]:
+def _one_by_one(core: np.ndarray, operands: tuple[np.ndarray, ...], ranks: int) -> tuple[np.ndarray, ...]:
     """Terms of which each rank's fit what those before it leave over."""
-    per_rank = given[0].shape[1] // ranks
+    per_rank = operands[0].shape[1] // ranks
     n_i, n_j, n_c = core.shape
     rest, found = core.copy(), []
     for _ in range(ranks):

@@ -54,7 +54,7 @@ def reordered(state: FieldState, rounds: int = ROUNDS) -> FieldState:
     if not all(np.isfinite(array).all() for group in arrays for array in group):
         raise ModelFileError("the model holds values that are not finite; the training has diverged")
     seen = visible_texels(state)
-    ranks = state.kept or (state.rank, state.rank)
+    ranks = state.separate_ranks or (state.rank, state.rank)
     planes, lines = [a.copy() for a in state.density_planes], [a.copy() for a in state.density_lines]
     for mode, weights in enumerate(_weights(seen)):
         some = slice(0, ranks[0])
@@ -78,7 +78,7 @@ def held(state: FieldState) -> Held:
     """How much of the field each of its prefixes holds, by what its planes, lines and basis say; scales and shifts that
     prefixes may have of their own are left out."""
     weights = _weights(visible_texels(state))
-    ranks = state.kept or (state.rank, state.rank)
+    ranks = state.separate_ranks or (state.rank, state.rank)
     density, appearance = np.zeros((2, ranks[0])), np.zeros((2, ranks[1]))
     for mode, on in enumerate(weights):
         planes, lines = state.density_planes[mode][: ranks[0]], state.density_lines[mode][: ranks[0]]

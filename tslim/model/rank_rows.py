@@ -45,8 +45,8 @@ def heal(state: FieldState, rendered: Iterable[int]) -> None:
     if state.rank_scales is None:
         return
     state.metadata = state.metadata | {RENDERED: sorted(rendered)}
-    reach = state.kept or (state.rank, state.rank)
-    for n, columns in zip(reach, (DENSITY, APPEARANCE), strict=True):
+    n_of_kind = state.separate_ranks or (state.rank, state.rank)
+    for n, columns in zip(n_of_kind, (DENSITY, APPEARANCE), strict=True):
         if any(1 <= rank <= n for rank in rendered):
             below, above, share = brackets(n, rendered)
             low, high = state.rank_scales[below, columns], state.rank_scales[above, columns]

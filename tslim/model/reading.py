@@ -182,7 +182,7 @@ def _with_room(state: StoredState, header: ModelHeader, rank: int) -> StoredStat
 def _first(state: StoredState, header: ModelHeader, rank: int, rendered: tuple[int, ...]) -> StoredState:
     """The state of the ranks that have been read; its scales and shifts are its own."""
     state = state.slim(rank)
-    state.kept = header.kept_at(rank)
+    state.separate_ranks = header.separate_ranks_at(rank)
     if state.rank_scales is not None:
         state.rank_scales = state.rank_scales.copy()
     if rendered:

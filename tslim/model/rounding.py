@@ -82,7 +82,7 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
             planes.append(_multiples(plane, of_plane))
             lines.append(_multiples(line, of_line))
             at = first + 2 * per_rank * mode
-            held = slice(0, state.rank if state.kept is None else state.kept[kind == "appearance"])
+            held = slice(0, state.rank if state.separate_ranks is None else state.separate_ranks[kind == "appearance"])
             for steps, column in ((of_plane, at), (of_line, at + per_rank)):
                 columns = slice(column, column + per_rank)
                 result.steps[held, columns] = steps.reshape(state.rank, per_rank)[held]

@@ -10,7 +10,7 @@ from tslim.model.head import encode_head, layout_of
 from tslim.model.header import CHECKSUM
 from tslim.model.layout import RankLayout
 from tslim.model.rounding import ROUNDINGS, convert
-from tslim.model.state import FieldState, lesser
+from tslim.model.state import FieldState, separate_ranks_of
 from tslim.model.stored import StoredState, as_stored
 
 
@@ -20,11 +20,11 @@ def sizes(state: FieldState) -> list[int]:
     A compact state is coded for it, which takes as long as writing it.
     """
     state = as_stored(state)
-    whole = state.slim(state.rank if state.kept is None else min(state.kept))
+    whole = state.slim(state.rank if state.separate_ranks is None else min(state.separate_ranks))
     layout = layout_of(state)
     ends = itertools.accumulate(CHECKSUM.size + n for n in layout.lengths(state))
     heads = [len(encode_head(whole, layout_of(whole)))] * whole.rank
-    if state.kept is not None:
+    if state.separate_ranks is not None:
         heads += [len(encode_head(state, layout))] * (state.rank - whole.rank)
     return [head + end for head, end in zip(heads, ends, strict=True)]
 
@@ -90,17 +90,17 @@ class Forecast:
 
     Args:
         first: the field's first rank.
-        kept: ranks of density and of appearance where they differ.
+        separate_ranks: ranks of density and of appearance where they differ.
     """
 
-    def __init__(self, first: FieldState, kept: tuple[int, int] | None = None) -> None:
+    def __init__(self, first: FieldState, separate_ranks: tuple[int, int] | None = None) -> None:
         self._block = RankLayout.of(first).bytes_of(0) + CHECKSUM.size
         self._head = size_of(first) - self._block
-        self._kept = kept
+        self._separate_ranks = separate_ranks
 
     def bytes_of(self, rank: int) -> int:
         """Of the file of so many ranks, to within a few bytes."""
-        density, appearance = lesser(self._kept, rank) or (rank, rank)
+        density, appearance = separate_ranks_of(self._separate_ranks, rank) or (rank, rank)
         # Of the numbers of a rank, one of four is density's.
         return self._head + (density + 3 * appearance) * self._block // 4
 

@@ -52,7 +52,7 @@ class FieldState(InDomain):
     """(2, 3) corners of the occupancy grid; the field's box if None"""
     metadata: dict[str, Any] = field(default_factory=dict)
     """provenance: json data, kept when slimming"""
-    kept: tuple[int, int] | None = None
+    separate_ranks: tuple[int, int] | None = None
     """ranks of density and of appearance where they differ: R is the higher of them, and the components of the other
     kind above its own rank are zero; see ``separate``"""
 
@@ -66,7 +66,7 @@ class FieldState(InDomain):
         require_rank(rank, self.rank)
         return dataclasses.replace(
             self,
-            kept=lesser(self.kept, rank),
+            separate_ranks=separate_ranks_of(self.separate_ranks, rank),
             config=dataclasses.replace(self.config, max_rank=rank),
             density_planes=[a[:rank] for a in self.density_planes],
             density_lines=[a[:rank] for a in self.density_lines],
@@ -81,14 +81,14 @@ class FieldState(InDomain):
 
         A copy where the two differ. Raises ``ConfigError`` outside what there is.
         """
-        most = self.kept or (self.rank, self.rank)
+        most = self.separate_ranks or (self.rank, self.rank)
         require_rank(density_rank, most[0], "the density has")
         require_rank(appearance_rank, most[1], "the appearance has")
         low, high = sorted((density_rank, appearance_rank))
         state = self.slim(high)
         if low == high:
             return state
-        state = dataclasses.replace(state, kept=(density_rank, appearance_rank))
+        state = dataclasses.replace(state, separate_ranks=(density_rank, appearance_rank))
         kind, per_rank = ("appearance", 3) if density_rank == high else ("density", 1)
         for name in (f"{kind}_planes", f"{kind}_lines"):
             setattr(state, name, [_cut(a, per_rank * low) for a in getattr(state, name)])
@@ -101,18 +101,18 @@ class FieldState(InDomain):
 
     def spread_rank_scales(self) -> None:
         """Gives the ranks that only one kind has the other kind's scale and shift at its last rank, in place."""
-        if self.kept is None or self.rank_scales is None:
+        if self.separate_ranks is None or self.rank_scales is None:
             return
-        low = min(self.kept)
-        columns = APPEARANCE if self.kept[0] > self.kept[1] else DENSITY
+        low = min(self.separate_ranks)
+        columns = APPEARANCE if self.separate_ranks[0] > self.separate_ranks[1] else DENSITY
         self.rank_scales[low:, columns] = self.rank_scales[low - 1, columns]
 
 
-def lesser(kept: tuple[int, int] | None, rank: int) -> tuple[int, int] | None:
-    """What ``FieldState.kept`` is after slimming to ``rank``."""
-    if kept is None or rank <= min(kept):
+def separate_ranks_of(separate_ranks: tuple[int, int] | None, rank: int) -> tuple[int, int] | None:
+    """What ``FieldState.separate_ranks`` is after slimming to ``rank``."""
+    if separate_ranks is None or rank <= min(separate_ranks):
         return None
-    return (min(kept[0], rank), min(kept[1], rank))
+    return (min(separate_ranks[0], rank), min(separate_ranks[1], rank))
 
 
 def _cut(array: np.ndarray, n: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from tslim.poses.worker import Job
 
 EXHAUSTIVE = 150
 """Pictures up to which each is compared with every other one; the time for it grows with their square."""
-ENOUGH = 0.8
+LEAST_SHARE = 0.8
 """Share of the pictures whose cameras should be found; below, advice is given."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at how far a stage is."""
@@ -72,7 +72,7 @@ class Report:
             lines.append(f"not found: {_some(self.missing)}")
         if self.missing and self.models > 1:
             lines.append(f"the pictures fall into {self.models} pieces that share too little; the largest is kept")
-        if self.share < ENOUGH:
+        if self.share < LEAST_SHARE:
             lines.append(
                 "more of them are found with more overlap: move a little between two pictures, keep the zoom fixed, "
                 "avoid blur and blank walls; for a series in order try --matching exhaustive"

@@ -170,7 +170,7 @@ class Painter:
             return self.model.bytes_at(rank)
         key = (self.field.grid, id(self.field.occupancy))
         if self._forecast is None or self._forecast[0] != key:
-            self._forecast = key, Forecast(self.field.slim(1).state(), self.field.kept)
+            self._forecast = key, Forecast(self.field.slim(1).state(), self.field.separate_ranks)
         return self._forecast[1].bytes_of(rank)
 
 

@@ -72,7 +72,7 @@ class Preview:
         self._progress: events.Progress | None = None
         self._drawn_step = -1
         self._last_move = self._last_panel = self._last_png = self._painted_at = float("-inf")
-        self._said = ""
+        self._status = ""
         self._size = link.size if link is not None else SIZE
 
     @classmethod
@@ -208,12 +208,12 @@ class Preview:
             self._history.add(event.step, event.loss, event.psnr, event.rank)
         elif isinstance(event, events.Finished):
             self._finished = True
-            self._said = "training is finished"
+            self._status = "training is finished"
             if self._controls is not None:
                 self._controls.trains = self._controls.paused = False
                 self._controls.changed = True
         else:
-            self._said = str(event)
+            self._status = str(event)
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class Preview:
             state = "finished" if self._finished else "paused" if self._controls.paused else "training"
             lines.append(f"{state}: step {self._step} of {self._steps}")
             lines += training_lines(self._progress, self._budget)
-        return [*lines, self._said[:40] or " "]
+        return [*lines, self._status[:40] or " "]
 
     # -- what the user asks for once ---------------------------------------------------------------------------------
 
@@ -362,9 +362,9 @@ class Preview:
                 panes = self._painter.paint(controls, full, 1.0).panes
                 write_png(path, np.concatenate([to_uint8(pane.picture) for pane in panes], axis=1))
         except (OSError, TslimError) as error:
-            self._said = f"not saved: {error}"
+            self._status = f"not saved: {error}"
         else:
-            self._said = f"saved {path.name}"
+            self._status = f"saved {path.name}"
             self.notices.append(f"saved {path}")
 
     def _save(self, path: Path) -> None:

@@ -143,14 +143,14 @@ class ServerLink:
 
     def knows(self, path: str) -> str | None:
         """What a path asks for beyond the token; None without the token."""
-        _, _, given = path.partition("/")
-        token, _, rest = given.partition("/")
+        _, _, below = path.partition("/")
+        token, _, rest = below.partition("/")
         return rest if hmac.compare_digest(token.encode(), self._token.encode()) else None
 
-    def take(self, given: list[dict]) -> None:
+    def take(self, news: list[dict]) -> None:
         """Notes checked reports."""
         with self._changed:
-            self._inbox = (self._inbox + given)[-MOST_WAITING:]
+            self._inbox = (self._inbox + news)[-MOST_WAITING:]
 
     def spent(self, seconds: float) -> None:
         """Notes time that a browser has cost the processor."""

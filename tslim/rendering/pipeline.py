@@ -39,7 +39,7 @@ class Penalties:
 
     distortion: float = 0.0
     occlusion: float = 0.0
-    occlusion_reach: float = 0.1
+    occlusion_range: float = 0.1
 
     def times(self, factor: float) -> "Penalties":
         """The same penalties with so many times the weight."""
@@ -288,12 +288,12 @@ class Pipeline:
         field = self.field
         if penalties is not None:
             begin, length = self.space.extent
-            given = penalties_kernels.Penalties(
+            weights = penalties_kernels.Penalties(
                 distortion=penalties.distortion / self.n_rays, occlusion=penalties.occlusion / self.n_rays,
-                near=penalties.occlusion_reach, begin=begin, length=length, delta=self.step / length,
+                near=penalties.occlusion_range, begin=begin, length=length, delta=self.step / length,
             )  # fmt: skip
             penalties_kernels.weight_gradients(
-                self.n_rays, given, self.ray_start, self.ray_used, self.sample_along, self.sample_weight,
+                self.n_rays, weights, self.ray_start, self.ray_used, self.sample_along, self.sample_weight,
                 self.sample_grad,
             )  # fmt: skip
         self._reserve_directions(of_rays)
@@ -314,7 +314,7 @@ class Pipeline:
         )  # fmt: skip
         trace.trace_backward(
             self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
-            self.sample_weight, field.rank_scales, self.medium, fade * self.space.reach, self.sample_grad,
+            self.sample_weight, field.rank_scales, self.medium, fade * self.space.farthest, self.sample_grad,
             self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density

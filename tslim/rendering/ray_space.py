@@ -59,7 +59,7 @@ class RaySpace:
         return 0.0, 4.0 if self.contracted else 2.0
 
     @property
-    def reach(self) -> float:
+    def farthest(self) -> float:
         """How far t goes from a camera to the far side of what it looks at."""
         return 2 * self._half if self.contracted else self.extent[1]
 

@@ -26,8 +26,8 @@ FISHEYE        a1 a2 a3 a4 p1 p2 s1 s2   OpenCV's and COLMAP's fisheye models, T
 
 ``kernels.lenses`` does the same on the device, step by step: an angle or radius by Newton's method kept within a
 bracket, then, for lenses with p or s, Newton's method in two dimensions from there. The bracket ends where the radial
-part stops growing (``reach``): past that radius it folds the image over and no ray exists. ``worst_inversion_error``
-finds coefficients for which that happens inside the picture.
+part stops growing (``max_radius``): past that radius it folds the image over and no ray exists.
+``worst_inversion_error`` finds coefficients for which that happens inside the picture.
 """
 
 import functools
@@ -69,17 +69,17 @@ _ORDERS = {
 """The names under which files give the coefficients, in the order of ``Cameras.distortion``."""
 
 
-def of_coefficients(lens: int, given: Mapping[str, float]) -> tuple[int, tuple[float, ...]]:
+def of_coefficients(lens: int, coefficients: Mapping[str, float]) -> tuple[int, tuple[float, ...]]:
     """(lens, its eight coefficients) from those that a file gives by OpenCV's names; what isn't given is zero.
 
     A perspective lens that bends nothing is a ``PINHOLE``. Raises ``ValueError``, with the names, for coefficients
     that the lens doesn't have, unless they are zero.
     """
     order = _ORDERS.get(lens, ())
-    unknown = [name for name, value in given.items() if value and name not in order]
+    unknown = [name for name, value in coefficients.items() if value and name not in order]
     if unknown:
         raise ValueError(", ".join(unknown))
-    values = tuple(float(given.get(name, 0.0)) for name in order) or (0.0,) * 8
+    values = tuple(float(coefficients.get(name, 0.0)) for name in order) or (0.0,) * 8
     return (PINHOLE if lens in (RADIAL, POLYNOMIAL) and not any(values) else lens), values
 
 
@@ -135,14 +135,14 @@ def _jacobian(q: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def reach(lens: int, distortion: np.ndarray | None) -> float:
+def max_radius(lens: int, distortion: np.ndarray | None) -> float:
     """The radius |q| up to which the radial part of a lens grows: its first fold or pole, or the end of all rays."""
     t = _terms(lens, distortion)
-    return _reach(lens, tuple(t[:7].tolist()))
+    return _max_radius(lens, tuple(t[:7].tolist()))
 
 
 @functools.lru_cache(maxsize=1024)
-def _reach(lens: int, radial: tuple[float, ...]) -> float:
+def _max_radius(lens: int, radial: tuple[float, ...]) -> float:
     end = float(np.pi) if lens == FISHEYE else _FLATTEST
     if not np.isfinite(radial).all():
         return end
@@ -196,7 +196,7 @@ def directions(pixels: np.ndarray, intrinsics: np.ndarray, lens: int = PINHOLE, 
         lon, lat = q[..., 0], q[..., 1]
         return np.stack([np.cos(lat) * np.sin(lon), -np.sin(lat), -np.cos(lat) * np.cos(lon)], axis=-1)
     if lens != PINHOLE:
-        q = _unbend(q, _terms(lens, distortion), reach(lens, distortion))
+        q = _unbend(q, _terms(lens, distortion), max_radius(lens, distortion))
     if lens == FISHEYE:
         theta = np.hypot(q[..., 0], q[..., 1])
         scale = np.sinc(theta / np.pi)
@@ -225,19 +225,19 @@ def project(points: np.ndarray, intrinsics: np.ndarray, lens: int = PINHOLE, dis
     q = np.stack([x * scale, y * scale], axis=-1)
     if lens != PINHOLE:
         t = _terms(lens, distortion)
-        shown = np.hypot(q[..., 0], q[..., 1]) <= reach(lens, distortion) * (1 + 1e-9)
+        shown = np.hypot(q[..., 0], q[..., 1]) <= max_radius(lens, distortion) * (1 + 1e-9)
         with np.errstate(invalid="ignore"):
             q = np.where(shown[..., None], _bend(q, t), np.nan)
     return q * (fx, fy) + (cx, cy)
 
 
 def device_table(lens: np.ndarray, distortion: np.ndarray) -> np.ndarray:
-    """(n, 12) float32 for ``kernels.lenses``: a1 a2 a3 a4 b1 b2 b3 p1 p2 s1 s2 and ``reach`` of each camera.
+    """(n, 12) float32 for ``kernels.lenses``: a1 a2 a3 a4 b1 b2 b3 p1 p2 s1 s2 and ``max_radius`` of each camera.
 
     lens: (n,); distortion: (n, 8).
     """
     rows = [
-        (*_terms(int(kind), c), reach(int(kind), c))
+        (*_terms(int(kind), c), max_radius(int(kind), c))
         for kind, c in zip(lens, distortion.astype(np.float64), strict=True)
     ]
     return np.array(rows, np.float32).reshape(-1, TABLE)
@@ -254,7 +254,7 @@ def worst_inversion_error(size: np.ndarray, intrinsics: np.ndarray, lens: int, d
     w, h = (float(s) for s in size)
     grid = np.stack(np.meshgrid(np.linspace(0, w, 17), np.linspace(0, h, 17)), -1).reshape(-1, 2)
     fx, fy, cx, cy = np.asarray(intrinsics, np.float64)
-    t, end = _terms(lens, distortion), reach(lens, distortion)
+    t, end = _terms(lens, distortion), max_radius(lens, distortion)
     with np.errstate(all="ignore"):
         target = (grid - (cx, cy)) / (fx, fy)
         q = _unbend(target, t, end)

@@ -166,8 +166,8 @@ def spiral_on_one_side(spiral: Spiral, orbit: Orbit) -> Spiral:
     """
     up = _unit(orbit.up)
     aside = np.asarray(spiral.center) - np.asarray(orbit.center)
-    reach = orbit.radius * np.cos(np.radians(orbit.elevation))
-    if np.linalg.norm(aside - up * (aside @ up)) > 0.5 * reach:
+    aside_radius = orbit.radius * np.cos(np.radians(orbit.elevation))
+    if np.linalg.norm(aside - up * (aside @ up)) > 0.5 * aside_radius:
         return spiral
     pose = orbit.cameras(1).poses[0].astype(np.float64)
     return Spiral(

@@ -108,8 +108,8 @@ def read_plan(path: Path) -> Plan:
         for name, settings in _table(data, "variants", path).items()
     }
     runs = []
-    for scene, given in scenes.items():
-        where, words = _scene(_checked_name(scene, path), given, path)
+    for scene, entry in scenes.items():
+        where, words = _scene(_checked_name(scene, path), entry, path)
         for preset in presets:
             for variant, more in variants.items():
                 for seed in seeds:
@@ -164,11 +164,11 @@ def _checked_name(name: str, path: Path) -> str:
     return name
 
 
-def _scene(name: str, given: Any, path: Path) -> tuple[Path | None, tuple[str, ...]]:
+def _scene(name: str, entry: Any, path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """Folder and options of a scene. "builtin" is the built-in one."""
-    options = {"path": given} if isinstance(given, str) else given
+    options = {"path": entry} if isinstance(entry, str) else entry
     if not isinstance(options, dict) or not isinstance(options.get("path"), str):
-        raise ConfigError(f"{path}: scene {name} is {given!r}: expected a path, or a table with one")
+        raise ConfigError(f"{path}: scene {name} is {entry!r}: expected a path, or a table with one")
     _require_known(options, _SCENE_KEYS, f"{path}: scene {name}")
     words = _words({k: v for k, v in options.items() if k != "path"}, f"{path}: scene {name}")
     return (None if options["path"] == "builtin" else (path.parent / options["path"]).absolute()), words

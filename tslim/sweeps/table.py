@@ -105,7 +105,7 @@ def write(plan: Plan, cells: Sequence[Entry]) -> list[Path]:
     """Writes ``table.csv`` (the columns of the 3DGS compression survey), ``table.json``, ``table.md`` and
     ``size-quality.png`` into the sweep's folder; returns them."""
     others = published({run.scene for run in plan.runs})
-    wrote = [
+    written = [
         files.write_bytes(plan.out / "table.csv", _csv(cells).encode()),
         files.write_bytes(plan.out / "table.json", _json(plan, cells).encode()),
         files.write_bytes(plan.out / "table.md", _markdown(plan, cells, others).encode()),
@@ -115,8 +115,8 @@ def write(plan: Plan, cells: Sequence[Entry]) -> list[Path]:
         row = SweepRow(cell.rank, cell.bytes, cell.psnr, cell.ssim, 0.0)
         curves.setdefault(f"{cell.scene}, {cell.line}", []).append(row)
     if curves:
-        wrote.append(size_quality(plan.out / "size-quality.png", curves, title=plan.source.stem))
-    return wrote
+        written.append(size_quality(plan.out / "size-quality.png", curves, title=plan.source.stem))
+    return written
 
 
 def _csv(cells: Sequence[Entry]) -> str:

@@ -75,10 +75,10 @@ def render(
 def _ranks(field: Field, rank: Any, shape: torch.Size) -> np.ndarray:
     if isinstance(rank, torch.Tensor):
         rank = rank.detach().cpu().numpy()
-    given = np.asarray(field.rank if rank is None else rank)
-    if given.ndim and given.shape != tuple(shape):
-        raise ConfigError(f"ranks {given.shape}: expected one, or as many as rays, {tuple(shape)}")
-    ranks = np.broadcast_to(given.astype(np.int32), tuple(shape)).reshape(-1)
+    ranks_asked = np.asarray(field.rank if rank is None else rank)
+    if ranks_asked.ndim and ranks_asked.shape != tuple(shape):
+        raise ConfigError(f"ranks {ranks_asked.shape}: expected one, or as many as rays, {tuple(shape)}")
+    ranks = np.broadcast_to(ranks_asked.astype(np.int32), tuple(shape)).reshape(-1)
     if ranks.size and not (1 <= ranks.min() and ranks.max() <= field.rank):
         raise ConfigError(f"ranks {ranks.min()} to {ranks.max()}: this field has ranks 1 to {field.rank}")
     return np.ascontiguousarray(ranks)
@@ -154,10 +154,10 @@ class _Engine:
 
 def _engine(field: Field, config: MarchConfig | None) -> _Engine:
     """The one of this field, kept with it; slimmed views, which share what it has, have their own."""
-    kept, key = vars(field).setdefault("_torch_engines", {}), (id(field), config)
-    if key not in kept:
-        kept[key] = _Engine(field, config)
-    return kept[key]
+    engines, key = vars(field).setdefault("_torch_engines", {}), (id(field), config)
+    if key not in engines:
+        engines[key] = _Engine(field, config)
+    return engines[key]
 
 
 class _Render(torch.autograd.Function):

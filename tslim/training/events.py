@@ -57,7 +57,7 @@ class Progress(Event):
     """Training time so far, earlier parts of a resumed run included."""
     seconds_left: float
     samples_per_ray: float
-    kept_per_ray: float
+    visible_per_ray: float
     """Samples per ray whose colour was decoded."""
     psnr_by_rank: dict[int, float] = dataclasses.field(default_factory=dict, hash=False)
     """PSNR of the training rays that were rendered at each rank; ranks without rays are left out."""

@@ -19,7 +19,7 @@ class Window:
 
     def __init__(self, seconds: float, step: int, max_rank: int) -> None:
         self.began, self.first = seconds, step
-        self.rays = self.losses = self.samples = self.kept = 0
+        self.rays = self.losses = self.samples = self.visible = 0
         self.loss = 0.0
         self.rank_loss = np.zeros(max_rank + 1)
         """(max_rank + 1,) sum of the squared errors of the rays rendered at each rank"""
@@ -29,7 +29,7 @@ class Window:
         """One batch's work."""
         self.rays += pipeline.n_rays
         self.samples += pipeline.n_samples
-        self.kept += pipeline.n_visible
+        self.visible += pipeline.n_visible
 
     def add_losses(self, rank: int, ranks: np.ndarray, losses: np.ndarray) -> float | None:
         """One batch's squared errors (n,), and the rank that each ray had; on a GPU most batches are not looked at.
@@ -63,7 +63,7 @@ class Window:
             seconds=seconds,
             seconds_left=(steps - step) * passed / max(step - self.first, 1),
             samples_per_ray=self.samples / rays,
-            kept_per_ray=self.kept / rays,
+            visible_per_ray=self.visible / rays,
             psnr_by_rank={int(r): decibels(self.rank_loss[r] / self.rank_rays[r]) for r in seen},
             grew=grew,
         )

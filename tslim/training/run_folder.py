@@ -182,8 +182,8 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Drops what was logged after ``step``, before a run goes on from there."""
-        kept = "".join(json.dumps(row) + "\n" for row in self.history() if row["step"] <= step)
-        files.write_bytes(self.metrics, kept.encode())
+        rows = "".join(json.dumps(row) + "\n" for row in self.history() if row["step"] <= step)
+        files.write_bytes(self.metrics, rows.encode())
 
     def _lines(self) -> list[str]:
         try:

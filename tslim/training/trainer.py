@@ -97,7 +97,7 @@ class Trainer:
         self.pipeline = Pipeline(field, renders, self.march_config)
         self.penalties = None
         if settings.distortion or settings.occlusion:
-            self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_reach)
+            self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_range)
         self.optimizer = Optimizer(field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors)
         self.target = buffers.array(3 * renders)
         self.ray_weight = buffers.upload(np.ones(renders, np.float32))
@@ -406,13 +406,13 @@ class Trainer:
         wide = model_file.exceeds_half(state)
         model_file.write(model_file.convert(state, "float32" if wide else "float16"), path)
 
-    def _tried(self, write: Callable[..., Any], *given: Any) -> Iterator[Event]:
+    def _tried(self, write: Callable[..., Any], *args: Any) -> Iterator[Event]:
         """Writes; a full disk, say, is no reason to stop training. Of one kind of failure the user hears once in a row.
 
         ``DivergedError`` is treated as in training.
         """
         try:
-            written = write(*given)
+            written = write(*args)
         except DivergedError as error:
             yield Warned(self.step, self._step_back(error))
             return
