@@ -27,7 +27,7 @@ def shuffled_state(rank: int, rank_scales: bool = True, seed: int = 5):
 
 def folded(state):
     """The same field with its last rank's scales within the factors, and its ranks as they are."""
-    return ordering._folded(state)
+    return ordering.folded(state)
 
 
 @pytest.mark.parametrize("space", ["box", "ndc", "contracted"])

@@ -71,5 +71,19 @@ def measured(header: ModelHeader, source: Path, folder: RunFolder | None) -> dic
     return {row.rank: row.psnr for row in rows if row.rank <= header.rank and row.bytes == header.bytes_at(row.rank)}
 
 
-NAMES = {".html": "a page for browsers"}
-TARGETS: dict[str, Callable[[Export, StoredState, Path, RunFolder | None, Console], list[Path]]] = {".html": _page}
+def _checkpoint(
+    args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console
+) -> list[Path]:
+    """A checkpoint that the public code of TensoRF reads."""
+    from tslim.model import tensorf_write
+
+    if state.metadata.get("march", {}).get("colour_span"):
+        console.line("TensoRF decodes each sample by itself, and here near ones share a colour: pixels differ a little")
+    return [tensorf_write.write(state, args.out)]
+
+
+NAMES = {".html": "a page for browsers", ".th": "a checkpoint of TensoRF"}
+TARGETS: dict[str, Callable[[Export, StoredState, Path, RunFolder | None, Console], list[Path]]] = {
+    ".html": _page,
+    ".th": _checkpoint,
+}

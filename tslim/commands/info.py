@@ -11,12 +11,15 @@ from tslim.commands.console import Console
 from tslim.commands.options import Info
 from tslim.errors import ConfigError
 from tslim.files import replacing
-from tslim.model import model_file
+from tslim.model import model_file, th_file
+from tslim.model.header import ModelHeader
 from tslim.scene import lenses
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 
 BUILT_IN = "built-in"
+ENDLESS = 1e9
+"""A far beyond that limits nothing."""
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -51,14 +54,16 @@ def _model_info(path: Path, console: Console) -> None:
         ranks_text = "{} of density, {} of appearance".format(*header.separate_ranks)
     rows: list[tuple[str, object]] = [
         ("ranks", ranks_text),
-        ("size", f"{header.n_bytes / 1e6:.2f} MB ({header.precision}{shared.rounding_text(header)})"),
+        ("size", _size_text(path, header)),
         ("each rank", f"{_range(ranks)} MB; decoder and occupancy {header.fixed_bytes / 1e6:.3f} MB"),
         ("grid", "×".join(map(str, header.grid))),
         ("space", shared.space_text(header.space, header.box if header.cube is None else header.cube, header.near)),
-        ("ray limits", f"{header.near:g} to {header.far:g}"),
+        ("ray limits", f"{header.near:g} to {header.far:g}" if header.far < ENDLESS else f"from {header.near:g} on"),
         ("decoder", header.config.decoder),
         ("background", "none" if header.background is None else shared.corner(header.background)),
     ]
+    if made := shared.checkpoint_text(header):
+        rows.append(("trained by", made))
     if "scene" in metadata:
         rows.append(("trained on", f"{metadata['scene']} ({metadata.get('format', '?')})"))
     if "steps" in metadata:
@@ -66,6 +71,11 @@ def _model_info(path: Path, console: Console) -> None:
     if "path" in metadata:
         rows.append(("camera path", metadata["path"].get("path", "?")))
     console.facts_table(rows, title=str(path))
+
+
+def _size_text(path: Path, header: ModelHeader) -> str:
+    size = f"{header.n_bytes / 1e6:.2f} MB ({header.precision}{shared.rounding_text(header)})"
+    return f"{path.stat().st_size / 1e6:.2f} MB; as a model file {size}" if th_file.is_th(path) else size
 
 
 def _range(values: np.ndarray) -> str:

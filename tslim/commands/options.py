@@ -126,12 +126,14 @@ class Slim:
     """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
     precision: Annotated[config.Precision | None, _maybe("{float16,float32,compact}")] = None
     """how numbers are stored: in half or single precision, or compact, in a sixth of the bytes of half or less, for a
-    few hundredths of a dB; as in the model if not given. Without a size, all ranks are kept"""
+    few hundredths of a dB; as in the model if not given, and compact if that is a checkpoint (.th). Without a size, all
+    ranks are kept"""
     rounding: Annotated[float | None, _maybe("FLOAT")] = None
     """how coarsely a compact model is rounded; 0.1 if not given, and with --max-mb as coarsely as it takes for all
     ranks to fit, before ranks are dropped"""
     reorder: Literal["auto", "yes", "no"] = "auto"
-    """put ranks in order first (see the command reorder); auto: where they are in none, and some are dropped"""
+    """put ranks in order first (see the command reorder); auto: where they are in none, and some are dropped or the
+    model is a checkpoint of TensoRF"""
     scene: Annotated[Path | None, _Path] = None
     """folder of posed photographs to measure on; --separate takes those that the model was trained on if not given"""
     arch: Arch = "auto"
@@ -201,12 +203,13 @@ class View:
 
 @dataclass(frozen=True)
 class Export:
-    """Turns a model into one page that shows it in any browser, with a slider for the rank."""
+    """Turns a model into what others can open: a page for browsers, a checkpoint of TensoRF."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
-    """page to write (.html)"""
+    """what to write, by its suffix: a page that shows the model in any browser, with a slider for the rank (.html), or
+    a checkpoint for the public code of TensoRF (.th)"""
     split: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """leave the model in a file beside the page, which a web server sends as it is needed: the page is sharp before all
     of it has arrived"""

@@ -31,6 +31,8 @@ def reorder(args: Reorder, console: Console) -> None:
     source, folder = shared.find_model(args.model, console)
     shared.require_new_model(args.out, source)
     before = model_file.read(source)
+    if made := shared.checkpoint_text(before):
+        console.line(f"{source}: {made}")
     after = ordering.reordered(before)
     console.line(held_text(before, after))
     if looks:

@@ -11,6 +11,7 @@ from tslim.commands.options import SceneOptions, ServeOptions
 from tslim.errors import ConfigError, RunFolderError, SceneError
 from tslim.measuring.metrics import WINDOW
 from tslim.model import model_file
+from tslim.model.tensorf import TRAINED_BY
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
 
@@ -145,6 +146,15 @@ def rounding_text(model: "FieldState | ModelHeader") -> str:
     """How coarsely a compact model is rounded, to be appended; nothing for others."""
     known = model.precision == "compact" and "rounding" in model.metadata
     return f", rounded by {model.metadata['rounding']}" if known else ""
+
+
+def checkpoint_text(model: "FieldState | ModelHeader") -> str:
+    """What a model is that was read from somebody else's checkpoint; nothing for others."""
+    by = model.metadata.get(TRAINED_BY)
+    if by is None:
+        return ""
+    density, appearance = model.separate_ranks or (model.config.max_rank,) * 2
+    return f"a checkpoint of {by}, {density} density and {3 * appearance} appearance components a mode at most"
 
 
 def space_text(space: str, box: np.ndarray, near: float) -> str:

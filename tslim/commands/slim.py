@@ -1,5 +1,6 @@
 """``slim``: a smaller model by rank, by size, by quality, or with separate ranks of density and appearance."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ def slim(args: Slim, console: Console) -> None:
     source, folder = shared.find_model(args.model, console)
     shared.require_new_model(args.out, source)
     as_read = model_file.read(source)
+    if made := shared.checkpoint_text(as_read):
+        console.line(f"{source}: {made}")
+        if args.precision is None and not args.separate:
+            args = replace(args, precision="compact")
     state = _ordered(args, as_read, console)
     known = _known_rows(source, folder) if state is as_read else []
     if args.max_mb is not None and not args.separate:
@@ -63,8 +68,10 @@ def slim(args: Slim, console: Console) -> None:
 
 
 def _ordered(args: Slim, state: StoredState, console: Console) -> StoredState:
-    """The model with its ranks in order: if that is asked for, or if they are not and some are about to be dropped."""
-    if args.reorder == "no" or (args.reorder == "auto" and not (ordering.is_unordered(state) and _drops(args, state))):
+    """The model with its ranks in order: if that is asked for, or if they are not and some are about to be dropped, or
+    the model comes from a checkpoint, so that what is written is slimmable."""
+    wanted = ordering.is_unordered(state) and (bool(shared.checkpoint_text(state)) or _drops(args, state))
+    if args.reorder == "no" or (args.reorder == "auto" and not wanted):
         return state
     new = ordering.reordered(state)
     console.line(held_text(state, new))

@@ -23,6 +23,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "paths": dict,
     "cameras": list,
     "rounding": (int, float),
+    "trained_by": str,
 }
 
 

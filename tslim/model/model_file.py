@@ -21,8 +21,11 @@ present, and what is left of a rank that was cut through is ignored. Where there
 Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the rows of
 scales in single. A compact file holds planes and lines in steps of 8 bits, coded; see ``compact.py``. There is no
 pickle.
+
+Where a path leads to a checkpoint of TensoRF or SlimmeRF (``.th``, see ``tensorf.py``), that is read in its place.
 """
 
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +34,11 @@ import numpy as np
 
 from tslim import files
 from tslim.config import Precision
+from tslim.model import reading, tensorf, th_file
 from tslim.model.head import encode_head, layout_of
 from tslim.model.header import CHECKSUM, ModelHeader
-from tslim.model.reading import Source, read_header, states
+from tslim.model.parse import read_head
+from tslim.model.reading import Source, states
 from tslim.model.rounding import convert
 from tslim.model.sizes import fit, rank_that_fits, size_of, sizes
 from tslim.model.state import FieldState, require_rank
@@ -69,6 +74,19 @@ def blocks(state: FieldState) -> Iterator[bytes]:
         yield CHECKSUM.pack(zlib.crc32(block)) + block
 
 
+def read_header(path: str | Path) -> ModelHeader:
+    """The header of a file, with how many ranks it has, without reading them. Raises as ``read``.
+
+    Of a checkpoint (``.th``), which has to be read for that, the header of the model file that it would be.
+    """
+    if not th_file.is_th(path):
+        return reading.read_header(path)
+    state = tensorf.read(path)
+    ends = sizes(state)
+    head = read_head(io.BytesIO(encode_head(state, layout_of(state))), str(path))
+    return head.header.with_ends(tuple(ends), ends[-1])
+
+
 def exceeds_half(state: FieldState) -> bool:
     """Whether finite values are too large for half precision: such a model has to be written in single."""
     most = float(np.finfo(np.float16).max)
@@ -83,13 +101,18 @@ def read(source: Source, *, rank: int | None = None) -> StoredState:
     """Reads the first ``rank`` ranks of a model file (all that are whole if None), as float32; see ``states``.
 
     Args:
-        source: a path, the bytes themselves, or any stream: it is read once, from where it is, without seeking.
+        source: a path, the bytes themselves, or any stream: it is read once, from where it is, without seeking. A path
+            may be that of a checkpoint (``.th``).
 
     Raises:
         FileNotFoundError: there is no such file.
         ModelFileError: not a model file, of another version, damaged, or cut before the end of its first rank.
         ConfigError: the file holds fewer ranks than asked for.
     """
+    if isinstance(source, str | Path) and th_file.is_th(source):
+        whole = tensorf.read(source)
+        require_rank(rank or whole.rank, whole.rank, f"{source} holds")
+        return whole if rank is None else whole.slim(rank)
     state: StoredState | None = None
     for state in states(source, rank if rank is None or rank > 0 else None):  # noqa: B007
         pass

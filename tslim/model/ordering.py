@@ -15,6 +15,7 @@ from tslim.errors import ModelFileError
 from tslim.model.nested_fit import held_by_pairs, held_by_triples, order_pairs, order_triples
 from tslim.model.rounding import visible_texels
 from tslim.model.state import N_FEATURES, FieldState
+from tslim.model.tensorf import TRAINED_BY, UNORDERED
 
 ROUNDS = 300
 """of the nested fit: more change nothing that can be seen"""
@@ -49,7 +50,7 @@ def reordered(state: FieldState, rounds: int = ROUNDS) -> FieldState:
     Raises:
         ModelFileError: values that are not finite.
     """
-    state = _folded(state)
+    state = folded(state)
     arrays = (state.density_planes, state.density_lines, state.appearance_planes, state.appearance_lines, state.basis)
     if not all(np.isfinite(array).all() for group in arrays for array in group):
         raise ModelFileError("the model holds values that are not finite; the training has diverged")
@@ -91,6 +92,8 @@ def held(state: FieldState) -> Held:
 
 def is_unordered(state: FieldState) -> bool:
     """Whether the ranks are known to be in no order: by the policy of the field's training, and not reordered since."""
+    if state.metadata.get(TRAINED_BY) == UNORDERED:
+        return REORDERED not in state.metadata
     try:
         return REORDERED not in state.metadata and state.metadata["train"]["schedule"]["policy"] in WITHOUT_ORDER
     except (KeyError, TypeError):
@@ -112,7 +115,7 @@ def _weights(seen: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray
     return [(plane.ravel().astype(np.float64), line.astype(np.float64)) for plane, line in seen]
 
 
-def _folded(state: FieldState) -> FieldState:
+def folded(state: FieldState) -> FieldState:
     """The field at its last rank's scales and shifts, the scales within the factors, and no longer in a precision."""
     state = FieldState(**{f.name: getattr(state, f.name) for f in dataclasses.fields(FieldState)})
     state.metadata = {name: value for name, value in state.metadata.items() if name != "rounding"}
