@@ -38,7 +38,8 @@ def refused(*words: object) -> str:
 
 @pytest.fixture
 def model(cpu, tmp_path) -> Path:
-    return model_file.write(smooth_state("box", ranks=4), tmp_path / "lumps.slim")
+    state = model_file.convert(smooth_state("box", ranks=4), "compact")
+    return model_file.write(state, tmp_path / "lumps.slim")
 
 
 def about(page: Path) -> dict:
@@ -58,7 +59,7 @@ def test_a_page_holds_the_model_and_needs_nothing_else(model, tmp_path):
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"\{\{\w+\}\}", text)
-    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(?!data:)[\w./]""", text.split("<script>")[0])
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(?!data:)[\w./]""", text.split("<script")[0])
     told = about(page)
     assert told["title"] == "lumps" and told["ranks"] == 4 and told["model"] is None
     assert told["bytes"] == model_file.sizes(model_file.read(model))
@@ -68,7 +69,7 @@ def test_a_page_holds_the_model_and_needs_nothing_else(model, tmp_path):
 def test_a_split_page_leaves_the_model_beside_it(model, tmp_path):
     page = tmp_path / "out" / "a page.html"
     export(model, "-o", page, "--split", "--rank", 3, "--title", "Lumps & bumps")
-    assert inside(page) == b"" and len(page.read_bytes()) < 120_000
+    assert inside(page) == b"" and len(page.read_bytes()) < 160_000
     assert about(page)["model"] == "a%20page.slim" and about(page)["title"] == "Lumps & bumps"
     assert "<title>Lumps &amp; bumps</title>" in page.read_text(encoding="utf-8")
     assert page.with_suffix(".slim").read_bytes() == model.read_bytes()[: model_file.sizes(model_file.read(model))[2]]
@@ -82,13 +83,16 @@ def test_a_split_page_takes_the_model_that_is_there_and_never_overwrites_another
     assert model.read_bytes() == before
 
 
-def test_compact_and_single_precision_become_half(model, tmp_path):
-    for precision in ("compact", "float32"):
-        other = model_file.write(model_file.convert(model_file.read(model), precision), tmp_path / f"{precision}.slim")
-        printed = export(other, "-o", tmp_path / "page.html")
-        assert ("half precision" in printed) == (precision == "compact")
-        (tmp_path / "inside.slim").write_bytes(inside(tmp_path / "page.html"))
-        assert model_file.read_header(tmp_path / "inside.slim").precision == "float16"
+def test_a_page_s_model_is_compact_unless_half_precision_is_asked_for(model, tmp_path):
+    for wanted in ("compact", "float16"):
+        for precision in ("compact", "float16", "float32"):
+            state = model_file.convert(model_file.read(model), precision)
+            other = model_file.write(state, tmp_path / f"{precision}.slim")
+            export(other, "-o", tmp_path / "page.html", *(["--precision", wanted] if wanted == "float16" else []))
+            (tmp_path / "a.slim").write_bytes(inside(tmp_path / "page.html"))
+            assert model_file.read_header(tmp_path / "a.slim").precision == wanted
+            assert about(tmp_path / "page.html")["bytes"][-1] == (tmp_path / "a.slim").stat().st_size
+            assert wanted != precision or (tmp_path / "a.slim").read_bytes() == other.read_bytes()
 
 
 def test_quality_is_what_eval_measured_of_this_model(model, tmp_path):

@@ -1,8 +1,11 @@
 """The page that ``export`` writes, in a real browser: what it draws is what the renderer renders."""
 
 import dataclasses
+import itertools
 import json
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -41,22 +44,23 @@ def open_tab(chromium):
         assert not complaints
 
 
-def page_of(state, path, **more):
+def page_of(state, path, *, precision="compact", **more):
     """Writes a page of a state; the field and its renderer."""
     from tslim.field.field import Field
     from tslim.rendering.renderer import Renderer
     from tslim.web.page import write_page
 
+    state = model_file.convert(state, precision)
     field = Field.from_state(state)
     model = more.pop("model", None) or model_file.blocks(state)
     write_page(path, field, title=more.pop("title", "lumps"), sizes=model_file.sizes(state), model=model, **more)
     return field, Renderer(field)
 
 
-def split_page(state, folder):
+def split_page(state, folder, precision="compact"):
     """Writes a page and its model beside it; the field's renderer."""
-    model_file.write(state, folder / "model.slim")
-    return page_of(state, folder / "page.html", model="model.slim")[1]
+    model_file.write(model_file.convert(state, precision), folder / "model.slim")
+    return page_of(state, folder / "page.html", precision=precision, model="model.slim")[1]
 
 
 SETTINGS = {
@@ -74,11 +78,12 @@ QUICK = [name for name in SETTINGS if "colour" in name]
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS]
 
 
+@pytest.mark.parametrize("precision", ["compact", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_pages_picture_is_the_renderers(name, tmp_path, open_tab):
+def test_the_pages_picture_is_the_renderers(name, precision, tmp_path, open_tab):
     space, config, span = SETTINGS[name]
     state = smooth_state(space, config=config, march=MarchConfig(0.7, 1e-3, 1e-3, span))
-    _, renderer = page_of(state, tmp_path / "page.html")
+    _, renderer = page_of(state, tmp_path / "page.html", precision=precision)
     tab, view = open_tab(tmp_path / "page.html"), camera(space)
     whole = renderer.render(view).rgb
     for rank in (1, 4, 16):
@@ -102,10 +107,13 @@ def test_a_field_without_occupancy_scales_and_background_and_with_ranks_that_dif
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("separate_ranks", [(6, 3), (3, 6)])
-def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(separate_ranks, tmp_path, open_tab):
-    state = model_file.convert(smooth_state("box", ranks=6).separate(*separate_ranks), "float32")
-    renderer = split_page(state, tmp_path)
+@pytest.mark.parametrize(
+    ("separate_ranks", "precision"), [((6, 3), "float32"), ((3, 6), "float16"), ((3, 6), "compact")]
+)
+def test_ranks_that_differ_take_the_scale_and_shift_of_their_kinds_last_rank(
+    separate_ranks, precision, tmp_path, open_tab
+):
+    renderer = split_page(smooth_state("box", ranks=6).separate(*separate_ranks), tmp_path, precision)
     view = camera("box")
     with browser.web_server(tmp_path) as address:
         tab = open_tab(f"{address}/page.html")
@@ -132,7 +140,7 @@ def test_depth_is_the_renderers_as_colours(space, tmp_path, open_tab):
 
 
 def test_the_slider_changes_picture_size_and_quality(tmp_path, open_tab):
-    state = smooth_state("box")
+    state = model_file.convert(smooth_state("box"), "compact")
     sizes = model_file.sizes(state)
     page_of(state, tmp_path / "page.html", psnr={16: 31.234, 8: 29.0, 4: 25.0})
     tab = open_tab(tmp_path / "page.html")
@@ -151,9 +159,10 @@ def test_the_slider_changes_picture_size_and_quality(tmp_path, open_tab):
     assert tab.text("quality") == "–"
 
 
-def test_a_stream_that_is_held_back_is_drawn_as_far_as_it_has_come(tmp_path, open_tab):
-    state = smooth_state("box", ranks=6)
-    renderer = split_page(state, tmp_path)
+@pytest.mark.parametrize("precision", ["compact", pytest.param("float16", marks=pytest.mark.slow)])
+def test_a_stream_that_is_held_back_is_drawn_as_far_as_it_has_come(precision, tmp_path, open_tab):
+    state = model_file.convert(smooth_state("box", ranks=6), precision)
+    renderer = split_page(state, tmp_path, precision)
     sizes = model_file.sizes(state)
     hold, view = Hold("model.slim", sizes[2] + 1000), camera("box")
     with browser.web_server(tmp_path, hold) as address:
@@ -168,8 +177,14 @@ def test_a_stream_that_is_held_back_is_drawn_as_far_as_it_has_come(tmp_path, ope
         assert tab.page.is_hidden("#message")
 
 
-def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
-    """A model file with something wrong."""
+def uncoded(data: bytes, sizes: list[int]) -> bytes:
+    """Compact, and of rank 3 there is too little, though it says no more and its checksum fits."""
+    block = struct.pack("<I", 1000) + data[sizes[1] + 8 : sizes[1] + 1008]
+    return data[: sizes[1]] + struct.pack("<I", zlib.crc32(block)) + block
+
+
+def spoiled(name: str, data: bytes, before: int, sizes: list[int]) -> bytes:
+    """A model file with something wrong; its first rank begins at byte ``before``."""
 
     def flipped(at: int) -> bytes:
         return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -180,7 +195,9 @@ def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
         "damaged in rank 3": lambda: flipped(sizes[2] - 5),
         "damaged in rank 1": lambda: flipped(sizes[0] - 5),
         "damaged in its header": lambda: flipped(40),
-        "damaged before its ranks": lambda: flipped(2 * sizes[0] - sizes[1] - 9),
+        "damaged before its ranks": lambda: flipped(before - 9),
+        "of a length that no block has": lambda: data[: sizes[1] + 4] + b"\xff" * 4 + data[sizes[1] + 8 :],
+        "of numbers that nobody coded": lambda: uncoded(data, sizes),
         "cut within its header": lambda: data[:100],
         "something else": lambda: b"<html>not found</html>" * 10,
         "of version 3": lambda: data[:8] + bytes([3]) + data[9:],
@@ -198,13 +215,16 @@ def spoiled(name: str, data: bytes, sizes: list[int]) -> bytes:
         pytest.param("damaged before its ranks", 0, "damaged: its decoder or occupancy", marks=pytest.mark.slow),
         pytest.param("cut within its header", 0, "cut short: it ends within its header", marks=pytest.mark.slow),
         pytest.param("something else", 0, "not a tslim model file", marks=pytest.mark.slow),
-        pytest.param("of version 3", 0, "compact model", marks=pytest.mark.slow),
+        pytest.param("of version 3", 0, "of version 3; this page reads versions 1, 2 and 4", marks=pytest.mark.slow),
+        pytest.param("of a length that no block has", 2, "rank 3 of the model is damaged", marks=pytest.mark.slow),
+        pytest.param("of numbers that nobody coded", 2, "rank 3 of the model is damaged", marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_or_cut_file_is_said_in_the_page(name, ranks, message, tmp_path, open_tab):
-    state = smooth_state("box", ranks=6)
-    data, sizes = b"".join(model_file.blocks(state)), model_file.sizes(state)
-    page_of(state, tmp_path / "page.html", model=[spoiled(name, data, sizes)])
+    state = model_file.convert(smooth_state("box", ranks=6), "compact")
+    blocks = list(model_file.blocks(state))
+    data, sizes = b"".join(blocks), list(itertools.accumulate(map(len, blocks)))
+    page_of(state, tmp_path / "page.html", model=[spoiled(name, data, sizes[0], sizes[1:])])
     tab = open_tab(tmp_path / "page.html")
     assert re.search(message, tab.text("message"), re.I) and tab.page.is_visible("#message")
     assert tab.run("tslim.page.ranks") == ranks
@@ -245,6 +265,19 @@ def test_memory_is_given_back_when_the_page_is_left(tmp_path, chromium):
     assert not tab.run("document.querySelector('[id^=part-]')"), "the model's text stays in the page"
     tab.run("window.dispatchEvent(new Event('pagehide'))")
     assert tab.run("alive") == 0 and tab.run("tslim.page.gl.isContextLost()")
+    tab.close()
+
+
+@pytest.mark.slow
+def test_where_there_are_no_workers_the_page_reads_by_itself(tmp_path, open_tab, chromium):
+    _, renderer = page_of(smooth_state("box", ranks=2), tmp_path / "page.html")
+    tab = Tab(chromium, "about:blank", wait=False)
+    tab.page.add_init_script("window.Worker = class { constructor() { throw new Error('none'); } };")
+    tab.page.goto(f"file://{tmp_path}/page.html")
+    tab.run("tslim.ready.then(() => null)")
+    view = camera("box")
+    assert psnr(tab.picture(view), renderer.render(view).rgb) > CLOSE
+    assert tab.complaints == []
     tab.close()
 
 

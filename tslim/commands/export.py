@@ -1,9 +1,11 @@
 """``export``: a model as something that others can open, by the suffix of -o."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+from tslim import files
 from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Export
@@ -31,11 +33,9 @@ def export(args: Export, console: Console) -> None:
 def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
     """A page for browsers, with the model inside or, with ``--split``, beside it."""
     psnr = measured(model_file.read_header(source), source, folder)
-    same = state.precision == "float16" and args.rank is None
-    if state.precision != "float16":
-        if state.precision == "compact":
-            console.line("browsers cannot unpack a compact file: the page's model is in half precision")
-        state = model_file.convert(state, "float16")
+    precision = args.precision or "compact"
+    same = state.precision == precision and args.rank is None
+    state = model_file.convert(state, precision)
     beside = args.out.with_suffix(".slim")
     if args.split:
         _require_beside(beside, source, same)
@@ -43,14 +43,15 @@ def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | No
     from tslim.field.field import Field
     from tslim.web.page import write_page
 
-    model = quote(beside.name) if args.split else model_file.blocks(state)
+    blocks = list(model_file.blocks(state))
+    sizes = list(itertools.accumulate(map(len, blocks)))[1:]
     title = args.title or (folder.path.resolve().name if folder else source.stem)
-    sizes = model_file.sizes(state)
+    model = quote(beside.name) if args.split else blocks
     write_page(args.out, Field.from_state(state), title=title, sizes=sizes, psnr=psnr, model=model)
     if not args.split:
         return [args.out]
     if not beside.exists() or not beside.samefile(source):
-        model_file.write(state, beside)
+        files.write_bytes(beside, b"".join(blocks))
     return [args.out, beside]
 
 

@@ -215,6 +215,8 @@ class Export:
     of it has arrived"""
     rank: Annotated[int | None, _maybe("INT")] = None
     """ranks to keep; all by default"""
+    precision: Annotated[Literal["compact", "float16"] | None, _maybe("{compact,float16}")] = None
+    """how the page's model is stored: compact, or in half precision in six times the bytes; compact if not given"""
     title: Annotated[str | None, _maybe("TEXT")] = None
     """what stands above the picture; the model's name if not given"""
     arch: Arch = "auto"

@@ -25,12 +25,12 @@ class Page {
     if (!gl) throw new ModelError("this browser has no WebGL 2, which the page needs to draw");
     this.gl = gl;
     const source = about.model ? fetchedBytes(about.model) : embeddedBytes();
-    const most = (header) => this.ranksThatFit(header);
-    for await (const part of readModel(source, most)) {
+    for await (const part of readModelAside(source, byId("reading").textContent)) {
       if (gl.isContextLost()) return;
       if (part.header) this.begin(part);
       else if (part.block) this.take(part);
       else this.say(part.warning);
+      if (this.ranks === this.wanted) break; // a device that has no room for more is not sent more
     }
     if (this.ranks < Math.min(about.ranks, this.wanted) && byId("message").hidden) {
       this.say(`only ${this.ranks} of ${about.ranks} ranks have arrived`);
@@ -46,7 +46,6 @@ class Page {
     let ranks = about.ranks;
     while (ranks > 1 && deviceBytes(header, ranks) > 1e6 * mb) --ranks;
     this.wanted = ranks;
-    return ranks;
   }
 
   begin(part) {

@@ -16,6 +16,13 @@ def script(*names: str, **constants: Any) -> str:
     return "\n".join(['(() => {\n"use strict";', *defined, *map(text, names), "})();"])
 
 
+def module(name: str, *names: str, exports: tuple[str, ...]) -> str:
+    """Scripts as one, of whose names other scripts of the page see ``exports``, as members of ``name``."""
+    return "\n".join(
+        [f'const {name} = (() => {{\n"use strict";', *map(text, names), f"return {{ {', '.join(exports)} }};\n}})();"]
+    )
+
+
 def json_text(value: Any) -> str:
     """As json that may stand within a script element, whatever strangers' texts it holds."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -199,14 +199,16 @@ class Group {
     this.passes = this.h > 1 ? PASSES.plane : PASSES.line;
   }
 
-  /** Calls `each` with the place of every seen texel of some rows and columns, component by component. */
-  visit(top, left, step, each) {
+  /** Writes the place of every seen texel of some rows and columns, component by component; returns how many. */
+  places(top, left, step, into) {
+    let n = 0;
     for (let c = 0; c < this.k; ++c) {
       for (let y = top; y < this.h; y += step) {
         const row = c * this.size + (y + PAD) * this.stride + PAD;
-        for (let x = left; x < this.w; x += step) if (this.seen[y * this.w + x]) each(row + x, c);
+        for (let x = left, from = y * this.w; x < this.w; x += step) if (this.seen[from + x]) into[n++] = row + x;
       }
     }
+    return n;
   }
 
   /** Levels of one component. */
@@ -224,15 +226,12 @@ class Group {
 
 function decodeGroups(groups, tables, coder, side) {
   const most = Math.max(...groups.map((group) => group.k * group.h * group.w));
-  const [places, expected, contexts] = [new Int32Array(most), new Int16Array(most), new Uint16Array(most)];
-  const numbers = new Int16Array(most);
-  const take = (group, visit) => {
-    let n = 0;
-    visit((place, whole, context) => {
-      places[n] = place;
-      expected[n] = whole;
-      contexts[n++] = context;
-    });
+  const found = {
+    places: new Int32Array(most), expected: new Int16Array(most), contexts: new Uint16Array(most),
+    numbers: new Int16Array(most),
+  };
+  const take = (group, n) => {
+    const { places, expected, contexts, numbers } = found;
     coder.take(tables, contexts, n, numbers);
     for (let i = 0; i < n; ++i) group.values[places[i]] = expected[i] + numbers[i];
   };
@@ -240,86 +239,120 @@ function decodeGroups(groups, tables, coder, side) {
   for (const group of groups) {
     const spreads = side.subarray(at, (at += group.k));
     if (spreads.some((spread) => spread > LIMITS.length)) throw new CodeError("a spread that is out of range");
-    take(group, (put) => group.visit(0, 0, FIRST, (place, c) => put(place, 0, (3 * spreads[c] + 1) * 5 + 2)));
+    const n = group.places(0, 0, FIRST, found.places);
+    for (let i = 0; i < n; ++i) {
+      found.expected[i] = 0;
+      found.contexts[i] = (3 * spreads[Math.floor(found.places[i] / group.size)] + 1) * 5 + 2;
+    }
+    take(group, n);
   }
   for (const stride of STRIDES) {
     for (const passes of [PASSES.plane, PASSES.line]) {
       for (const pass of passes) {
         const pull = side[at++];
         for (const group of groups) {
-          if (group.passes === passes) take(group, (put) => predict(group, stride, pass, pull, put));
+          if (group.passes === passes) take(group, predict(group, stride, pass, pull, found));
         }
       }
     }
   }
 }
 
-function predict(group, stride, pass, pull, put) {
+/** Finds the seen texels of a pass: their places, what is expected there and in which context. Returns how many. */
+function predict(group, stride, pass, pull, { places, expected, contexts }) {
   const { values } = group;
+  const n = group.places(stride * pass.odd[0], stride * pass.odd[1], 2 * stride, places);
   const offsets = (list) => Int32Array.from(list, ([y, x]) => stride * (y * group.stride + x));
-  const near = offsets(pass.near);
+  const [n0, n1, n2, n3] = offsets(pass.near);
   const far = offsets(pass.far);
-  group.visit(stride * pass.odd[0], stride * pass.odd[1], 2 * stride, (place) => {
-    const [a, b, c, d] = [values[place + near[0]], values[place + near[1]], values[place + near[2]], values[place + near[3]]];
+  const weight = 256 * pass.farWeight;
+  for (let i = 0; i < n; ++i) {
+    const place = places[i];
+    const [a, b, c, d] = [values[place + n0], values[place + n1], values[place + n2], values[place + n3]];
     const sum = pull * (a + b + c + d);
-    let spread = Math.abs(256 * a - sum) + Math.abs(256 * b - sum) + Math.abs(256 * c - sum) + Math.abs(256 * d - sum);
+    const mean = sum / 256;
     let farther = 0;
-    for (let i = 0; i < far.length; ++i) farther += Math.abs(256 * values[place + far[i]] - sum);
-    spread = 4 * spread + pass.farWeight * farther;
+    for (let k = 0; k < far.length; ++k) farther += Math.abs(values[place + far[k]] - mean);
+    const near = Math.abs(a - mean) + Math.abs(b - mean) + Math.abs(c - mean) + Math.abs(d - mean);
     const whole = Math.max(-CODE.most, Math.min(CODE.most, (sum + 128) >> 8));
     const part = Math.max(0, Math.min(4, (5 * (sum - 256 * whole + 128)) >> 8));
-    let limit = 0;
-    while (limit < LIMITS.length && LIMITS[limit] <= spread) ++limit;
-    put(place, whole, (3 * limit + Math.sign(whole) + 1) * 5 + part);
-  });
+    expected[i] = whole;
+    contexts[i] = (3 * limitsUpTo(1024 * near + weight * farther) + Math.sign(whole) + 1) * 5 + part;
+  }
+  return n;
+}
+
+/** How many of LIMITS are at most so much: there are two to an octave. */
+function limitsUpTo(spread) {
+  const first = 2 * (31 - Math.clz32(spread)) - 15;
+  if (first < 1) return 0;
+  if (first >= LIMITS.length) return LIMITS.length;
+  return first + (spread >= LIMITS[first]);
 }
 
 // -- empty space: see cells.py ------------------------------------------------------------------------------------------
 
 const CELL_BLOCK = 8;
 
-/** Bytes 0 or 1 of cells (Z, Y, X), given which of them are coded. */
-function decodeWaves([Z, Y, X], coded, coder) {
+/** Bytes 0 or 1 of cells (Z, Y, X), of which those in `blocks` (a byte each, shape `coarse`) are coded; null: all. */
+function decodeWaves([Z, Y, X], blocks, coarse, coder) {
   const [slice, row] = [(Y + 2) * (X + 2), X + 2];
   const padded = new Uint8Array((Z + 2) * slice);
   const before = [-1, -row, -slice, -row - 1, -row + 1, -slice - 1, -slice + 1, -slice - row, -slice + row];
   const tables = new Tables(new Int32Array(1024).fill(8), 2);
-  const places = new Int32Array(Z * Y);
-  const contexts = new Uint16Array(Z * Y);
-  const bits = new Uint8Array(Z * Y);
-  for (let wave = 0; wave <= X - 1 + 2 * (Y - 1) + 4 * (Z - 1); ++wave) {
-    let n = 0;
-    const firstZ = Math.max(0, Math.ceil((wave - (X - 1) - 2 * (Y - 1)) / 4));
-    for (let z = firstZ; z < Z && 4 * z <= wave; ++z) {
-      const firstY = Math.max(0, Math.ceil((wave - 4 * z - (X - 1)) / 2));
-      for (let y = firstY; y < Y && 4 * z + 2 * y <= wave; ++y) {
-        const x = wave - 4 * z - 2 * y;
-        if (!coded(z, y, x)) continue;
-        const place = (z + 1) * slice + (y + 1) * row + x + 1;
-        let context = 0;
-        for (let i = 0; i < before.length; ++i) context |= padded[place + before[i]] << i;
-        places[n] = place;
-        contexts[n++] = context;
-      }
+  const { places, ends } = inWaves([Z, Y, X], blocks, coarse);
+  const most = ends.reduce((longest, end, i) => Math.max(longest, end - (ends[i - 1] ?? 0)), 0);
+  const [contexts, bits] = [new Uint16Array(most), new Uint8Array(most)];
+  let from = 0;
+  for (const end of ends) {
+    for (let i = from; i < end; ++i) {
+      let context = 0;
+      for (let k = 0; k < before.length; ++k) context |= padded[places[i] + before[k]] << k;
+      contexts[i - from] = context;
     }
-    coder.take(tables, contexts, n, bits);
-    for (let i = 0; i < n; ++i) padded[places[i]] = bits[i];
+    coder.take(tables, contexts, end - from, bits);
+    for (let i = from; i < end; ++i) padded[places[i]] = bits[i - from];
+    from = end;
   }
   const cells = new Uint8Array(Z * Y * X);
   for (let z = 0; z < Z; ++z) {
     for (let y = 0; y < Y; ++y) {
-      const from = (z + 1) * slice + (y + 1) * row + 1;
-      cells.set(padded.subarray(from, from + X), (z * Y + y) * X);
+      const start = (z + 1) * slice + (y + 1) * row + 1;
+      cells.set(padded.subarray(start, start + X), (z * Y + y) * X);
     }
   }
   return cells;
 }
 
+/** Places of the coded cells in the padded array, wave by wave, and where each wave ends. */
+function inWaves([Z, Y, X], blocks, coarse) {
+  const eachRow = (action) => {
+    for (let z = 0; z < Z; ++z) {
+      for (let y = 0; y < Y; ++y) {
+        const block = blocks && ((z >> 3) * coarse[1] + (y >> 3)) * coarse[2];
+        for (let first = 0; first < X; first += CELL_BLOCK) {
+          if (blocks && !blocks[block + (first >> 3)]) continue;
+          action(2 * y + 4 * z, ((z + 1) * (Y + 2) + y + 1) * (X + 2) + 1, first, Math.min(first + CELL_BLOCK, X));
+        }
+      }
+    }
+  };
+  const starts = new Int32Array(X + 2 * Y + 4 * Z);
+  eachRow((wave, place, first, end) => {
+    for (let x = first; x < end; ++x) ++starts[wave + x + 1];
+  });
+  for (let i = 1; i < starts.length; ++i) starts[i] += starts[i - 1];
+  const places = new Int32Array(starts[starts.length - 1]);
+  const next = starts.slice();
+  eachRow((wave, place, first, end) => {
+    for (let x = first; x < end; ++x) places[next[wave + x]++] = place + x;
+  });
+  return { places, ends: starts.subarray(1) };
+}
+
 function decodeCells(shape, coder) {
   const coarse = shape.map((n) => Math.ceil(n / CELL_BLOCK));
-  const blocks = decodeWaves(coarse, () => true, coder);
-  const inside = (z, y, x) => blocks[((z >> 3) * coarse[1] + (y >> 3)) * coarse[2] + (x >> 3)];
-  return decodeWaves(shape, inside, coder);
+  return decodeWaves(shape, decodeWaves(coarse, null, null, coder), coarse, coder);
 }
 
 /** Per mode, which texels of the plane and the line a sample in occupied space can read: {seen, h, w} each. */

@@ -111,7 +111,7 @@ function packDecoder(into, layout, decoder) {
 }
 
 /** Cells in the order x, y, z as bits of 2 x 2 x 2 cells, and by block how many blocks around are empty. */
-function packOccupancy({ cells: [nz, ny, nx], bits }) {
+function packOccupancy({ cells: [nz, ny, nx], present }) {
   const size = [nx, ny, nz].map((n) => Math.ceil(n / 2));
   const blocks = [nx, ny, nz].map((n) => Math.ceil(n / BLOCK));
   const packed = new Uint8Array(product(size));
@@ -119,7 +119,7 @@ function packOccupancy({ cells: [nz, ny, nx], bits }) {
   for (let z = 0, i = 0; z < nz; ++z)
     for (let y = 0; y < ny; ++y)
       for (let x = 0; x < nx; ++x, ++i) {
-        if (!(bits[i >> 3] & (128 >> (i & 7)))) continue;
+        if (!present[i]) continue;
         packed[((z >> 1) * size[1] + (y >> 1)) * size[0] + (x >> 1)] |= 1 << ((x & 1) | ((y & 1) << 1) | ((z & 1) << 2));
         free[((z >> 3) * blocks[1] + (y >> 3)) * blocks[0] + (x >> 3)] = 0;
       }
@@ -222,7 +222,7 @@ class DeviceField {
 
   makeOccupancy(occupancy) {
     const gl = this.gl;
-    const nothing = { cells: [1, 1, 1], bits: Uint8Array.of(128), box: this.header.box };
+    const nothing = { cells: [1, 1, 1], present: Uint8Array.of(1), box: this.header.box };
     this.hasOccupancy = occupancy !== null;
     const { cells, box } = occupancy ?? nothing;
     const { size, packed, blocks, free } = packOccupancy(occupancy ?? nothing);

@@ -18,9 +18,14 @@ from tslim.web import assets
 if TYPE_CHECKING:
     from tslim.field.field import Field
 
-SCRIPTS = (
-    "reader.js", "source.js", "camera.js", "field.js", "painter.js", "pace.js", "viewer.js", "input.js", "app.js",
+READING = ("decode.js", "reader.js", "worker.js")
+"""What runs in the page's worker, and in the page where there are none."""
+READ = (
+    "ModelError", "N_FEATURES", "SCALES_WIDTH", "PLANE_AXES", "LINE_AXES", "blockLayout", "product", "readModelAside",
+    "serveReader",
 )  # fmt: skip
+"""What the other scripts use of it."""
+SCRIPTS = ("source.js", "camera.js", "field.js", "painter.js", "pace.js", "viewer.js", "input.js", "app.js")
 THUMBNAIL = 320
 """Pixels along a side."""
 Path_ = paths.Orbit | paths.Spiral
@@ -68,6 +73,7 @@ def write_page(
         style=assets.text("base.css") + assets.text("page.css"),
         thumbnail=f'src="{_thumbnail(field, cameras[0])}"',
         about=assets.json_text(about),
+        reading=assets.module("reading", *READING, exports=READ),
         script=assets.script(*SCRIPTS, MARCH_SHADER=assets.text("march.frag")),
     )
     before, after = text.split("{{parts}}")

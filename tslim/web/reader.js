@@ -1,11 +1,13 @@
 // Reads a model file (tslim/model/model_file.py) as its bytes arrive, in a browser: header, what all ranks share, then
-// rank after rank. No more of the file is held than the rank that is being read.
+// rank after rank, whether numbers stand in it as they are or coded (decode.js). No more of the file is held than the
+// rank that is being read.
 
 class ModelError extends Error {}
 
 const MAGIC = [0x93, 0x54, 0x53, 0x4c, 0x49, 0x4d, 0x0d, 0x0a];
 const N_FEATURES = 27;
 const SCALES_WIDTH = 56;
+const COMPACT_VERSION = 4;
 const MOST_HEADER = 4_000_000;
 const MOST_SIDE = 65_536;
 const PLANE_AXES = [[0, 1], [0, 2], [1, 2]];
@@ -59,28 +61,25 @@ class Bytes {
   }
 }
 
-async function inflate(bytes, most) {
+/** What zlib deflated, if it is at most so long. */
+async function inflate(bytes, most, what) {
+  const wrong = new ModelError(`the model is damaged: ${what} cannot be unpacked`);
   const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
-  const out = new Uint8Array(most);
-  let at = 0;
+  const pieces = [];
+  let length = 0;
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return out.subarray(0, at);
-    if (at + value.length > most) throw new ModelError("the model is damaged: its occupancy grid is too long");
-    out.set(value, at);
-    at += value.length;
+    const { value, done } = await reader.read().catch(() => {
+      throw wrong;
+    });
+    if (done) return joined(...pieces);
+    pieces.push(value);
+    length += value.length;
+    if (length > most) throw wrong;
   }
 }
 
 const SINGLE = new Float32Array(1);
 const SINGLE_BITS = new Uint32Array(SINGLE.buffer);
-
-function fromHalf(h) {
-  const exponent = (h >> 10) & 31;
-  const fraction = h & 1023;
-  const size = exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
-  return h & 0x8000 ? -size : size;
-}
 
 /** The nearest number in half precision; what is too large becomes the largest. */
 function toHalf(value) {
@@ -99,14 +98,12 @@ function toHalf(value) {
 
 /** Numbers of a file as Float32Array. */
 function floats(bytes, kind) {
-  if (kind === "float32") return new Float32Array(bytes.slice().buffer);
-  return Float32Array.from(new Uint16Array(bytes.slice().buffer), fromHalf);
+  return kind === "float32" ? singleFloats(bytes) : halfFloats(bytes);
 }
 
 /** Numbers of a file as half precision (Uint16Array). */
 function halves(bytes, kind) {
-  if (kind !== "float32") return new Uint16Array(bytes.slice().buffer);
-  return Uint16Array.from(new Float32Array(bytes.slice().buffer), toHalf);
+  return kind === "float32" ? Uint16Array.from(singleFloats(bytes), toHalf) : new Uint16Array(bytes.slice().buffer);
 }
 
 function product(numbers) {
@@ -126,109 +123,212 @@ async function readHeader(bytes) {
   if (!MAGIC.every((byte, i) => prelude[i] === byte)) throw new ModelError("this is not a tslim model file");
   const view = new DataView(prelude.buffer);
   const [version, length, checksum] = [8, 12, 16].map((at) => view.getUint32(at, true));
-  if (version === 3 || version === 4) {
-    throw new ModelError("this is a compact model that browsers cannot unpack: tslim export makes one that they can");
-  }
-  if (version < 1 || version > 2) {
-    throw new ModelError(`this is a model file of version ${version}; this page reads versions 1 and 2`);
+  if (![1, 2, COMPACT_VERSION].includes(version)) {
+    throw new ModelError(`this is a model file of version ${version}; this page reads versions 1, 2 and 4`);
   }
   if (length > MOST_HEADER) throw new ModelError("the model is damaged: its header is too long");
   const text = await bytes.take(length);
   if (!text) throw new ModelError("the model is cut short: it ends within its header");
   if (crc32(text) !== checksum) throw new ModelError("the model is damaged: its header does not match its checksum");
+  const plain = version === COMPACT_VERSION ? await inflate(text, MOST_HEADER, "its header") : text;
   let header;
   try {
-    header = JSON.parse(new TextDecoder().decode(text));
+    header = JSON.parse(new TextDecoder().decode(plain));
   } catch {
     throw new ModelError("the model's header makes no sense");
   }
-  return checkedHeader(header);
+  return checkedHeader(header, version === COMPACT_VERSION);
 }
 
-function checkedHeader(header) {
+function checkedHeader(header, isCompact) {
   requireSides(header.grid, 2, 3);
   if (!["box", "ndc", "contracted"].includes(header.space)) {
     throw new ModelError(`the model lies in a space ${header.space} that this page does not know`);
   }
   if (!("cube" in header)) header.space = "box";
-  if (!["float16", "float32"].includes(header.dtype)) throw new ModelError(`unknown precision ${header.dtype}`);
+  if (!(isCompact ? ["compact"] : ["float16", "float32"]).includes(header.dtype)) {
+    throw new ModelError(`unknown precision ${header.dtype}`);
+  }
   if (!["mlp", "sh"].includes(header.config?.decoder)) throw new ModelError("the model's decoder is unknown");
   for (const shape of Object.values(header.decoder)) requireSides(shape, 0);
-  header.itemSize = header.dtype === "float32" ? 4 : 2;
+  if (header.occupancy) requireSides(header.occupancy.shape, 1, 3);
   return header;
 }
 
-/** Decoder arrays by name, and occupancy as {cells: [z, y, x], bits: a byte for 8 cells, box} or null. */
-async function readShared(bytes, header) {
-  const sizes = Object.values(header.decoder).map((shape) => product(shape) * header.itemSize);
-  const occupancy = header.occupancy;
-  const raw = await bytes.take(sizes.reduce((a, b) => a + b, 0) + (occupancy ? occupancy.bytes : 0));
-  if (!raw) throw new ModelError("the model is cut short: it ends before its first rank");
-  if (crc32(raw) !== header.shared_crc32) throw new ModelError("the model is damaged: its decoder or occupancy");
-  const decoder = {};
-  let at = 0;
-  Object.keys(header.decoder).forEach((name, i) => {
-    decoder[name] = floats(raw.subarray(at, at + sizes[i]), header.dtype);
-    at += sizes[i];
-  });
-  if (!occupancy) return { decoder, occupancy: null };
-  const wanted = Math.ceil(product(requireSides(occupancy.shape, 1, 3)) / 8);
-  const packed = raw.subarray(at);
-  const bits = occupancy.coding === "deflate" ? await inflate(packed, wanted) : packed;
-  if (bits.length !== wanted) throw new ModelError("the model is damaged: its occupancy grid has the wrong length");
-  return { decoder, occupancy: { cells: occupancy.shape, bits, box: occupancy.box } };
-}
-
-/** Sizes of the parts of a rank's block, and which of them the block of 0-based `rank` holds. */
+/** How many numbers planes and lines have, per mode; and which kinds the block of 0-based `rank` holds. */
 function blockLayout(header, rank) {
   const modes = PLANE_AXES.map(([u, v], m) => [header.grid[u] * header.grid[v], header.grid[LINE_AXES[m]]]);
   const tail = header.tail && rank >= header.tail.after ? header.tail.kind : "whole";
-  const density = tail !== "appearance";
-  const appearance = tail !== "density";
+  const [density, appearance] = [tail !== "appearance", tail !== "density"];
   const numbers = modes.reduce((sum, [plane, line]) => sum + (plane + line) * (density + 3 * appearance), 0);
-  const rankScales = header.affine ? 2 * density + 2 * N_FEATURES * appearance : 0;
-  const length = (numbers + 9 * N_FEATURES * appearance) * header.itemSize + 4 * rankScales;
-  return { modes, density, appearance, rankScales, length };
+  return { modes, density, appearance, numbers };
 }
 
-/** A rank's block as {density: per mode [plane, line], appearance: per mode [3 planes, 3 lines], basis, rankScales}. */
-function parseBlock(block, header, layout) {
-  let at = 0;
-  const next = (n, convert) => {
-    const part = block.subarray(at, at + n * header.itemSize);
-    at += part.length;
-    return convert(part, header.dtype);
-  };
-  const rank = { density: null, appearance: null, basis: null, rankScales: null };
-  if (layout.density) rank.density = layout.modes.map(([plane, line]) => [next(plane, halves), next(line, halves)]);
-  if (layout.appearance) {
-    rank.appearance = layout.modes.map(([plane, line]) => [next(3 * plane, halves), next(3 * line, halves)]);
-    rank.basis = next(9 * N_FEATURES, floats);
+/** What follows the header where numbers stand as they are (versions 1 and 2). Both kinds give the same. */
+class PlainBlocks {
+  constructor(header) {
+    this.header = header;
+    this.itemSize = header.dtype === "float32" ? 4 : 2;
+    this.prefix = 0; // bytes that say how long a block is
   }
-  if (layout.rankScales) rank.rankScales = floats(block.subarray(at), "float32");
-  return rank;
+
+  get sharedLength() {
+    const { decoder, occupancy } = this.header;
+    const numbers = Object.values(decoder).reduce((sum, shape) => sum + product(shape), 0);
+    return numbers * this.itemSize + (occupancy ? occupancy.bytes : 0);
+  }
+
+  /** {decoder: Float32Array by name, occupancy: {cells: [z, y, x], present: a byte for each, 0 or 1, box} or null} */
+  async shared(raw) {
+    const { header, itemSize } = this;
+    const decoder = {};
+    let at = 0;
+    for (const [name, shape] of Object.entries(header.decoder)) {
+      const size = product(shape) * itemSize;
+      decoder[name] = floats(raw.subarray(at, (at += size)), header.dtype);
+    }
+    if (!header.occupancy) return { decoder, occupancy: null };
+    const { shape, coding, box } = header.occupancy;
+    const wanted = Math.ceil(product(shape) / 8);
+    const bits = coding === "deflate" ? await inflate(raw.subarray(at), wanted, "its empty space") : raw.subarray(at);
+    if (bits.length !== wanted) throw new ModelError("the model is damaged: its occupancy grid has the wrong length");
+    const present = new Uint8Array(product(shape));
+    for (let i = 0; i < present.length; ++i) present[i] = (bits[i >> 3] >> (7 - (i & 7))) & 1;
+    return { decoder, occupancy: { cells: shape, present, box } };
+  }
+
+  length(rank) {
+    const { density, appearance, numbers } = blockLayout(this.header, rank);
+    const rankScales = this.header.affine ? 2 * density + 2 * N_FEATURES * appearance : 0;
+    return (numbers + 9 * N_FEATURES * appearance) * this.itemSize + 4 * rankScales;
+  }
+
+  /** {density: per mode [plane, line], appearance: per mode [3 planes, 3 lines], both halves; basis, rankScales} */
+  rank(block, rank) {
+    const { header, itemSize } = this;
+    const layout = blockLayout(header, rank);
+    let at = 0;
+    const next = (n, convert) => convert(block.subarray(at, (at += n * itemSize)), header.dtype);
+    const found = { density: null, appearance: null, basis: null, rankScales: null };
+    if (layout.density) found.density = layout.modes.map(([plane, line]) => [next(plane, halves), next(line, halves)]);
+    if (layout.appearance) {
+      found.appearance = layout.modes.map(([plane, line]) => [next(3 * plane, halves), next(3 * line, halves)]);
+      found.basis = next(9 * N_FEATURES, floats);
+    }
+    if (header.affine) found.rankScales = singleFloats(block.subarray(at));
+    return found;
+  }
+}
+
+/** What follows the header of a compact file. */
+class CodedBlocks {
+  constructor(header) {
+    this.header = header;
+    this.compact = new CompactDecoder(header);
+    this.prefix = 4;
+    const n = header.shared_bytes;
+    const sane = Number.isInteger(n) && n >= 0 &&
+      Object.values(header.decoder).reduce((sum, shape) => sum + product(shape), 0) <= Math.max(2 ** 20, 64 * n) &&
+      product(header.occupancy?.shape ?? []) <= Math.min(Math.max(2 ** 24, 2 ** 14 * n), 2 ** 28);
+    if (!sane) throw new ModelError("the model's header makes no sense: it claims more than the file could hold");
+  }
+
+  get sharedLength() {
+    return this.header.shared_bytes;
+  }
+
+  async shared(raw) {
+    return this.compact.shared(raw);
+  }
+
+  /** As the block's first bytes say; -1 where no block is so long. */
+  length(rank, prefix) {
+    const length = new DataView(prefix.buffer, prefix.byteOffset).getUint32(0, true);
+    const n = blockLayout(this.header, rank).numbers;
+    const free = n <= 2 ** 24 && n * (rank + 1) <= 2 ** 26;
+    return length > 2 ** 16 + 8 * n || !(free || n <= 512 * length) ? -1 : length;
+  }
+
+  rank(block, rank) {
+    const { density, appearance, steps, basis, rankScales } = this.compact.rank(block, rank);
+    let at = 0;
+    const scaled = (count) => (mode) => mode.map((levels) => timesSteps(levels, steps.subarray(at, (at += count))));
+    return { density: density?.map(scaled(1)) ?? null, appearance: appearance?.map(scaled(3)) ?? null, basis, rankScales };
+  }
+}
+
+/** Levels of one component after the other, each times its step, in half precision. */
+function timesSteps(levels, steps) {
+  const out = new Uint16Array(levels.length);
+  const size = levels.length / steps.length;
+  steps.forEach((step, k) => {
+    const known = Uint16Array.from({ length: 256 }, (_, i) => toHalf((i - 128) * step));
+    for (let i = k * size; i < (k + 1) * size; ++i) out[i] = known[levels[i] + 128];
+  });
+  return out;
+}
+
+async function readShared(bytes, header, blocks) {
+  const raw = await bytes.take(blocks.sharedLength);
+  if (!raw) throw new ModelError("the model is cut short: it ends before its first rank");
+  if (crc32(raw) !== header.shared_crc32) throw new ModelError("the model is damaged: its decoder or occupancy");
+  const shared = await unspoiled(() => blocks.shared(raw));
+  if (!shared) throw new ModelError("the model is damaged: its decoder or occupancy cannot be unpacked");
+  return shared;
+}
+
+/** What an action comes to; null where the bytes that it unpacks are none that were ever packed. */
+async function unspoiled(action) {
+  try {
+    return await action();
+  } catch (error) {
+    if (error instanceof CodeError || error instanceof RangeError) return null;
+    throw error;
+  }
+}
+
+/** The next rank's block without its checksum: {block}, or {cut} or {damaged}; {} where the source ends before it. */
+async function takeBlock(bytes, blocks, rank) {
+  const start = await bytes.take(4 + blocks.prefix);
+  if (!start) return bytes.held ? { cut: true } : {};
+  const prefix = start.subarray(4);
+  const length = blocks.length(rank, prefix);
+  if (length < 0) return { damaged: true };
+  const rest = await bytes.take(length);
+  if (!rest) return { cut: true };
+  const block = joined(prefix, rest);
+  return new DataView(start.buffer).getUint32(0, true) === crc32(block) ? { block } : { damaged: true };
 }
 
 /**
  * Reads a model: yields {header, decoder, occupancy}, then {rank (from 1), bytes (of the file up to its end), block} for
- * each rank up to `most(header)`, then perhaps {warning}: a later rank is damaged, or the file ends within one.
+ * each rank, then perhaps {warning}: a later rank is damaged, or the file ends within one.
  * Throws ModelError where there is not even one rank.
  */
-async function* readModel(source, most) {
+async function* readModel(source) {
   const bytes = new Bytes(source);
-  const header = await readHeader(bytes);
-  yield { header, ...(await readShared(bytes, header)) };
-  const wanted = most(header);
-  for (let rank = 0; rank < wanted; ++rank) {
-    const layout = blockLayout(header, rank);
-    const whole = await bytes.take(4 + layout.length);
-    const damaged = whole && new DataView(whole.buffer).getUint32(0, true) !== crc32(whole.subarray(4));
-    if (!whole && rank === 0) throw new ModelError("the model is cut short: it ends within its first rank");
-    if (damaged && rank === 0) throw new ModelError("the model is damaged: its first rank does not match its checksum");
-    if (damaged) yield { warning: `rank ${rank + 1} of the model is damaged: ranks 1 to ${rank} are shown` };
-    if (!whole && bytes.held) yield { warning: `the model is cut short: it ends within rank ${rank + 1}` };
-    if (!whole || damaged) break;
-    yield { rank: rank + 1, bytes: bytes.read, block: parseBlock(whole.subarray(4), header, layout) };
+  try {
+    const header = await readHeader(bytes);
+    const blocks = new (header.dtype === "compact" ? CodedBlocks : PlainBlocks)(header);
+    yield { header, ...(await readShared(bytes, header, blocks)) };
+    for (let rank = 0; ; ++rank) {
+      const { block, cut, damaged } = await takeBlock(bytes, blocks, rank);
+      const found = block && (await unspoiled(() => blocks.rank(block, rank)));
+      if (found) {
+        yield { rank: rank + 1, bytes: bytes.read, block: found };
+        continue;
+      }
+      if (rank === 0) throw new ModelError(block || damaged ? WITHOUT_RANK.damaged : WITHOUT_RANK.cut);
+      if (block || damaged) yield { warning: `rank ${rank + 1} of the model is damaged: ranks 1 to ${rank} are shown` };
+      else if (cut) yield { warning: `the model is cut short: it ends within rank ${rank + 1}` };
+      return;
+    }
+  } finally {
+    await bytes.stop();
   }
-  await bytes.stop();
 }
+
+const WITHOUT_RANK = {
+  damaged: "the model is damaged: its first rank does not match its checksum, or cannot be unpacked",
+  cut: "the model is cut short: it ends within its first rank",
+};

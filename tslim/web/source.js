@@ -1,5 +1,9 @@
 // Where the bytes of the model come from: the page itself, or a file beside it. Both are async iterators.
 
+const {
+  ModelError, N_FEATURES, SCALES_WIDTH, PLANE_AXES, LINE_AXES, blockLayout, product, readModelAside,
+} = reading;
+
 /** Parts of the page, each as it has arrived; taken out of the page, so that its text is not held twice. */
 async function* embeddedBytes() {
   for (let index = 0; ; ++index) {
