@@ -46,9 +46,11 @@ class Backdrop:
 def training_rays(
     n_rays: ti.i32, epoch: Epoch, used_words: u32_1d, used_sums: i32_1d, used_hints: i32_1d,
     n_images: ti.i32, images: i32_1d, pixels: u32_1d, cameras: f32_1d, backdrop: Backdrop,
-    ray_o: f32_1d, ray_d: f32_1d, target: f32_1d,
+    ray_o: f32_1d, ray_d: f32_1d, target: f32_1d, ray_image: i32_1d,
 ):  # fmt: skip
     """The next rays of an epoch, and the colours that they should have: ray_o, ray_d, target (n_rays, 3).
+
+    Of each also the number of its image.
 
     used_words, used_sums, used_hints: see ``pixels.select_pixel``; n_images, images: ``pixels.find_pixel``; pixels:
     RGBA8 of all images; cameras (n_images, CAMERA). Not differentiable.
@@ -60,6 +62,7 @@ def training_rays(
         i = index // spread
         pixel = epoch.pixel(i, used_words, used_sums, used_hints)
         image, at = find_pixel(pixel, n_images, images)
+        ray_image[i] = image
         write_ray(i, image, at, cameras, ray_o, ray_d)
         packed = pixels[pixel]
         if backdrop.opaque == 1:

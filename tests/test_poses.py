@@ -90,8 +90,37 @@ def test_a_file_that_is_no_video_is_one_clear_line(tmp_path):
 
 def test_a_folder_of_pictures_without_cameras_names_the_command_that_finds_them(tmp_path):
     write_pictures(tmp_path, "a.jpg", "b.jpg", "c.jpg")
-    with pytest.raises(SceneError, match="3 pictures, but no cameras .* 'tslim poses .* -o NEW_FOLDER'"):
+    with pytest.raises(SceneError, match="3 pictures, but no cameras .* 'tslim poses .* -o NEW_FOLDER'.*--find-poses"):
         sniff_format(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--find-poses"], "--find-poses needs photographs"),
+        (["--find-poses", "--resume", "-o", "run"], "no effect on --resume"),
+        (["posed", "--find-poses"], "has cameras already"),
+    ],
+)
+def test_finding_poses_where_there_is_nothing_to_find_is_refused(tmp_path, monkeypatch, capsys, args, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "posed" / "sparse" / "0").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"scene": {}, "train": {}}')
+    assert cli.main(["train", *args]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_training_goes_on_with_the_cameras_that_it_found(tmp_path, monkeypatch):
+    from tslim.commands import poses
+    from tslim.commands.console import Console
+
+    scripted(monkeypatch, MAPPED)
+    write_pictures(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    out = poses.posed(tmp_path / "in", Console())
+    assert out == tmp_path / "in-posed" and sniff_format(out) == "colmap"
+    scripted(monkeypatch, "raise SystemExit('they are looked for again')")
+    assert poses.posed(tmp_path / "in", Console()) == out
 
 
 def scripted(monkeypatch, code: str) -> None:

@@ -182,6 +182,18 @@ class TrainConfig:
     near_fade: float = 0.0
     """density nearer to a camera than this learns the more slowly, against floaters that only one camera sees; 1 is the
     side of the cube that a contracted space leaves as it is, the length of rays in ndc, the diagonal of a box"""
+    image_gains: bool = False
+    """learn a gain of each photograph, three numbers, for what exposure and white balance make of its colours"""
+    lr_gains: float = 3e-3
+    """learning rate of the photographs' log gains"""
+    gain_weight: float = 1e-3
+    """weight of the mean square of the log gains, which holds them near 0"""
+    refine_poses: bool = False
+    """learn the photographs' poses with the field: for those that were estimated, not measured"""
+    lr_poses: float = 3e-4
+    """learning rate of poses: of turns, in radians, and of shifts, in distances of the cameras from what they see"""
+    poses_from: float = 0.1
+    """share of the run after which poses begin to move: before that there is nothing to compare with"""
     seed: int = 0
     """the one seed that everything random comes from"""
     report_every: int = 25
@@ -197,12 +209,12 @@ Space = Literal["box", "ndc", "contracted"]
 
 
 _ABOVE_ZERO = (
-    "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "report_every", "checkpoint_every",
-    "field.max_rank", "field.distance_scale",
+    "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "lr_gains", "lr_poses",
+    "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed",
+    "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed", "gain_weight", "poses_from",
     "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 _BETWEEN = {

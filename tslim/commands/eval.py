@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tslim.commands import shared
 from tslim.commands.console import Console
@@ -45,7 +45,11 @@ def evaluate(args: Eval, console: Console) -> None:
         field.domain = replace(field.domain, background=parse_colour(args.options.background))
     result = RunFolder(out)
     pictures = result.images if args.save_images else None
-    console.written(_measure(field, source, scene, result, console, ranks=args.ranks, pictures=pictures, sizes=sizes))
+    written = _measure(
+        field, source, scene, result, console,
+        ranks=args.ranks, pictures=pictures, sizes=sizes, fit_gains=args.fit_gains,
+    )  # fmt: skip
+    console.written(written)
 
 
 def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:
@@ -75,19 +79,24 @@ def _measure(
     most_views: int | None = None,
     pictures: Path | None = None,
     sizes: list[int] | None = None,
+    fit_gains: bool | None = None,
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote.
 
     ``source`` is the file that holds the field. What ``eval.json`` knows of its other ranks stays there.
     """
     views, what = _views_to_measure(scene, most_views)
+    if fit_gains is None:
+        fit_gains = trained_with_gains(field.metadata)
+    if fit_gains:
+        what = f"the right halves of {what}, after gains fitted on the left"
     renderer = measure.new_renderer(field)
     background = field.background
     total = n_renders(field.rank, len(views)) if ranks is None else len(views) * len(ranks)
     with console.counter("measuring", total) as count:
         how = {
             "background": background, "renderer": renderer, "image_dir": pictures, "sizes": sizes,
-            "on_view": lambda rank, index: count(),
+            "fit_gains": fit_gains, "on_view": lambda rank, index: count(),
         }  # fmt: skip
         if ranks is None:
             rows = every_rank(field, views, **how)
@@ -96,7 +105,7 @@ def _measure(
     console.sweep_table(rows, title=f"mean of {what}")
     if falls := falls_text(rows):
         console.warn(f"more ranks are not always better: {falls}")
-    of = measure.measured(source, views, background)
+    of = measure.measured(source, views, background, fit_gains)
     written = [measure.write_eval_json(result.evaluation, rows, len(views), of=of)]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
     written.append(media.write_png(result.images / "comparison.png", shown))
@@ -108,6 +117,12 @@ def _measure(
     if pictures is not None:
         written += [pictures / f"rank-{row.rank:02}" for row in rows if row.views is None]
     return written
+
+
+def trained_with_gains(metadata: dict[str, Any]) -> bool:
+    """Whether a model's photographs had gains of their own in training."""
+    settings = metadata.get("train")
+    return isinstance(settings, dict) and settings.get("image_gains") is True
 
 
 def _views_to_measure(scene: Scene, most: int | None) -> tuple[Views, str]:

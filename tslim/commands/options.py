@@ -72,6 +72,9 @@ class Train:
     """where the settings below start from, as suits the scene's space (their defaults here are those for a box); quick
     takes minutes on two CPU cores, fine a quarter of an hour or more, best an hour or more; demo a third of quick, tiny
     seconds; paper is the published one"""
+    find_poses: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """PATH holds photographs without cameras, or is a video: find cameras first, as tslim poses does, and make a data
+    set of them, PATH-posed"""
     out: Annotated[Path | None, _Out] = None
     """run folder; runs/NAME of the scene if not given"""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -99,6 +102,9 @@ class Eval:
     """folder for eval.json and pictures; by default the run folder, or FILE-eval beside a file"""
     save_images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """also write every test view at every rank that is measured on all of them"""
+    fit_gains: Annotated[bool | None, _maybe("{True,False}")] = None
+    """compare the right halves of test views, after a gain of each was fitted on its left half; by default for models
+    that were trained with --image-gains"""
     arch: Arch = "auto"
     """device"""
     options: _SceneFlags = field(default_factory=SceneOptions)

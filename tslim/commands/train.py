@@ -14,6 +14,7 @@ from tslim import __version__, config, files
 from tslim.commands import interrupts, output, shared
 from tslim.commands.console import Console, fail, memory_text
 from tslim.commands.options import Train
+from tslim.commands.poses import posed
 from tslim.device import memory
 from tslim.errors import ConfigError, TslimError
 from tslim.model import model_file
@@ -94,14 +95,15 @@ def _started(
         )
     if args.out is not None:
         RunFolder(args.out).require_free()
+    path = posed(args.path, console) if args.find_poses else args.path
     shared.start(args.arch, console, args.settings.seed)
     from tslim.training import forecast
     from tslim.training.trainer import Trainer
 
-    scene = shared.open_scene(args.path, args.scene)
+    scene = shared.open_scene(path, args.scene)
     shared.require_measurable(scene)
     _say_scene(scene, console)
-    run = RunFolder(args.out or files.free_path(Path("runs") / (scene.name if args.path else "builtin")))
+    run = RunFolder(args.out or files.free_path(Path("runs") / (scene.name if path else "builtin")))
     run.require_free()
     owned.enter_context(run.owned())
     console.fact("run", run.path)
@@ -115,17 +117,19 @@ def _started(
     run.create(
         {
             "version": __version__,
-            "scene": shared.scene_record(args.path, args.scene),
+            "scene": shared.scene_record(path, args.scene),
             "train": config.to_dict(settings),
         }
     )
-    field.metadata |= provenance(trainer, shared.scene_record(args.path, args.scene))
+    field.metadata |= provenance(trainer, shared.scene_record(path, args.scene))
     return trainer, run
 
 
 def _resumed(args: Train, console: Console, owned: contextlib.ExitStack) -> tuple["Trainer", RunFolder]:
     if args.out is None:
         raise ConfigError("--resume needs the run's folder: --out RUN")
+    if args.find_poses:
+        raise ConfigError("--find-poses has no effect on --resume: the run has its cameras")
     run = RunFolder(args.out)
     saved = run.train_settings()
     owned.enter_context(run.owned())
@@ -248,8 +252,8 @@ def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:
         "tslim": __version__,
         "built_in": record.get("path") is None,
         "scene_options": {name: value for name, value in record.items() if name != "path"},
-        "paths": camera_paths(trainer.scene),
-        "cameras": start_cameras(trainer.scene),
+        "paths": camera_paths(trainer.scene_as_learned()),
+        "cameras": start_cameras(trainer.scene_as_learned()),
     }
 
 

@@ -109,6 +109,11 @@ def sniff_format(folder: str | Path) -> str:
     return sniffed(Path(folder))[0]
 
 
+def formats_of(folder: Path) -> list[str]:
+    """The names of all formats that recognise a folder, in the order of ``FORMATS``; none for what is no folder."""
+    return [name for name in FORMATS if _module(name).sniff(folder)] if folder.is_dir() else []
+
+
 def sniffed(folder: Path) -> list[str]:
     """The names of all formats that recognise a folder, the one to read it as first; raises ``SceneError``.
 
@@ -116,13 +121,14 @@ def sniffed(folder: Path) -> list[str]:
     ``poses_bounds.npy`` has neither lens nor centre nor points, so that the COLMAP model that it was made from goes
     before it where that has as many photographs.
     """
-    found = [name for name in FORMATS if _module(name).sniff(folder)]
+    found = formats_of(folder)
     if not found:
         pictures = pictures_in(folder)
         if pictures:
             raise SceneError(
                 f"{folder} holds {len(pictures)} pictures, but no cameras of a known format: find them with "
-                f"'tslim poses {folder} -o NEW_FOLDER', then train on that; known: {known_formats()}"
+                f"'tslim poses {folder} -o NEW_FOLDER', then train on that, or do both with 'tslim train {folder} "
+                f"--find-poses'; known: {known_formats()}"
             )
         raise SceneError(f"{folder}: unknown format; known: {known_formats()}")
     if found[0] == "llff" and "colmap" in found:

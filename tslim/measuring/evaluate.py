@@ -82,6 +82,7 @@ def rank_sweep(
     image_dir: str | Path | None = None,
     on_view: Callable[[int, int], None] | None = None,
     sizes: Sequence[int] | None = None,
+    fit_gains: bool = False,
 ) -> Iterator[SweepRow]:
     """Renders all views at each rank and compares them with the photographs; yields a row a rank, highest first.
 
@@ -93,13 +94,15 @@ def rank_sweep(
         image_dir: a folder for all rendered views, those of rank 8 in ``rank-08``.
         on_view: called with rank and number of each view that is done.
         sizes: bytes of the file with 1, 2, ... ranks; what it would be in half precision if None.
+        fit_gains: for photographs that differ in exposure and white balance: of each, a gain of the three channels is
+            fitted on its left half, and the right half is compared.
 
     Raises (at the call, not at the first row):
         ConfigError: a rank that the field does not have, or no ranks.
         SceneError: no views.
     """
     chosen = checked_ranks(field, ranks)
-    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes)
+    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes, fit_gains)
     return (measure.row(rank, measure.at(rank)) for rank in chosen)
 
 
@@ -115,10 +118,11 @@ class Measure:
         image_dir: str | Path | None = None,
         on_view: Callable[[int, int], None] | None = None,
         sizes: Sequence[int] | None = None,
+        fit_gains: bool = False,
     ) -> None:
         if len(views) == 0:
             raise SceneError("no test views to measure on: this scene has none")
-        self.views, self.background = views, background or field.background
+        self.views, self.background, self.fit_gains = views, background or field.background, fit_gains
         self.counting = [i for i in range(len(views)) if self._middle(i)]
         """Numbers of the views that have pixels to compare"""
         if not self.counting:
@@ -131,8 +135,17 @@ class Measure:
 
     def _middle(self, index: int) -> bool:
         """Whether any pixel counts that is the middle of a window of SSIM."""
-        valid = valid_pixels(self.views, index, self.background)
+        valid = self._counts(index)
         return valid is None or bool(valid[EDGE:-EDGE, EDGE:-EDGE].any())
+
+    def _counts(self, index: int) -> np.ndarray | None:
+        """(h, w) which pixels are compared; None if all are."""
+        valid = valid_pixels(self.views, index, self.background)
+        if not self.fit_gains:
+            return valid
+        width, height = self.views.cameras.sizes[index]
+        right = ~left_half(np.empty((height, width)))
+        return right if valid is None else valid & right
 
     def at(self, rank: int, indices: Sequence[int] | None = None) -> Measured:
         """Renders and compares at a rank: the views of these numbers, else all, of which those that count are compared.
@@ -148,9 +161,12 @@ class Measure:
             image = self.renderer.render(self.views.cameras, index, rank=rank, background=self.background)
             if index in self.counting:
                 truth = self.views.image(index, self.background)
-                valid = valid_pixels(self.views, index, self.background)
-                psnr.append(metrics.psnr(image.rgb, truth, valid))
-                ssim.append(metrics.ssim(image.rgb, truth, valid))
+                rgb, valid = image.rgb, self._counts(index)
+                if self.fit_gains:
+                    known = valid_pixels(self.views, index, self.background)
+                    rgb = with_fitted_gain(rgb, truth, left_half(truth) if known is None else known & left_half(truth))
+                psnr.append(metrics.psnr(rgb, truth, valid))
+                ssim.append(metrics.ssim(rgb, truth, valid))
             seconds += image.seconds
             if self.folder is not None and indices is None:
                 media.write_png(self.folder / f"rank-{rank:02}" / f"{index:03}.png", image.rgb)
@@ -186,8 +202,28 @@ def _plain(row: SweepRow) -> dict[str, float | None]:
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
 
 
-def measured(model: Path, views: "Views", background: tuple[float, float, float] | None) -> str:
-    """A fingerprint of what is measured: a model file's bytes, the photographs with their cameras, the background."""
+def left_half(picture: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the left half of a picture (h, w, ...), without the middle column of an odd width."""
+    height, width = picture.shape[:2]
+    return np.broadcast_to(np.arange(width) < width // 2, (height, width))
+
+
+def with_fitted_gain(rgb: np.ndarray, truth: np.ndarray, on: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) with each channel times the gain that brings it closest to ``truth`` where ``on`` (h, w).
+
+    As it is where that leaves nothing to fit on.
+    """
+    a, b = (picture[on].astype(np.float64) for picture in (rgb, truth))
+    power = (a * a).sum(0)
+    gain = np.where(power > 0, (a * b).sum(0) / np.maximum(power, 1e-12), 1.0)
+    return np.clip(rgb * gain, 0, 1).astype(np.float32)
+
+
+def measured(
+    model: Path, views: "Views", background: tuple[float, float, float] | None, fit_gains: bool = False
+) -> str:
+    """A fingerprint of what is measured, and how: a model file's bytes, the photographs with their cameras, the
+    background."""
     digest = hashlib.sha256()
     with open(model, "rb") as source:
         while part := source.read(1 << 20):
@@ -195,7 +231,7 @@ def measured(model: Path, views: "Views", background: tuple[float, float, float]
     cameras = views.cameras
     for array in (views.pixels, cameras.poses, cameras.intrinsics, cameras.sizes, cameras.lens, cameras.distortion):
         digest.update(np.ascontiguousarray(array).data)
-    digest.update(repr(background).encode())
+    digest.update((repr(background) + " gains" * fit_gains).encode())
     return digest.hexdigest()[:16]
 
 

@@ -39,12 +39,13 @@ def every_rank(
     image_dir: str | Path | None = None,
     on_view: Callable[[int, int], None] | None = None,
     sizes: Sequence[int] | None = None,
+    fit_gains: bool = False,
 ) -> list[SweepRow]:
     """A row for every rank, highest first: the field's rank and its halves on all views, the others on a few.
 
     Arguments and errors are those of ``rank_sweep``; pictures are written of the ranks that are measured on all views.
     """
-    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes)
+    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes, fit_gains)
     main = {rank: measure.at(rank) for rank in halves(field.rank)}
     rows = {rank: measure.row(rank, found) for rank, found in main.items()}
     places = np.linspace(0, len(measure.counting) - 1, _few(len(measure.counting))).round().astype(int)

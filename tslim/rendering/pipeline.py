@@ -376,6 +376,8 @@ class Pipeline:
         field = self.field
         if self.grad_directions is None:
             raise ValueError("the gradients of rays need a backward pass with of_rays=True")
+        if self.copies > 1:  # that were marched once
+            self.space.update(self.n_rays)
         rays = self.space.path_o, self.space.path_d, self.ray_rank
         density.density_ray_gradients(
             self.n_rays, *rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_grad,

@@ -23,10 +23,12 @@ class Optimizer:
         field: what to train.
         ratio: how much faster the factors of ranks 1 and 2 learn than those of the last rank. In between the learning
             rate is a power of the rank.
+        of_images: flat parameters of photographs, with their gradients, by name.
     """
 
-    def __init__(self, field: Field, ratio: float = 1.0) -> None:
+    def __init__(self, field: Field, ratio: float = 1.0, of_images: dict[str, tuple[Any, Any]] | None = None) -> None:
         self.field = field
+        self.of_images = of_images or {}
         self.pace = np.ones(field.max_rank, np.float32)
         """How much faster than the last rank each rank learns."""
         if field.max_rank > 2:
@@ -56,7 +58,7 @@ class Optimizer:
         arrays = {"basis": (field.basis, self.gradients.basis), "decoder": (field.decoder.params, field.decoder.grads)}
         if field.config.rank_scales:
             arrays["rank_scales"] = (field.rank_scales, self.gradients.rank_scales)
-        return arrays
+        return arrays | self.of_images
 
     @property
     def nbytes(self) -> int:
@@ -102,6 +104,7 @@ class Optimizer:
         l1_density: float = 0.0,
         lazy: bool = False,
         first_rank: int = 0,
+        of_images: dict[str, float] | None = None,
     ) -> None:
         """One Adam step over ranks ``first_rank + 1 .. rank``; the others stay as they are.
 
@@ -135,6 +138,7 @@ class Optimizer:
         for name, (array, gradient) in self._flat().items():
             m, v = self.flat_moments[name]
             lr = lr_scales if name == "rank_scales" else lr_network
+            lr = (of_images or {}).get(name, lr)
             adam.adam_flat(array, gradient, m, v, 0, array.shape[0], constants.replace(lr=lr))
         if first_rank > 0 or rank < self.field.rank:
             self.gradients.density.clear()

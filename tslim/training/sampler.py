@@ -65,8 +65,9 @@ class PixelSampler:
         self.hints = buffers.upload((np.searchsorted(sums, every, "right") - 1).astype(np.int32))
         self.half_bits = max(1, (max(self.n_used - 1, 1).bit_length() + 1) // 2)
 
-    def fill(self, pipeline: Pipeline, n: int, target) -> None:
-        """Writes the next ``n`` rays into ``pipeline`` and their colours (n, 3) into ``target``."""
+    def fill(self, pipeline: Pipeline, n: int, target, ray_image) -> None:
+        """Writes the next ``n`` rays into ``pipeline``, their colours (n, 3) into ``target`` and the numbers of their
+        images (n) into ``ray_image``."""
         if self.position + n > self.n_used:
             self.epoch += 1
             self.position = 0
@@ -75,7 +76,7 @@ class PixelSampler:
         backdrop = rays.Backdrop(background=self.background or (0.0, 0.0, 0.0), opaque=int(self.background is None))
         rays.training_rays(
             n, epoch, self.used, self.sums, self.hints, self.n_images, self.images, self.pixels, self.cameras, backdrop,
-            pipeline.ray_o, pipeline.ray_d, target,
+            pipeline.ray_o, pipeline.ray_d, target, ray_image,
         )  # fmt: skip
         self.position += n
 

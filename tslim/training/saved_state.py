@@ -85,6 +85,8 @@ def _arrays_wanted(
     wanted = {name: (array.dtype, array.shape) for name, array in trainer.optimizer.state().items()}
     wanted |= {f"sampler.{name}": (array.dtype, array.shape) for name, array in trainer.sampler.state()[0].items()}
     wanted["box"] = (np.dtype(np.float32), (2, 3))
+    if trainer.refinement:
+        wanted["poses"] = (np.dtype(np.float32), (len(trainer.scene.train), 3, 4))
     if cells:
         wanted["occupancy"] = (np.dtype(np.uint8), (-(-math.prod(cells) // 8),))
         wanted["occupancy_box"] = wanted["box"]

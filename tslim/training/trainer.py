@@ -34,8 +34,10 @@ from tslim.training.events import (
     Stepped,
     Warned,
 )
+from tslim.training.gains import ImageGains
 from tslim.training.optim import Optimizer
 from tslim.training.progress import Window
+from tslim.training.refinement import PoseRefinement, with_poses
 from tslim.training.run_folder import RunFolder
 from tslim.training.sampler import PixelSampler
 from tslim.training.schedules import make_schedule
@@ -98,8 +100,15 @@ class Trainer:
         self.penalties = None
         if settings.distortion or settings.occlusion:
             self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_range)
-        self.optimizer = Optimizer(field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors)
+        n_images = len(scene.train)
+        self.gains = ImageGains(n_images, settings.gain_weight) if settings.image_gains else None
+        self.refinement = PoseRefinement(scene.train, self.sampler.cameras, renders) if settings.refine_poses else None
+        self.optimizer = Optimizer(
+            field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors,
+            {name: (learned.values, learned.gradients) for name, learned in self._of_images().items()},
+        )  # fmt: skip
         self.target = buffers.array(3 * renders)
+        self.ray_image = buffers.array(settings.batch_rays, np.int32)
         self.ray_weight = buffers.upload(np.ones(renders, np.float32))
         self.ray_loss = buffers.array(renders)
         self.lr_steps = 0
@@ -123,6 +132,11 @@ class Trainer:
         field.rank = self.schedule.rank
         field.prepare(self.optimizer.scratch())
         field.metadata["march"] = dataclasses.asdict(self.march_config)
+
+    def _of_images(self) -> dict[str, ImageGains | PoseRefinement]:
+        """What is learned of each photograph, by name."""
+        learned = {"gains": self.gains, "moves": self.refinement}
+        return {name: of_images for name, of_images in learned.items() if of_images is not None}
 
     @property
     def rank(self) -> int:
@@ -184,7 +198,7 @@ class Trainer:
         settings, pipeline, step = self.config, self.pipeline, self.step
         schedule, rank = self.schedule, self.schedule.rank
         ranks = schedule.ray_ranks(step, self.batch, np.random.default_rng([settings.seed, 2, step]))
-        self.sampler.fill(pipeline, self.batch, self.target)
+        self.sampler.fill(pipeline, self.batch, self.target, self.ray_image)
         copies = len(ranks)
         if copies > 1:
             for of_rays in (pipeline.ray_o, pipeline.ray_d, self.target):
@@ -198,14 +212,21 @@ class Trainer:
         pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
         if not self.started:
             self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
+        if self.gains:
+            self.gains.apply(pipeline, self.ray_image)
         loss_kernels.squared_error(
             n, pipeline.pixel, self.target, self.ray_weight, 1 / self.batch, self.ray_loss, pipeline.grad_pixel
         )
+        if self.gains:
+            self.gains.backward(pipeline, self.ray_image)
         gradients = self.optimizer.gradients
         penalties = self.penalties
         if penalties is not None:  # they count for as much as the errors of a ray's renders do together
             penalties = penalties.times(copies if weights is None else float(weights.sum()) / self.batch)
-        pipeline.backward(gradients, penalties, settings.near_fade)
+        refinement = self.refinement if step >= settings.poses_from * settings.steps else None
+        pipeline.backward(gradients, penalties, settings.near_fade, of_rays=refinement is not None)
+        if refinement:
+            refinement.backward(pipeline, self.ray_image)
         self._total_variation(gradients, rank)
         fall = schedule.pace(step, settings.lr_decay)
         if fall is None:
@@ -215,8 +236,10 @@ class Trainer:
         self.optimizer.step(
             last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
             lr_scales=fall * settings.lr_scales, l1_density=self.l1 if self.started else 0.0,
-            lazy=settings.lazy_adam,
+            lazy=settings.lazy_adam, of_images={"gains": fall * settings.lr_gains, "moves": fall * settings.lr_poses},
         )  # fmt: skip
+        for learned in self._of_images().values():
+            learned.settle()
         self.field.interpolate_rows(schedule.rendered(step))
         if settings.batch_decoded:
             fitting = settings.batch_decoded * self.batch // max(pipeline.n_visible, 1)
@@ -242,6 +265,10 @@ class Trainer:
             wrong = "the loss is not finite"
         elif parameters:
             shared = {"decoder": field.decoder.params, "basis": field.basis, "scales": field.rank_scales}
+            if self.gains:
+                shared["gains of photographs"] = self.gains.values
+            if self.refinement:
+                shared["poses"] = self.refinement.cameras
             lost = [name for name, array in shared.items() if not np.isfinite(buffers.read(array).sum())]
             wrong = f"the values of the {lost[0]} are not finite" if lost else None
         if wrong:
@@ -267,6 +294,12 @@ class Trainer:
             f"training has diverged at step {lost} ({error}): it goes on from step {self.step}, with learning rates "
             f"{SLOWER**setbacks:.2g} times as high"
         )
+
+    def scene_as_learned(self) -> Scene:
+        """The scene, its training photographs taken from where they were refined to."""
+        if not self.refinement:
+            return self.scene
+        return dataclasses.replace(self.scene, train=with_poses(self.scene.train, self.refinement.poses()))
 
     @property
     def background(self) -> tuple[float, float, float]:
@@ -366,6 +399,11 @@ class Trainer:
             "train": config.to_dict(self.config),
             "path": path.to_dict() if hasattr(path, "to_dict") else dataclasses.asdict(path),
         }
+        names = self.scene.train.names
+        if self.gains:
+            self.field.metadata["gains"] = dict(zip(names, self.gains.host().round(4).tolist(), strict=True))
+        if self.refinement:
+            self.field.metadata["poses"] = dict(zip(names, self.refinement.poses().round(6).tolist(), strict=True))
 
     def save_checkpoint(self, path: str | Path | None = None) -> Path:
         """Writes everything needed to continue with the same bits; into the run folder unless told otherwise, where
@@ -429,6 +467,8 @@ class Trainer:
         self._describe()
         field, optimizer = self.field, self.optimizer
         arrays = optimizer.state() | {"box": field.box}
+        if self.refinement:
+            arrays["poses"] = self.refinement.poses()
         if field.occupancy is not None:
             occupied = np.packbits(field.occupancy.to_cells(), bitorder="little")
             arrays |= {"occupancy": occupied, "occupancy_box": field.occupancy.box}
@@ -472,6 +512,8 @@ class Trainer:
             size = tuple(reversed(plain["occupancy_cells"]))
             bits = np.unpackbits(arrays["occupancy"].view(np.uint8), count=math.prod(size), bitorder="little")
             field.occupancy = Occupancy.from_cells(bits.reshape(size), arrays["occupancy_box"])
+        if self.refinement:
+            self.refinement.set_poses(arrays["poses"])
         self.schedule.load_state(plain["schedule"])
         sampler_arrays = {k.removeprefix("sampler."): v for k, v in arrays.items() if k.startswith("sampler.")}
         self.sampler.load_state(sampler_arrays, plain["sampler"])

@@ -1,0 +1,40 @@
+"""A gain per photograph: exposure and white balance, learned with the field."""
+
+import numpy as np
+
+from kernels import gains
+from tslim.device import buffers
+from tslim.rendering.pipeline import Pipeline
+
+
+class ImageGains:
+    """What each photograph makes of the field's colours: three log gains an image, whose mean is zero.
+
+    They multiply what the field shows before it is compared (``kernels.gains``), so that the field keeps one colour
+    where photographs have several. ``weight`` times the mean square of the log gains is added to the loss.
+    """
+
+    def __init__(self, n_images: int, weight: float) -> None:
+        self.n_images = n_images
+        self.weight = weight
+        self.values, self.gradients = (buffers.array(3 * n_images) for _ in range(2))
+
+    def apply(self, pipeline: Pipeline, ray_image) -> None:
+        """Turns the pixels of the last ``forward`` into what their photographs show. ray_image: (n_paths,) i32."""
+        gains.apply_gains(pipeline.n_rays, pipeline.n_paths, ray_image, self.values, pipeline.pixel)
+
+    def backward(self, pipeline: Pipeline, ray_image) -> None:
+        """Turns ``grad_pixel`` of pixels after ``apply`` into that of pixels before, and adds to ``gradients``."""
+        gains.gains_backward(
+            pipeline.n_rays, pipeline.n_paths, ray_image, self.values, pipeline.pixel, pipeline.grad_pixel,
+            self.gradients,
+        )  # fmt: skip
+        gains.pull_to_zero(3 * self.n_images, self.weight / (3 * self.n_images), self.values, self.gradients)
+
+    def settle(self) -> None:
+        """After each step: a gain that all images share belongs to the field."""
+        gains.take_out_mean(self.n_images, 3, self.values)
+
+    def host(self) -> np.ndarray:
+        """(n_images, 3) gains, 1 where a photograph shows the field's colours as they are."""
+        return np.exp(buffers.read(self.values).reshape(-1, 3))

@@ -1,0 +1,61 @@
+"""Camera poses refined while a field is trained."""
+
+import dataclasses
+
+import numpy as np
+
+from kernels import poses
+from kernels.rays import CAMERA
+from tslim.device import buffers
+from tslim.rendering.pipeline import Pipeline
+from tslim.scene import paths
+from tslim.scene.scene import Views
+
+
+class PoseRefinement:
+    """Moves the cameras of photographs against the gradients of their rays (``kernels.poses``).
+
+    Args:
+        views: the photographs that are trained on.
+        cameras: their table on the device (``tslim.rendering.camera_table``), whose poses change.
+        most_rays: of a batch, all copies counted.
+    """
+
+    def __init__(self, views: Views, cameras, most_rays: int) -> None:
+        self.n_images = len(views)
+        self.cameras = cameras
+        origins = views.cameras.origins.astype(np.float64)
+        self.centre = paths.focus_point(views.cameras)
+        distances = np.linalg.norm(origins - self.centre, axis=1)
+        self.unit = float(np.median(distances)) or 1.0
+        """What a shift by 1 is, world units: the distance at which cameras stand from what they look at."""
+        self.values, self.gradients = (buffers.array(poses.N_MOVES * self.n_images) for _ in range(2))
+        self.grad_o, self.grad_d = (buffers.array(3 * most_rays) for _ in range(2))
+
+    def backward(self, pipeline: Pipeline, ray_image) -> None:
+        """Adds to ``gradients``, after a ``backward`` of the pipeline with ``of_rays=True``."""
+        pipeline.ray_gradients(self.grad_o, self.grad_d)
+        poses.move_gradients(
+            pipeline.n_rays, pipeline.n_paths, ray_image, pipeline.ray_o, pipeline.ray_d, self.grad_o, self.grad_d,
+            self.centre.tolist(), self.unit, self.gradients,
+        )  # fmt: skip
+
+    def settle(self) -> None:
+        """After each step: takes it into the poses, but for what moves all cameras alike."""
+        poses.take_out_common(self.n_images, self.unit, self.cameras, self.values)
+        poses.move_cameras(self.n_images, self.centre.tolist(), self.unit, self.values, self.cameras)
+
+    def poses(self) -> np.ndarray:
+        """(n_images, 3, 4) f32 camera-to-world, as they are now."""
+        return buffers.read(self.cameras).reshape(-1, CAMERA)[:, :12].reshape(-1, 3, 4).copy()
+
+    def set_poses(self, poses: np.ndarray) -> None:
+        """The inverse of ``poses``."""
+        table = buffers.read(self.cameras).reshape(-1, CAMERA).copy()
+        table[:, :12] = poses.reshape(-1, 12)
+        buffers.write(self.cameras, table.reshape(-1))
+
+
+def with_poses(views: Views, poses: np.ndarray) -> Views:
+    """The photographs, taken from elsewhere."""
+    return dataclasses.replace(views, cameras=dataclasses.replace(views.cameras, poses=poses))
