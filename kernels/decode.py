@@ -264,9 +264,9 @@ def weight_gradient(
 
 @kernel
 def sum_parts(partial: f32_1d, parts: ti.i32, size: ti.i32, grads: f32_1d):
-    """grads[p] = Σ_s partial[s·size + p], p < size, s < parts."""
+    """grads[p] += Σ_s partial[s·size + p], p < size, s < parts."""
     for p in range(size):
         total = 0.0
         for s in range(parts):
             total += partial[s * size + p]
-        grads[p] = total
+        grads[p] += total

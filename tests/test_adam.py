@@ -131,7 +131,7 @@ def test_the_first_ranks_learn_as_much_faster_as_asked(cpu, rank, ratio):
     optimizer = Optimizer(field, ratio)
     for factors in (optimizer.gradients.density, optimizer.gradients.appearance):
         factors.values.fill(1.0)
-    optimizer.step(rank, lr_factors=0.01, lr_network=1e-12, lr_scales=1e-12)
+    optimizer.step(rank, {"factors": 0.01, "network": 1e-12, "scales": 1e-12})
     after, moves = field.state(), []
     for k in range(rank):
         own = slice(3 * k, 3 * k + 3)

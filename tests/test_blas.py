@@ -44,11 +44,11 @@ def test_a_few_samples_make_tiles_for_several_threads():
 def test_products_are_those_of_numpy_for_any_number_of_threads(n, threads):
     rng = np.random.default_rng(0)
     a, b, c = (rng.normal(size=shape).astype(np.float32) for shape in ((n, 48), (48, 27), (n, 27)))
-    out, gradient, of_a = np.full((n, 27), np.nan, np.float32), np.full((48, 27), np.nan, np.float32), a.copy()
+    out, gradient, of_a = np.full((n, 27), np.nan, np.float32), np.full((48, 27), 0.5, np.float32), a.copy()
     blas.product(a, b, out)
     blas.product_backward(of_a, b, c, gradient)
     np.testing.assert_allclose(out, a.astype(float) @ b, atol=1e-4)
-    np.testing.assert_allclose(gradient, a.astype(float).T @ c, atol=1e-3)
+    np.testing.assert_allclose(gradient, 0.5 + a.astype(float).T @ c, atol=1e-3)
     np.testing.assert_allclose(of_a, c.astype(float) @ b.T, atol=1e-4)
 
 

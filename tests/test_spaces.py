@@ -130,7 +130,7 @@ def gradients_of_rays(pipeline) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("stop", "threshold", "span"), [(0.0, 1e-4, 0.0), (0.05, 0.01, 0.0), (0.0, 1e-3, 1.7)])
 def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space, stop, threshold, span):
-    from tslim.rendering.pipeline import Gradients
+    from tslim.field.parameters import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, stop=stop, threshold=threshold, span=span)
@@ -165,7 +165,7 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
 @pytest.mark.parametrize("which", [0, 1], ids=["origins", "directions"])
 def test_the_gradients_of_rays_are_those_of_central_differences(cpu, space, which):
     """Of the twin in double precision, with samples at fixed t: ours are held against the twin's own above."""
-    from tslim.rendering.pipeline import Gradients
+    from tslim.field.parameters import Gradients
 
     field, state = make_field(space)
     pipeline = run(field, space, threshold=0.0)
@@ -189,7 +189,7 @@ def test_the_gradients_of_rays_are_those_of_central_differences(cpu, space, whic
 
 
 def test_the_gradients_of_rays_have_to_be_asked_for(cpu):
-    from tslim.rendering.pipeline import Gradients
+    from tslim.field.parameters import Gradients
 
     field, _ = make_field("box")
     pipeline = run(field, "box")
@@ -341,7 +341,8 @@ def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("distortion", "occlusion"), [(0.7, 0.0), (0.0, 0.3), (0.2, 0.4)])
 def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distortion, occlusion):
-    from tslim.rendering.pipeline import Gradients, Penalties
+    from tslim.field.parameters import Gradients
+    from tslim.rendering.pipeline import Penalties
 
     field, state = make_field(space)
     pipeline = run(field, space)
@@ -371,7 +372,7 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
 
 @pytest.mark.parametrize("space", SPACES)
 def test_density_near_a_camera_learns_the_more_slowly_and_elsewhere_as_ever(cpu, space):
-    from tslim.rendering.pipeline import Gradients
+    from tslim.field.parameters import Gradients
 
     field, _ = make_field(space)
     pipeline = run(field, space)

@@ -53,7 +53,7 @@ def test_the_twin_renders_our_pixels_depths_and_opacities(cpu, rank):
 
 def test_the_twin_has_our_gradients(cpu):
     from kernels import loss as losses
-    from tslim.rendering.pipeline import Gradients
+    from tslim.field.parameters import Gradients
 
     field, pipeline, twin, batch = make(5)
     target = np.random.default_rng(32).random((N_RAYS, 3)).astype(np.float32)

@@ -80,7 +80,7 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 
 def product_backward(a: np.ndarray, b: np.ndarray, grad: np.ndarray, grad_b: np.ndarray) -> None:
-    """Adjoint of ``product``, given grad (n, q): grad_b (p, q) = aᵀ·grad, and a becomes its own gradient grad·bᵀ.
+    """Adjoint of ``product``, given grad (n, q): adds aᵀ·grad to grad_b (p, q), and a becomes its own gradient grad·bᵀ.
 
     The sum over the n samples has a fixed order.
     """
@@ -95,7 +95,7 @@ def product_backward(a: np.ndarray, b: np.ndarray, grad: np.ndarray, grad_b: np.
         np.matmul(grad[start:stop], b.T, out=a[start:stop])
 
     for_tiles(len(a), tile)
-    np.add.reduce(partial[:, :, :q], axis=0, out=grad_b)
+    grad_b += np.add.reduce(partial[:, :, :q], axis=0)
 
 
 def padded(width: int) -> int:

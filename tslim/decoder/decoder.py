@@ -46,7 +46,7 @@ class Decoder:
         self.n_inputs = N_FEATURES + 3 + 2 * N_FEATURES * self.k_features + 6 * self.k_dirs
         """Inputs of the MLP, without the column of ones."""
         self.layout: dict[str, tuple[int, tuple[int, ...]]] = {}
-        """name → (offset, shape) in ``params`` and ``grads``; weights are (inputs, outputs), each before its bias"""
+        """name → (offset, shape) in ``params``; weights are (inputs, outputs), each before its bias"""
         self.size = 0
         """Number of parameters; 0 for spherical harmonics, whose ``params`` is one unused number."""
         self.passes = 0
@@ -54,14 +54,13 @@ class Decoder:
         if self.kind == "mlp":
             self._lay_out(config.decoder_width)
         self.params = buffers.array(max(self.size, 1))
-        self.grads = buffers.array(max(self.size, 1))
         if self.kind == "mlp":
             self.load_state(self._initial(rng))
             kind = BlasMlp if (backend.current().is_cpu if blas is None else blas) else TaichiMlp
             self._mlp = self._training_mlp = self._made(kind)
 
     def _made(self, kind: type):
-        return kind(self.params, self.grads, self.layout, self.k_features, self.k_dirs)
+        return kind(self.params, self.layout, self.k_features, self.k_dirs)
 
     def _lay_out(self, width: int) -> None:
         widths = (self.n_inputs, width, width, 3)
@@ -102,9 +101,9 @@ class Decoder:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of parameters, gradients and workspace."""
+        """Bytes of parameters and workspace."""
         workspaces = {self._mlp, self._training_mlp} if self.kind == "mlp" else ()
-        return 8 * self.params.shape[0] + sum(mlp.nbytes for mlp in workspaces)
+        return 4 * self.params.shape[0] + sum(mlp.nbytes for mlp in workspaces)
 
     def forward(self, features, sample_ray, ray_dirs, n: int, colours, *, keep: bool = True) -> None:
         """colours[:3n] = sRGB in [0, 1] of the first n samples.
@@ -128,12 +127,14 @@ class Decoder:
             mlp.forward(features, sample_ray, ray_dirs, n, colours, keep)
 
     def backward(
-        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions=None
-    ) -> None:
-        """Overwrites ``grads`` and grad_features[:27n] with the gradients of a loss whose colour gradient is given.
+        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_params,
+        grad_directions=None,
+    ) -> None:  # fmt: skip
+        """Overwrites grad_features[:27n] and adds to grad_params, given the gradient of a loss by colours.
 
-        Takes the arguments of the last ``forward``, unchanged since. grad_directions, f32, 3 a sample, is overwritten
-        with what each sample says of its ray's direction, taken for three free numbers; None to spare that.
+        Takes the arguments of the last ``forward``, unchanged since. grad_params is as long as ``params``.
+        grad_directions, f32, 3 a sample, is overwritten with what each sample says of its ray's direction, taken for
+        three free numbers; None to spare that.
 
         Raises:
             ValueError: the last forward pass was not of n samples, or did not keep what is needed.
@@ -151,7 +152,9 @@ class Decoder:
             if n != mlp.n_stored:
                 raise ValueError(f"backward of {n} samples, but the last forward pass kept {max(mlp.n_stored, 0)}")
             grad_directions = None if grad_directions is None else _flat(grad_directions)
-            mlp.backward(features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features, grad_directions)
+            mlp.backward(
+                features, sample_ray, ray_dirs, n, colours, grad_colours, grad_features, grad_params, grad_directions
+            )
 
     def state(self) -> dict[str, np.ndarray]:
         """Host copies of the parameters by name, f32: w1 (inputs, width), b1, w2, b2, w3 (width, 3), b3."""

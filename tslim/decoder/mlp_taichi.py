@@ -15,10 +15,10 @@ PARTS = 32
 
 
 class TaichiMlp:
-    """The MLP on device arrays, with the interface of ``BlasMlp``. ``params`` and ``grads`` are flat."""
+    """The MLP on device arrays, with the interface of ``BlasMlp``. ``params`` is flat."""
 
-    def __init__(self, params, grads, layout: dict[str, tuple], k_features: int, k_dirs: int) -> None:
-        self.params, self.grads = params, grads
+    def __init__(self, params, layout: dict[str, tuple], k_features: int, k_dirs: int) -> None:
+        self.params = params
         self.k_features, self.k_dirs = k_features, k_dirs
         self.hidden = layout["w1"][1][1]
         self.rows = {i: layout[f"w{i}"][1][0] for i in (1, 2, 3)}
@@ -79,11 +79,10 @@ class TaichiMlp:
         self.n_stored = n if keep else -1
 
     def backward(
-        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions
+        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_params, grad_directions
     ) -> None:
         """See ``Decoder.backward``. All activations were kept: the first three are not needed."""
         if n == 0:
-            self.grads.fill(0)
             return
         self._reserve_backward()
         work = self._work
@@ -108,7 +107,7 @@ class TaichiMlp:
             if grad_directions is not None:
                 encodings = self.k_features, self.k_dirs
                 decode.encode_directions_backward(self.inputs[1], inputs, tile, *encodings, grad_directions)
-        decode.sum_parts(work["partial"], PARTS, self.size, self.grads)
+        decode.sum_parts(work["partial"], PARTS, self.size, grad_params)
 
     def _layer(self, i: int) -> Values:
         """Layer i with its bias, as kernels take it."""

@@ -52,20 +52,18 @@ class Scratch:
 
 
 class TiledMlp(abc.ABC):
-    """The MLP on host arrays. ``params`` and ``grads`` are flat; ``layout`` is that of ``Decoder``."""
+    """The MLP on host arrays. ``params`` is flat; ``layout`` is that of ``Decoder``."""
 
     tile = blas.TILE
     """Samples per tile, at most."""
     itemsize = 4
     """Bytes of a number among the activations."""
 
-    def __init__(
-        self, params: np.ndarray, grads: np.ndarray, layout: dict[str, tuple], k_features: int, k_dirs: int
-    ) -> None:
+    def __init__(self, params: np.ndarray, layout: dict[str, tuple], k_features: int, k_dirs: int) -> None:
         self.k_features, self.k_dirs = k_features, k_dirs
         self.n_inputs, self.hidden = layout["w1"][1]
         self.n_feature_inputs = 30 + 2 * N_FEATURES * k_features
-        self.grads, self.layout = grads, layout
+        self.n_params, self.layout = params.size, layout
         self.weight = {i: self._with_bias(params, i) for i in (1, 2, 3)}
         self.threads = backend.current().threads
         self.capacity = 0
@@ -133,7 +131,7 @@ class TiledMlp(abc.ABC):
             return
         self.capacity = min(-(-max(n, self.capacity * 3 // 2) // self.tile) * self.tile, self.most)
         self._make_room(self.capacity + self.threads * self.tile)
-        self.partial = np.empty((max(self.capacity // self.tile, blas.FEW), self.grads.size), np.float32)
+        self.partial = np.empty((max(self.capacity // self.tile, blas.FEW), self.n_params), np.float32)
         self.n_stored = -1
 
     def _rows(self, start: int, stop: int, thread: int, keep: bool = True) -> slice:
@@ -164,7 +162,7 @@ class TiledMlp(abc.ABC):
         self.n_stored = n if keep else -1
 
     def backward(
-        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_directions
+        self, features, sample_ray, ray_dirs, n: int, colours, grad_colours, grad_features, grad_params, grad_directions
     ) -> None:
         """See ``Decoder.backward``; the weight gradients of the tiles are added in a fixed order."""
         features = features.reshape(-1, N_FEATURES)
@@ -190,12 +188,11 @@ class TiledMlp(abc.ABC):
             if grad_directions is not None:
                 self._directions_backward(inputs, grad_inputs, grad_directions[of_tile], scratch)
 
-        self.grads.fill(0)
         for first in range(0, n, max(self.capacity, 1)):
             part = min(self.capacity, n - first)
             size = blas.tile_size(part, self.tile)
             blas.for_tiles(part, functools.partial(tile, first=first, size=size), self.tile)
-            self.grads += np.add.reduce(self.partial[: blas.n_tiles(part, self.tile)], axis=0)
+            grad_params += np.add.reduce(self.partial[: blas.n_tiles(part, self.tile)], axis=0)
 
     # -- encoding ------------------------------------------------------------------------------------------------------
 

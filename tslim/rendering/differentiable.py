@@ -22,8 +22,9 @@ from kernels import tape
 from tslim.device import backend, buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
-from tslim.model.state import N_FEATURES, SCALES_WIDTH
-from tslim.rendering.pipeline import Gradients, MarchConfig, Pipeline
+from tslim.field.parameters import Gradients, parameters_of
+from tslim.model.state import N_FEATURES
+from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.rendering.ray_space import unit_rays
 
 WHITE = (1.0, 1.0, 1.0)
@@ -95,9 +96,7 @@ class DifferentiableRenderer:
         tape.collect_gradients(
             self.n_rays, self.rgb, self.opacity, self.depth, p.grad_pixel, p.grad_opacity, p.grad_depth
         )
-        self._gradients.density.clear()
-        self._gradients.appearance.clear()
-        buffers.write(self._gradients.rank_scales, np.zeros(self.field.rank_scales.shape[0], np.float32))
+        self._gradients.clear()
         p.backward(self._gradients, of_rays=True)
 
     def gradients(self) -> dict[str, np.ndarray]:
@@ -106,18 +105,19 @@ class DifferentiableRenderer:
         ``density_planes[0]`` (R, G_v, G_u) and so on for planes and lines of both kinds and the three modes; ``basis``
         (3, 3R, 27); ``rank_scales`` (R, 56) if the field learns them; ``decoder.w1`` and so on.
         """
-        field, named = self.field, {}
-        for kind, per_rank in (("density", 1), ("appearance", 3)):
-            parts = getattr(self._gradients, kind).get(per_rank * field.rank)
-            for part, arrays in zip(("planes", "lines"), parts, strict=True):
-                named |= {f"{kind}_{part}[{mode}]": values for mode, values in enumerate(arrays)}
-        rows = field._basis_rows()[:, : 3 * field.rank]
-        named["basis"] = buffers.read(self._gradients.basis).reshape(-1, N_FEATURES)[rows]
-        if field.config.rank_scales:
-            named["rank_scales"] = buffers.read(self._gradients.rank_scales).reshape(-1, SCALES_WIDTH)[: field.rank]
-        grads = buffers.read(field.decoder.grads)
-        for name, (offset, shape) in field.decoder.layout.items():
-            named[f"decoder.{name}"] = grads[offset : offset + math.prod(shape)].reshape(shape)
+        rank, named = self.field.rank, {}
+        for parameter in parameters_of(self.field, self._gradients):
+            if parameter.kind == "factors":
+                parts = parameter.gradient.get(parameter.per_rank * rank)
+                for part, arrays in zip(("planes", "lines"), parts, strict=True):
+                    named |= {f"{parameter.name}_{part}[{mode}]": values for mode, values in enumerate(arrays)}
+                continue
+            flat = buffers.read(parameter.gradient)
+            for name, (first, shape) in parameter.tensors.items():
+                named[name] = flat[first : first + math.prod(shape)].reshape(shape)
+        named["basis"] = named["basis"].reshape(-1, N_FEATURES)[self.field._basis_rows()[:, : 3 * rank]]
+        if "rank_scales" in named:
+            named["rank_scales"] = named["rank_scales"][:rank]
         return named
 
     def ray_gradients(self) -> tuple[np.ndarray, np.ndarray]:

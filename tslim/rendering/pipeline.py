@@ -16,7 +16,8 @@ from tslim.config import with_old_names
 from tslim.decoder import blas
 from tslim.device import backend, buffers
 from tslim.field import features
-from tslim.field.field import Factors, Field
+from tslim.field.field import Field
+from tslim.field.parameters import Gradients
 from tslim.model.state import N_FEATURES
 from tslim.rendering.ray_space import LONGEST, RaySpace
 from tslim.rendering.sharing import scatter_cut
@@ -44,21 +45,6 @@ class Penalties:
     def times(self, factor: float) -> "Penalties":
         """The same penalties with so many times the weight."""
         return replace(self, distortion=factor * self.distortion, occlusion=factor * self.occlusion)
-
-
-class Gradients:
-    """Gradients of a field's parameters: the decoder keeps its own (``field.decoder.grads``)."""
-
-    def __init__(self, field: Field) -> None:
-        self.density: Factors = field.density.twin()
-        self.appearance: Factors = field.appearance.twin()
-        self.basis = buffers.array(field.basis.shape[0])
-        self.rank_scales = buffers.array(field.rank_scales.shape[0])
-
-    def release(self) -> None:
-        """Gives the arenas back to the pool."""
-        self.density.release()
-        self.appearance.release()
 
 
 class Pipeline:
@@ -279,7 +265,7 @@ class Pipeline:
         *,
         of_rays: bool = False,
     ) -> None:
-        """Adds the gradients of the factors and of ``rank_scales``; overwrites those of the basis and the decoder.
+        """Adds the gradients of all that the field learns to ``gradients``.
 
         Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
         of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``, ``ray_gradients`` may
@@ -299,11 +285,6 @@ class Pipeline:
         self._reserve_directions(of_rays)
         if self.n_groups:
             self._colours_backward(gradients)
-        else:
-            field.decoder.backward(
-                self.features, self.group_ray, self.ray_d, 0, self.colours, self.grad_colours, self.grad_features
-            )
-            buffers.write(gradients.basis, np.zeros(gradients.basis.shape[0], np.float32))
         composition = composite.Composition(
             background=self.background, visibility=self.visibility, with_penalties=int(penalties is not None)
         )
@@ -338,7 +319,7 @@ class Pipeline:
         composite.colour_gradients(n, self.group_ray, self.group_weight, self.grad_pixel, self.grad_colours)
         field.decoder.backward(
             self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features,
-            self.grad_directions,
+            gradients.decoder, self.grad_directions,
         )  # fmt: skip
         if field.config.rank_scales:
             appearance.scale_features_backward(
@@ -394,14 +375,12 @@ class Pipeline:
             decode.sum_directions(self.n_rays, self.ray_group_start, self.grad_directions, grad_d)
 
     def _basis_backward(self, gradients: Gradients) -> None:
-        """Gradient of the basis; then that of the products, in their place."""
+        """Adds the gradient of the basis; then overwrites the products with theirs."""
         field, n = self.field, self.n_groups
         if self._on_cpu:
             products, basis = features.matrices(self.field, self._numbers, self.products)
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
-            gradients.basis[basis.size :] = 0
             blas.product_backward(products, basis, grad, gradients.basis[: basis.size].reshape(basis.shape))
         else:
-            gradients.basis.fill(0)
             appearance.basis_gradient(n, self.columns, self.products, self.grad_features, gradients.basis)
             appearance.basis_features_backward(n, self.columns, self.grad_features, field.basis, self.products)

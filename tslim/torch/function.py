@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 from tslim.device import backend, buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
-from tslim.rendering.pipeline import Gradients, MarchConfig, Pipeline
+from tslim.field.parameters import Gradients
+from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.torch import pieces
 from tslim.torch.field_module import FieldModule
 
@@ -135,9 +136,7 @@ class _Engine:
         p, n = self.pipeline, self.pipeline.n_rays
         if self.gradients is None or self.grid != self.field.grid:
             self.gradients, self.grid = Gradients(self.field), self.field.grid
-        self.gradients.density.clear()
-        self.gradients.appearance.clear()
-        buffers.write(self.gradients.rank_scales, np.float32(0))
+        self.gradients.clear()
         pieces.of_array(p.grad_pixel, n, 3).load(by_rgb)
         pieces.of_array(p.grad_depth, n).load(by_depth)
         pieces.of_array(p.grad_opacity, n).load(by_opacity)

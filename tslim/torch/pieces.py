@@ -10,9 +10,8 @@ import torch
 from kernels import exchange
 from kernels.vectors import CHUNK
 from tslim.device import backend, buffers
-from tslim.field.factors import Factors
 from tslim.field.field import Field
-from tslim.model.state import N_FEATURES, SCALES_WIDTH
+from tslim.field.parameters import Gradients, Parameter, parameters_of
 
 
 @dataclass(frozen=True)
@@ -70,30 +69,20 @@ def of_array(array: Any, *shape: int) -> Piece:
 
 def of_field(field: Field) -> dict[str, Piece]:
     """What a field is made of, by the names of ``FieldModule``."""
-    found = {**_of_factors("density", field.density), **_of_factors("appearance", field.appearance)}
-    return found | _of_the_rest(field, field.basis, field.rank_scales, field.decoder.params)
+    return _cut([(parameter, parameter.value) for parameter in parameters_of(field)])
 
 
-def of_gradients(field: Field, gradients: Any) -> dict[str, Piece]:
+def of_gradients(field: Field, gradients: Gradients) -> dict[str, Piece]:
     """Their gradients after a backward pass, by the same names."""
-    found = {**_of_factors("density", gradients.density), **_of_factors("appearance", gradients.appearance)}
-    return found | _of_the_rest(field, gradients.basis, gradients.rank_scales, field.decoder.grads)
+    return _cut([(parameter, parameter.gradient) for parameter in parameters_of(field, gradients)])
 
 
-def _of_factors(kind: str, factors: Factors) -> dict[str, Piece]:
+def _cut(arrays: list[tuple[Parameter, Any]]) -> dict[str, Piece]:
     found = {}
-    for mode, tensors in enumerate(factors.tensors()):
-        for part, (base, shape) in zip(("planes", "lines"), tensors, strict=True):
-            found[f"{kind}_{part}.{mode}"] = Piece(factors.values, base, (factors.chunks, *shape, CHUNK), True)
-    return found
-
-
-def _of_the_rest(field: Field, basis: Any, rank_scales: Any, decoder: Any) -> dict[str, Piece]:
-    found = {"basis": of_array(basis, field.appearance.chunks, 3, CHUNK, N_FEATURES)}
-    if field.config.rank_scales:
-        found["rank_scales"] = of_array(rank_scales, field.max_rank, SCALES_WIDTH)
-    for name, (offset, shape) in field.decoder.layout.items():
-        found[f"decoder.{name}"] = Piece(decoder, offset, tuple(shape), False)
+    for parameter, array in arrays:
+        of_vectors = parameter.kind == "factors"
+        for name, (first, shape) in parameter.tensors.items():
+            found[name] = Piece(array.values if of_vectors else array, first, shape, of_vectors)
     return found
 
 

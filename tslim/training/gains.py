@@ -4,6 +4,7 @@ import numpy as np
 
 from kernels import gains
 from tslim.device import buffers
+from tslim.field.parameters import Parameter
 from tslim.rendering.pipeline import Pipeline
 
 
@@ -18,6 +19,8 @@ class ImageGains:
         self.n_images = n_images
         self.weight = weight
         self.values, self.gradients = (buffers.array(3 * n_images) for _ in range(2))
+        self.parameter = Parameter("gains", "gains", self.values, self.gradients)
+        """what an optimizer moves"""
 
     def apply(self, pipeline: Pipeline, ray_image) -> None:
         """Turns the pixels of the last ``forward`` into what their photographs show. ray_image: (n_paths,) i32."""

@@ -7,6 +7,7 @@ import numpy as np
 from kernels import poses
 from kernels.rays import CAMERA
 from tslim.device import buffers
+from tslim.field.parameters import Parameter
 from tslim.rendering.pipeline import Pipeline
 from tslim.scene import paths
 from tslim.scene.scene import Views
@@ -30,6 +31,8 @@ class PoseRefinement:
         self.unit = float(np.median(distances)) or 1.0
         """What a shift by 1 is, world units: the distance at which cameras stand from what they look at."""
         self.values, self.gradients = (buffers.array(poses.N_MOVES * self.n_images) for _ in range(2))
+        self.parameter = Parameter("moves", "poses", self.values, self.gradients)
+        """what an optimizer moves"""
         self.grad_o, self.grad_d = (buffers.array(3 * most_rays) for _ in range(2))
 
     def backward(self, pipeline: Pipeline, ray_image) -> None:

@@ -105,7 +105,7 @@ class Trainer:
         self.refinement = PoseRefinement(scene.train, self.sampler.cameras, renders) if settings.refine_poses else None
         self.optimizer = Optimizer(
             field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors,
-            {name: (learned.values, learned.gradients) for name, learned in self._of_images().items()},
+            [learned.parameter for learned in self._of_images()],
         )  # fmt: skip
         self.target = buffers.array(3 * renders)
         self.ray_image = buffers.array(settings.batch_rays, np.int32)
@@ -133,10 +133,9 @@ class Trainer:
         field.prepare(self.optimizer.scratch())
         field.metadata["march"] = dataclasses.asdict(self.march_config)
 
-    def _of_images(self) -> dict[str, ImageGains | PoseRefinement]:
-        """What is learned of each photograph, by name."""
-        learned = {"gains": self.gains, "moves": self.refinement}
-        return {name: of_images for name, of_images in learned.items() if of_images is not None}
+    def _of_images(self) -> list[ImageGains | PoseRefinement]:
+        """What is learned of each image."""
+        return [learned for learned in (self.gains, self.refinement) if learned is not None]
 
     @property
     def rank(self) -> int:
@@ -234,11 +233,13 @@ class Trainer:
         fall *= SLOWER**self.setbacks
         first, last = schedule.learning(step)
         self.optimizer.step(
-            last, first_rank=first, lr_factors=fall * settings.lr_factors, lr_network=fall * settings.lr_network,
-            lr_scales=fall * settings.lr_scales, l1_density=self.l1 if self.started else 0.0,
-            lazy=settings.lazy_adam, of_images={"gains": fall * settings.lr_gains, "moves": fall * settings.lr_poses},
+            last, {
+                "factors": fall * settings.lr_factors, "network": fall * settings.lr_network,
+                "scales": fall * settings.lr_scales, "gains": fall * settings.lr_gains,
+                "poses": fall * settings.lr_poses,
+            }, first_rank=first, l1_density=self.l1 if self.started else 0.0, lazy=settings.lazy_adam,
         )  # fmt: skip
-        for learned in self._of_images().values():
+        for learned in self._of_images():
             learned.settle()
         self.field.interpolate_rows(schedule.rendered(step))
         if settings.batch_decoded:
@@ -260,13 +261,11 @@ class Trainer:
 
         What goes wrong in planes and lines shows in the gradients of these after a step.
         """
-        field, wrong = self.field, None
+        wrong = None
         if not np.isfinite(losses.sum()):
             wrong = "the loss is not finite"
         elif parameters:
-            shared = {"decoder": field.decoder.params, "basis": field.basis, "scales": field.rank_scales}
-            if self.gains:
-                shared["gains of photographs"] = self.gains.values
+            shared = {p.name.replace("_", " "): p.value for p in self.optimizer.flat}
             if self.refinement:
                 shared["poses"] = self.refinement.cameras
             lost = [name for name, array in shared.items() if not np.isfinite(buffers.read(array).sum())]
