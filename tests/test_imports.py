@@ -100,8 +100,8 @@ def test_the_trainer_does_not_know_the_preview_nor_the_preview_the_trainer():
 
 ROOMS = (
     "errors", "optional", "ownership", "config", "presets", "files", "poses", "device", "scene", "data", "model",
-    "decoder", "field", "rendering", "torch", "measuring", "training", "web", "preview", "sweeps", "commands", "cli",
-    "__main__",
+    "decoder", "field", "rendering", "exporting", "torch", "measuring", "training", "web", "preview", "sweeps",
+    "commands", "cli", "__main__",
 )  # fmt: skip
 """Packages and files of tslim, each of which imports only those before it."""
 

@@ -1,12 +1,14 @@
 """``export``: a model as something that others can open, by the suffix of -o."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from tslim import files
-from tslim.commands import shared
+from tslim.commands import export_shapes, shared
 from tslim.commands.console import Console
 from tslim.commands.options import Export
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
@@ -19,15 +21,18 @@ from tslim.training.run_folder import RunFolder
 
 def export(args: Export, console: Console) -> None:
     """Writes what the suffix of ``-o`` stands for."""
-    write = TARGETS.get(args.out.suffix.lower())
-    if write is None:
-        raise ConfigError(f"{args.out}: export writes {', '.join(f'{s} ({n})' for s, n in NAMES.items())}")
+    target = TARGETS.get(args.out.suffix.lower())
+    if target is None:
+        known = ", ".join(f"{suffix or 'no suffix'} ({target.what})" for suffix, target in TARGETS.items())
+        raise ConfigError(f"{args.out}: export writes {known}")
+    _require_effect(args, target)
     source, folder = shared.find_model(args.model, console)
     if args.out.exists() and args.out.samefile(source):
         raise RunFolderError(f"{args.out} is the model itself: choose another -o, so that it is not lost")
-    shared.require_writable(args.out)
+    if args.out.suffix:
+        shared.require_writable(args.out)
     state = model_file.read(source, rank=args.rank)
-    console.written(write(args, state, source, folder, console))
+    console.written(target.write(args, state, source, folder, console))
 
 
 def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
@@ -72,19 +77,33 @@ def measured(header: ModelHeader, source: Path, folder: RunFolder | None) -> dic
     return {row.rank: row.psnr for row in rows if row.rank <= header.rank and row.bytes == header.bytes_at(row.rank)}
 
 
-def _checkpoint(
-    args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console
-) -> list[Path]:
-    """A checkpoint that the public code of TensoRF reads."""
-    from tslim.model import tensorf_write
+class Target(NamedTuple):
+    """What a suffix stands for."""
 
-    if state.metadata.get("march", {}).get("colour_span"):
-        console.line("TensoRF decodes each sample by itself, and here near ones share a colour: pixels differ a little")
-    return [tensorf_write.write(state, args.out)]
+    what: str
+    write: Callable[[Export, StoredState, Path, RunFolder | None, Console], list[Path]]
+    options: tuple[str, ...]
+    """that have an effect on it"""
 
 
-NAMES = {".html": "a page for browsers", ".th": "a checkpoint of TensoRF"}
-TARGETS: dict[str, Callable[[Export, StoredState, Path, RunFolder | None, Console], list[Path]]] = {
-    ".html": _page,
-    ".th": _checkpoint,
+_CAMERAS = ("path", "frames", "size")
+TARGETS: dict[str, Target] = {
+    ".html": Target("a page for browsers", _page, ("split", "rank", "precision", "title", "arch")),
+    ".th": Target("a checkpoint of TensoRF", export_shapes.checkpoint, ("rank",)),
+    ".ply": Target("a mesh or points", export_shapes.shape, ("rank", "what", "grid", "level", "arch")),
+    ".obj": Target("a mesh", export_shapes.shape, ("rank", "what", "grid", "level", "arch")),
+    ".glb": Target("a mesh", export_shapes.shape, ("rank", "what", "grid", "level", "arch")),
+    ".json": Target("a camera path", export_shapes.cameras, _CAMERAS),
+    ".png": Target("depth of one view", export_shapes.depth, ("rank", "arch", *_CAMERAS)),
+    ".npy": Target("depth of views", export_shapes.depth, ("rank", "arch", *_CAMERAS)),
+    "": Target("a folder of pictures with depth and cameras", export_shapes.sequence, ("rank", "arch", *_CAMERAS)),
 }
+
+
+def _require_effect(args: Export, target: Target) -> None:
+    """Raises ``ConfigError`` for an option that has no effect on what is written."""
+    for option in dataclasses.fields(args):
+        given = option.name not in ("model", "out") and getattr(args, option.name) != option.default
+        if given and option.name not in target.options:
+            known = ", ".join(f"--{name}" for name in target.options)
+            raise ConfigError(f"--{option.name} has no effect on {target.what}: what has is {known}")

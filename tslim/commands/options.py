@@ -209,13 +209,16 @@ class View:
 
 @dataclass(frozen=True)
 class Export:
-    """Turns a model into what others can open: a page for browsers, a checkpoint of TensoRF."""
+    """Turns a model into what others can open: a page for browsers, a mesh, points, depth, pictures with cameras, a
+    checkpoint of TensoRF."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
     out: Annotated[Path, arg(aliases=("-o",), metavar="PATH")]
-    """what to write, by its suffix: a page that shows the model in any browser, with a slider for the rank (.html), or
-    a checkpoint for the public code of TensoRF (.th)"""
+    """what to write, by its suffix: a page that shows the model in any browser, with a slider for the rank (.html); a
+    mesh with coloured vertices (.ply, .obj, .glb); the camera path as transforms.json (.json); depth of one view as a
+    16-bit picture (.png), or of several as an array (.npy); a folder of pictures with depth and cameras (no suffix); a
+    checkpoint for the public code of TensoRF (.th)"""
     split: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """leave the model in a file beside the page, which a web server sends as it is needed: the page is sharp before all
     of it has arrived"""
@@ -224,9 +227,22 @@ class Export:
     precision: Annotated[Literal["compact", "float16"] | None, _maybe("{compact,float16}")] = None
     """how the page's model is stored: compact, or in half precision in six times the bytes; compact if not given"""
     title: Annotated[str | None, _maybe("TEXT")] = None
-    """what stands above the picture; the model's name if not given"""
+    """what stands above the page's picture; the model's name if not given"""
+    what: Annotated[Literal["mesh", "points"] | None, _maybe("{mesh,points}")] = None
+    """what a .ply holds: a mesh, which needs scikit-image, or a cloud of points as seen from all around; a mesh if not
+    given"""
+    grid: Annotated[int | None, _maybe("INT")] = None
+    """cubes of the mesh, or of the points, along the longest side; as many as the model has voxels if not given"""
+    level: Annotated[float | None, _maybe("SHARE")] = None
+    """share of the light that a voxel on the mesh stops; 0.5 if not given"""
+    path: Annotated[Literal["orbit", "spiral"] | None, _maybe("{orbit,spiral}")] = None
+    """which camera path cameras, depth and pictures lie on; the one that suits the scene if not given"""
+    frames: Annotated[int | None, _maybe("INT")] = None
+    """number of cameras on it; 120 by default, 1 for depth"""
+    size: Annotated[str | None, _maybe("WIDTHxHEIGHT")] = None
+    """size in pixels, such as 800x600; that of the photographs if not given"""
     arch: Arch = "auto"
-    """device that renders the page's thumbnail"""
+    """device to render with"""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from tslim import files
-from tslim.errors import ModelFileError
+from tslim.errors import MissingPackageError, ModelFileError
 from tslim.optional import need
 
+TORCH = (2, 7)
+"""the version since which unpickling can be told what stands in for numpy's names"""
 ZIP_MAGIC = b"PK\x03\x04"
 MOST_PICKLE = 2**26
 """bytes: an alpha mask lies inside the pickle, a bit a vertex, in two bytes a byte"""
@@ -97,9 +99,12 @@ def read(path: str | Path) -> Checkpoint:
 
     Raises:
         ModelFileError: not such a file, damaged, or one that does more than hold numbers.
-        MissingPackageError: PyTorch is not installed.
+        MissingPackageError: PyTorch is not installed, or too old.
     """
     torch = need("torch", "reading a .th checkpoint")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < TORCH:
+        found = f"found {torch.__version__}: pip install --upgrade torch"
+        raise MissingPackageError(f"reading a .th checkpoint needs torch {'.'.join(map(str, TORCH))} or later, {found}")
     try:
         _require_plain(path)
         stand_ins = [(value, name) for name, value in _STAND_INS.items()]

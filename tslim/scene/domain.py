@@ -88,6 +88,21 @@ class Domain:
             return to_ndc(np.where(points[:, 2:] < 0, points, np.nan), self.near)
         return points
 
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """World points (n, 3) of field coordinates (n, 3), the inverse of ``to_field``; not finite where space ends."""
+        points = np.asarray(points, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.space == "contracted":
+                size = np.abs(points).max(1, keepdims=True)
+                is_largest = np.abs(points).argmax(1)[:, None] == np.arange(3)
+                outer = 1 / (2 - size)
+                q = np.where(size <= 1, points, np.where(is_largest, np.sign(points) * outer, points * outer))
+                return self.cube.mean(0) + q * 0.5 * (self.cube[1] - self.cube[0])
+            if self.space == "ndc":
+                z = 2 * self.near / (points[:, 2:] - 1)
+                return np.concatenate([points[:, :2] * -z / 2, z], 1)
+        return points
+
     def stretch(self, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """(n,) length in field coordinates of a step of length 1 in the world, from points along unit directions."""
         points, d = np.asarray(points, np.float64), np.asarray(directions, np.float64)
