@@ -179,6 +179,14 @@ class TrainConfig:
     """weight of what a ray meets right in front of its camera"""
     occlusion_range: float = 0.1
     """how far in front of the camera that is, as a share of the length of rays"""
+    unseen_occlusion: float = 0.0
+    """the same weight for rays of cameras that nobody held, near those of the photographs: against what stands where no
+    photograph looks through it"""
+    unseen_rays: int = 512
+    """rays of such cameras in each step"""
+    unseen_spread: float = 0.15
+    """how far such cameras are from the photographs': turned about what these look at by up to so many radians about
+    each axis, and shifted by up to this share of the distance to there"""
     near_fade: float = 0.0
     """density nearer to a camera than this learns the more slowly, against floaters that only one camera sees; 1 is the
     side of the cube that a contracted space leaves as it is, the length of rays in ndc, the diagonal of a box"""
@@ -210,11 +218,12 @@ Space = Literal["box", "ndc", "contracted"]
 
 _ABOVE_ZERO = (
     "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "lr_gains", "lr_poses",
-    "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
+    "unseen_rays", "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed", "gain_weight", "poses_from",
+    "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed", "gain_weight",
+    "unseen_occlusion", "unseen_spread", "poses_from",
     "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 _BETWEEN = {

@@ -166,11 +166,23 @@ class Pipeline:
             copies: the rays are as many copies of the first n_rays / copies, each at ranks of its own: they are marched
                 once, and what they have in common is read once.
         """
-        field, config = self.field, self.config
-        self.n_rays, self.background = n_rays, [float(c) for c in background]
-        self.copies, self.n_paths = copies, n_rays // copies
+        field = self.field
+        self.background = [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
-        self.march(self.n_paths, jitter)
+        self._trace(n_rays, copies, jitter)
+        self._find_visible()
+        if self.n_groups:
+            self._appearance()
+        field.decoder.forward(self.features, self.group_ray, self.ray_d, self.n_groups, self.colours, keep=keep)
+        composite.composite(
+            n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
+        )
+
+    def _trace(self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1) -> None:
+        """Marches rays, each to so many samples at most, and finds the weights of the samples."""
+        field, config = self.field, self.config
+        self.n_rays, self.copies, self.n_paths = n_rays, copies, n_rays // copies
+        self.march(self.n_paths, jitter, most)
         march.offsets_from_counts(n_rays, self.n_paths, self.ray_count, self.ray_start)
         self.n_samples = int(self.ray_start[n_rays])
         self._reserve_samples(self.n_samples)
@@ -188,13 +200,6 @@ class Pipeline:
             field.density.values, field.rank_scales, field.lattice(field.density), self.medium, self.sample_at,
             self.sample_feature, self.sample_weight, self.ray_used, self.ray_opacity, self.ray_depth,
         )  # fmt: skip
-        self._find_visible()
-        if self.n_groups:
-            self._appearance()
-        field.decoder.forward(self.features, self.group_ray, self.ray_d, self.n_groups, self.colours, keep=keep)
-        composite.composite(
-            n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
-        )
 
     def _find_visible(self) -> None:
         """Packs the samples that are given a colour, and says which of them share one."""
@@ -273,15 +278,7 @@ class Pipeline:
         """
         field = self.field
         if penalties is not None:
-            begin, length = self.space.extent
-            weights = penalties_kernels.Penalties(
-                distortion=penalties.distortion / self.n_rays, occlusion=penalties.occlusion / self.n_rays,
-                near=penalties.occlusion_range, begin=begin, length=length, delta=self.step / length,
-            )  # fmt: skip
-            penalties_kernels.weight_gradients(
-                self.n_rays, weights, self.ray_start, self.ray_used, self.sample_along, self.sample_weight,
-                self.sample_grad,
-            )  # fmt: skip
+            self._penalties_backward(penalties)
         self._reserve_directions(of_rays)
         if self.n_groups:
             self._colours_backward(gradients)
@@ -293,6 +290,33 @@ class Pipeline:
             self.visible_slope, self.sample_t, self.sample_weight, self.colours, composition, self.grad_pixel,
             self.grad_opacity, self.grad_depth, self.sample_grad,
         )  # fmt: skip
+        self._density_backward(gradients, fade)
+
+    def penalise(self, n_rays: int, penalties: Penalties, gradients: Gradients, jitter: tuple[int, int]) -> None:
+        """Adds the gradients of the occlusion penalty of the first ``n_rays`` rays, which need not show anything.
+
+        Density alone is looked at, and no farther than where ``occlusion_range`` ends. jitter: as for ``forward``.
+        """
+        step = self.config.step_ratio * self.field.voxel
+        self._trace(n_rays, 1, jitter, int(np.ceil(penalties.occlusion_range * self.space.extent[1] / step)) + 1)
+        self._penalties_backward(penalties)
+        self._density_backward(gradients, 0.0)
+
+    def _penalties_backward(self, penalties: Penalties) -> None:
+        """Overwrites ``sample_grad`` with the penalties' gradients of the weights."""
+        begin, length = self.space.extent
+        weights = penalties_kernels.Penalties(
+            distortion=penalties.distortion / self.n_rays, occlusion=penalties.occlusion / self.n_rays,
+            near=penalties.occlusion_range, begin=begin, length=length, delta=self.step / length,
+        )  # fmt: skip
+        penalties_kernels.weight_gradients(
+            self.n_rays, weights, self.ray_start, self.ray_used, self.sample_along, self.sample_weight,
+            self.sample_grad,
+        )  # fmt: skip
+
+    def _density_backward(self, gradients: Gradients, fade: float) -> None:
+        """From the gradients of the samples' weights to those of the density factors."""
+        field = self.field
         trace.trace_backward(
             self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
             self.sample_weight, field.rank_scales, self.medium, fade * self.space.farthest, self.sample_grad,

@@ -41,6 +41,7 @@ from tslim.training.refinement import PoseRefinement, with_poses
 from tslim.training.run_folder import RunFolder
 from tslim.training.sampler import PixelSampler
 from tslim.training.schedules import make_schedule
+from tslim.training.unseen import UnseenCameras
 
 MIN_RAYS = 256
 """Rays that a step takes at least."""
@@ -100,6 +101,13 @@ class Trainer:
         self.penalties = None
         if settings.distortion or settings.occlusion:
             self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_range)
+        self.unseen = None
+        if settings.unseen_occlusion:
+            self.unseen = UnseenCameras(
+                field, scene.train.cameras, settings.unseen_rays, settings.unseen_spread,
+                Penalties(occlusion=settings.unseen_occlusion, occlusion_range=settings.occlusion_range),
+                self.march_config, settings.seed,
+            )  # fmt: skip
         n_images = len(scene.train)
         self.gains = ImageGains(n_images, settings.gain_weight) if settings.image_gains else None
         self.refinement = PoseRefinement(scene.train, self.sampler.cameras, renders) if settings.refine_poses else None
@@ -226,6 +234,8 @@ class Trainer:
         pipeline.backward(gradients, penalties, settings.near_fade, of_rays=refinement is not None)
         if refinement:
             refinement.backward(pipeline, self.ray_image)
+        if self.unseen and self.started:
+            self.unseen.backward(pipeline, step, gradients)
         self._total_variation(gradients, rank)
         fall = schedule.pace(step, settings.lr_decay)
         if fall is None:

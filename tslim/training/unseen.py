@@ -1,0 +1,48 @@
+"""What photographs do not show: the space in front of cameras that nobody held is kept empty.
+
+Photographs say nothing against density that none of them looks through: fog and splinters stay where a camera that
+stood a little elsewhere would have them right in front of it. In each step rays of such cameras are followed for as far
+as that space goes, and density there costs the penalty ``occlusion`` of ``kernels.penalties``. Photographs that look
+through the same space go on saying what is really there.
+"""
+
+import numpy as np
+
+from kernels import unseen
+from tslim.device import buffers
+from tslim.field.field import Field
+from tslim.rendering.pipeline import Gradients, MarchConfig, Penalties, Pipeline
+from tslim.scene import paths
+from tslim.scene.cameras import Cameras
+
+
+class UnseenCameras:
+    """Rays of cameras around those of the photographs, and what density costs in front of them.
+
+    Args:
+        field: what is trained.
+        cameras: those that photographs were taken with.
+        n_rays: of unseen cameras, in each step.
+        spread: how far they are from photographs' cameras: turned about what these look at by up to so many radians
+            about each axis, shifted along each by up to this share of the distance to there.
+        penalties: what their rays pay.
+    """
+
+    def __init__(
+        self, field: Field, cameras: Cameras, n_rays: int, spread: float, penalties: Penalties, march: MarchConfig,
+        seed: int,
+    ) -> None:  # fmt: skip
+        self.pipeline = Pipeline(field, n_rays, march)
+        self.spread, self.penalties, self.seed = spread, penalties, seed
+        self.centre = paths.focus_point(cameras)
+        self.unit = float(np.median(np.linalg.norm(cameras.origins - self.centre, axis=1)))
+
+    def backward(self, seen: Pipeline, step: int, gradients: Gradients) -> None:
+        """Adds the penalties' gradients, from rays beside the first ones of ``seen``, at the same ranks."""
+        n = min(self.pipeline.max_rays, seen.n_paths)
+        unseen.wander(
+            n, self.seed, step, self.centre.tolist(), self.unit, self.spread, seen.ray_o, seen.ray_d,
+            self.pipeline.ray_o, self.pipeline.ray_d,
+        )  # fmt: skip
+        buffers.write_first(self.pipeline.ray_rank, buffers.read(seen.ray_rank)[:n])
+        self.pipeline.penalise(n, self.penalties, gradients, (self.seed, step))
