@@ -41,6 +41,20 @@ def test_a_room_that_was_turned_anyhow_is_turned_back_but_for_which_axis_is_whic
     assert np.abs(both).max(0).min() > np.cos(np.radians(1.5)), "every axis of the room is one of the field's"
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_floor_and_a_wall_of_few_points_count_beside_a_round_thing_of_many(seed):
+    rng = np.random.default_rng(seed)
+    angle, height = rng.uniform(0, 2 * np.pi, 3000), rng.uniform(0, 1, 3000)
+    can = np.stack([0.3 * np.cos(angle), 0.3 * np.sin(angle), height], 1)
+    floor, wall, stray = rng.uniform(-1.5, 1.5, (3, 250, 3))
+    floor[:, 2], wall[:, 1] = 0.0, 1.0
+    points = np.concatenate([can, floor, wall, stray[:150]])
+    points += rng.normal(0, 0.04, points.shape)
+    rotation = geometry.rotations(rng.normal(size=(1, 4)))[0]
+    both = along_axes(points @ rotation.T) @ rotation
+    assert np.abs(both[:, 1:]).max(0).min() > np.cos(np.radians(4)), "the normals of floor and wall are axes"
+
+
 def test_a_turned_scene_has_everything_where_the_photographs_show_it():
     rotation = geometry.rotations(np.random.default_rng(5).normal(size=(1, 4)))[0]
     scene = scene_of((room() @ rotation.T).astype(np.float32))
