@@ -15,6 +15,7 @@ from tests.browser import Hold, Tab, camera, needs_browser, psnr, smooth_state
 from tslim.config import FieldConfig
 from tslim.errors import TslimError
 from tslim.model import model_file
+from tslim.model.table import SizeTable
 from tslim.rendering.pipeline import MarchConfig
 
 pytestmark = needs_browser
@@ -53,8 +54,13 @@ def page_of(state, path, *, precision="compact", **more):
     state = model_file.convert(state, precision)
     field = Field.from_state(state)
     model = more.pop("model", None) or model_file.blocks(state)
-    write_page(path, field, title=more.pop("title", "lumps"), sizes=model_file.sizes(state), model=model, **more)
+    write_page(path, state, title=more.pop("title", "lumps"), model=model, **more)
     return field, Renderer(field)
+
+
+def table_of(state, psnr):
+    """What a file of the state says of its ranks."""
+    return SizeTable.of([len(part) for part in model_file.blocks(state)][1:], psnr)
 
 
 def split_page(state, folder, precision="compact"):
@@ -141,8 +147,9 @@ def test_depth_is_the_renderers_as_colours(space, tmp_path, open_tab):
 
 def test_the_slider_changes_picture_size_and_quality(tmp_path, open_tab):
     state = model_file.convert(smooth_state("box"), "compact")
+    state.table = table_of(state, {16: 31.234, 8: 29.0, 4: 25.0})
     sizes = model_file.sizes(state)
-    page_of(state, tmp_path / "page.html", psnr={16: 31.234, 8: 29.0, 4: 25.0})
+    page_of(state, tmp_path / "page.html", psnr={2: 20.0, 16: 1.0})
     tab = open_tab(tmp_path / "page.html")
     tab.until("tslim.page.viewer.fine")
     assert tab.text("value") == "16 of 16" and tab.text("quality") == "31.23 dB"
@@ -155,13 +162,17 @@ def test_the_slider_changes_picture_size_and_quality(tmp_path, open_tab):
     assert tab.text("size") == f"{sizes[5] / 1e6:.2f} MB"
     assert not tab.page.is_checked("#auto")
     assert 10 < psnr(tab.picture(view), before) < 40
+    # What the file does not say but the page knows, of a model that this one was made of, is shown roughly.
     tab.page.fill("#rank", "2")
+    assert tab.text("quality") == "≈ 20.0 dB"
+    tab.page.fill("#rank", "1")
     assert tab.text("quality") == "–"
 
 
 @pytest.mark.parametrize("precision", ["compact", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_stream_that_is_held_back_is_drawn_as_far_as_it_has_come(precision, tmp_path, open_tab):
     state = model_file.convert(smooth_state("box", ranks=6), precision)
+    state.table = table_of(state, {5: 30.0})
     renderer = split_page(state, tmp_path, precision)
     sizes = model_file.sizes(state)
     hold, view = Hold("model.slim", sizes[2] + 1000), camera("box")
@@ -169,6 +180,8 @@ def test_a_stream_that_is_held_back_is_drawn_as_far_as_it_has_come(precision, tm
         tab = open_tab(f"{address}/page.html", wait=False)
         tab.until("tslim.page.ranks === 3 && tslim.page.viewer.fine")
         assert tab.text("value") == "3 of 6"
+        # What is not there yet is known.
+        assert tab.run("tslim.page.sizes") == sizes and tab.run("tslim.page.psnr") == {"5": 30.0}
         assert psnr(tab.picture(view), renderer.render(view, rank=3).rgb) > CLOSE
         hold.allowed = 1 << 40
         tab.run("tslim.ready.then(() => null)")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tslim.commands import shared
 from tslim.commands.console import Console
-from tslim.commands.options import Eval
+from tslim.commands.options import Eval, SceneOptions
 from tslim.data import parse_colour
 from tslim.errors import ConfigError
 from tslim.measuring import evaluate as measure
@@ -45,16 +45,18 @@ def evaluate(args: Eval, console: Console) -> None:
         field.domain = replace(field.domain, background=parse_colour(args.options.background))
     result = RunFolder(out)
     pictures = result.images if args.save_images else None
+    own = folder is not None and source == result.model and args.out is None
+    as_trained = args.scene is None and args.options == SceneOptions() and args.fit_gains is None
     written = _measure(
         field, source, scene, result, console,
-        ranks=args.ranks, pictures=pictures, sizes=sizes, fit_gains=args.fit_gains,
+        ranks=args.ranks, pictures=pictures, sizes=sizes, fit_gains=args.fit_gains, tell=own and as_trained,
     )  # fmt: skip
     console.written(written)
 
 
 def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:
     """What ``train`` ends with: measures a trained field, and adds pictures and a video to its run folder."""
-    written = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS)]
+    written = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS, tell=True)]
     history = run.history()
     if history:
         written.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))
@@ -80,10 +82,12 @@ def _measure(
     pictures: Path | None = None,
     sizes: list[int] | None = None,
     fit_gains: bool | None = None,
+    tell: bool = False,
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote.
 
-    ``source`` is the file that holds the field. What ``eval.json`` knows of its other ranks stays there.
+    ``source`` is the file that holds the field. What ``eval.json`` knows of its other ranks stays there. ``tell``: what
+    was measured is said in the file itself, too, with a thumbnail.
     """
     views, what = _views_to_measure(scene, most_views)
     if fit_gains is None:
@@ -106,7 +110,15 @@ def _measure(
     if falls := falls_text(rows):
         console.warn(f"more ranks are not always better: {falls}")
     of = measure.measured(source, views, background, fit_gains)
-    written = [measure.write_eval_json(result.evaluation, rows, len(views), of=of)]
+    known = measure.with_known(result.evaluation, rows, len(views), of)
+    if tell:
+        from tslim.rendering.thumbnail import thumbnail
+
+        header = model_file.describe(
+            source, psnr={row.rank: row.psnr for row in known}, picture=thumbnail(field, renderer)
+        )
+        known = [replace(row, bytes=header.bytes_at(row.rank)) for row in known]
+    written = [measure.write_eval_json(result.evaluation, known, len(views), of=of)]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
     written.append(media.write_png(result.images / "comparison.png", shown))
     if len(rows) > 1:

@@ -1,7 +1,6 @@
 """``export``: a model as something that others can open, by the suffix of -o."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from tslim.commands.console import Console
 from tslim.commands.options import Export
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.measuring import evaluate
-from tslim.model import model_file
+from tslim.model import model_file, thumbnail
+from tslim.model.describe import described
 from tslim.model.header import ModelHeader
 from tslim.model.stored import StoredState
 from tslim.training.run_folder import RunFolder
@@ -39,25 +39,33 @@ def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | No
     """A page for browsers, with the model inside or, with ``--split``, beside it."""
     psnr = measured(model_file.read_header(source), source, folder)
     precision = args.precision or "compact"
-    same = state.precision == precision and args.rank is None
+    as_it_is = state.precision == precision
     state = model_file.convert(state, precision)
     beside = args.out.with_suffix(".slim")
     if args.split:
-        _require_beside(beside, source, same)
-    shared.start(args.arch, console)
-    from tslim.field.field import Field
+        _require_beside(beside, source, as_it_is and args.rank is None)
+    if thumbnail.NAME not in state.metadata:
+        state.metadata = state.metadata | {thumbnail.NAME: _thumbnail(state, args.arch, console)}
     from tslim.web.page import write_page
 
-    blocks = list(model_file.blocks(state))
-    sizes = list(itertools.accumulate(map(len, blocks)))[1:]
+    parts = list(model_file.blocks(state))
+    if state.table is None:
+        parts[0] = described(parts[0], [len(part) for part in parts[1:]], psnr if as_it_is else None)
     title = args.title or (folder.path.resolve().name if folder else source.stem)
-    model = quote(beside.name) if args.split else blocks
-    write_page(args.out, Field.from_state(state), title=title, sizes=sizes, psnr=psnr, model=model)
+    write_page(args.out, state, title=title, model=quote(beside.name) if args.split else parts, psnr=psnr)
     if not args.split:
         return [args.out]
     if not beside.exists() or not beside.samefile(source):
-        files.write_bytes(beside, b"".join(blocks))
+        files.write_bytes(beside, b"".join(parts))
     return [args.out, beside]
+
+
+def _thumbnail(state: StoredState, arch: str, console: Console) -> str:
+    shared.start(arch, console)
+    from tslim.field.field import Field
+    from tslim.rendering.thumbnail import thumbnail as rendered
+
+    return thumbnail.packed(rendered(Field.from_state(state)))
 
 
 def _require_beside(beside: Path, source: Path, same: bool) -> None:
@@ -68,7 +76,9 @@ def _require_beside(beside: Path, source: Path, same: bool) -> None:
 
 
 def measured(header: ModelHeader, source: Path, folder: RunFolder | None) -> dict[int, float]:
-    """dB by rank, as far as ``eval`` has measured this very model; nothing where it has not."""
+    """dB by rank, as the file says, or as ``eval`` has measured this very model; nothing where neither has."""
+    if header.table is not None and header.table.quality:
+        return header.table.quality
     result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
     try:
         rows, _ = evaluate.read_eval_json(result.evaluation)

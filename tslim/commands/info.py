@@ -11,8 +11,9 @@ from tslim.commands.console import Console
 from tslim.commands.options import Info
 from tslim.errors import ConfigError
 from tslim.files import replacing
-from tslim.model import model_file, th_file
+from tslim.model import model_file, th_file, thumbnail
 from tslim.model.header import ModelHeader
+from tslim.model.sizes import megabytes
 from tslim.scene import lenses
 from tslim.scene.scene import Scene
 from tslim.training.run_folder import RunFolder
@@ -31,7 +32,7 @@ def info(args: Info, console: Console) -> None:
     if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot {args.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
     if args.path.is_file():
-        _model_info(args.path, console)
+        _model_info(args.path, console, quality=True)
     elif (args.path / "config.json").is_file():
         _run_info(RunFolder(args.path), console)
     else:
@@ -45,7 +46,7 @@ def info(args: Info, console: Console) -> None:
             console.line(f"cameras, box and points are drawn in {args.plot}")
 
 
-def _model_info(path: Path, console: Console) -> None:
+def _model_info(path: Path, console: Console, *, quality: bool) -> None:
     header = model_file.read_header(path)
     metadata = header.metadata
     ranks = np.diff([header.fixed_bytes, *header.ends]) / 1e6
@@ -70,7 +71,18 @@ def _model_info(path: Path, console: Console) -> None:
         rows.append(("training", f"{metadata['steps']} steps in {metadata.get('seconds', 0):.0f} s"))
     if "path" in metadata:
         rows.append(("camera path", metadata["path"].get("path", "?")))
+    if thumbnail.NAME in metadata:
+        width, height, n_bytes = thumbnail.size_of(metadata[thumbnail.NAME])
+        rows.append(("thumbnail", f"{width}×{height}, {n_bytes / 1000:.1f} kB"))
+    table = header.table
+    if table is not None and len(table.blocks) > header.rank:
+        whole = megabytes(table.sizes(header.fixed_bytes)[-1])
+        rows.append(("cut from", f"a file of {len(table.blocks)} ranks, {whole}"))
     console.facts_table(rows, title=str(path))
+    if table is not None and quality:
+        for rank, psnr in sorted(table.quality.items(), reverse=True):
+            if rank <= header.rank:
+                console.line(f"  rank {rank:>3}  {header.bytes_at(rank) / 1e6:6.2f} MB  {psnr:.2f} dB")
 
 
 def _size_text(path: Path, header: ModelHeader) -> str:
@@ -106,7 +118,7 @@ def _run_info(folder: RunFolder, console: Console) -> None:
                 f"  rank {row['rank']:>3}  {row['bytes'] / 1e6:6.2f} MB  {row['psnr']:.2f} dB  SSIM {row['ssim']:.4f}"
             )
     if model is not None:
-        _model_info(model, console)
+        _model_info(model, console, quality=not folder.evaluation.exists())
 
 
 def _scene_info(scene: Scene, console: Console) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from tslim import files
 from tslim.errors import ConfigError, ModelFileError, SceneError
 from tslim.measuring import metrics
+from tslim.model import model_file, th_file
 from tslim.model.sizes import megabytes
 from tslim.model.sizes import sizes as sizes_of
 from tslim.rendering import media
@@ -179,6 +180,15 @@ class Measure:
         return SweepRow(rank, self.sizes[rank - 1], psnr, ssim, 1000 * found.seconds)
 
 
+def with_known(path: str | Path, rows: Iterable[SweepRow], views: int, of: str) -> list[SweepRow]:
+    """Rows, and those of other ranks that the ``eval.json`` at ``path`` has of the same; see ``write_eval_json``."""
+    by_rank = {row.rank: row for row in rows}
+    for row in _rows_of_same(Path(path), views, of) if of else ():
+        if row.rank not in by_rank or (row.views is None and by_rank[row.rank].views is not None):
+            by_rank[row.rank] = row
+    return [by_rank[rank] for rank in sorted(by_rank, reverse=True)]
+
+
 def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, of: str = "") -> Path:
     """Writes ``{"views": n, "rows": [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}, ...]}``, highest rank first.
 
@@ -186,11 +196,7 @@ def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, o
     (see ``measured``): where the file there was measured of the same, its other ranks are kept, and those that it
     measured on all views while now they were on a few. Rows of a few views say of how many, in ``views``.
     """
-    by_rank = {row.rank: row for row in rows}
-    for row in _rows_of_same(Path(path), views, of) if of else ():
-        if row.rank not in by_rank or (row.views is None and by_rank[row.rank].views is not None):
-            by_rank[row.rank] = row
-    table = [_plain(by_rank[rank]) for rank in sorted(by_rank, reverse=True)]
+    table = [_plain(row) for row in with_known(path, rows, views, of)]
     known = {"views": views, **({"of": of} if of else {}), "rows": table}
     return files.write_bytes(path, (json.dumps(known, indent=2) + "\n").encode())
 
@@ -222,10 +228,16 @@ def with_fitted_gain(rgb: np.ndarray, truth: np.ndarray, on: np.ndarray) -> np.n
 def measured(
     model: Path, views: "Views", background: tuple[float, float, float] | None, fit_gains: bool = False
 ) -> str:
-    """A fingerprint of what is measured, and how: a model file's bytes, the photographs with their cameras, the
-    background."""
+    """A fingerprint of what is measured, and how: the model, the photographs with their cameras, the background.
+
+    Of a model file's header only what changes pictures counts, not what was said there of the file since.
+    """
     digest = hashlib.sha256()
     with open(model, "rb") as source:
+        if not th_file.is_th(model):
+            header = model_file.read_header(model)
+            digest.update(repr((header.config, header.domain, header.grid, header.metadata.get("march"))).encode())
+            source.seek(header.shared_at)
         while part := source.read(1 << 20):
             digest.update(part)
     cameras = views.cameras

@@ -36,6 +36,13 @@ def encode_head(state: FieldState, layout: RankLayout) -> bytes:
     version = VERSION if layout.tail is None else SEPARATE_VERSION
     if layout.precision == "compact":
         version, described["shared_bytes"] = COMPACT_VERSION, len(shared)
+    if isinstance(state, StoredState) and state.table is not None:
+        described["table"] = state.table.plain()  # last, as it may come later
+    return packed_head(described, version) + shared
+
+
+def packed_head(described: dict[str, Any], version: int) -> bytes:
+    """Prelude and header; raises ``ModelFileError`` for what ``read_head`` would not accept."""
     try:
         text = json.dumps(described, default=_plain, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -45,7 +52,7 @@ def encode_head(state: FieldState, layout: RankLayout) -> bytes:
     parse_header(text, 0, "the model", version)
     if version == COMPACT_VERSION:
         text = zlib.compress(text, 9)
-    return PRELUDE.pack(MAGIC, version, len(text), zlib.crc32(text)) + text + shared
+    return PRELUDE.pack(MAGIC, version, len(text), zlib.crc32(text)) + text
 
 
 def _described(state: FieldState, layout: RankLayout, shared: bytes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tslim.config import FieldConfig
+from tslim.model.table import SizeTable
 from tslim.scene.domain import Domain, InDomain
 
 MAGIC = b"\x93TSLIM\r\n"
@@ -51,6 +52,8 @@ class ModelHeader(InDomain):
     """byte after each whole rank"""
     tail: tuple[str, int] | None = None
     """(kind, n): ranks after the first n have only "density" or only "appearance"; None if all have both"""
+    table: SizeTable | None = None
+    """what each rank takes and is worth, of the whole file from which this one may have been cut"""
 
     @property
     def rank(self) -> int:

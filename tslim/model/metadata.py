@@ -9,6 +9,7 @@ from typing import Any
 
 from tslim import config
 from tslim.errors import ConfigError
+from tslim.model import thumbnail
 from tslim.scene import paths
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -45,6 +46,8 @@ def checked(metadata: Any) -> dict[str, Any]:
     for path in [metadata.get("path") or {}, *metadata.get("paths", {}).values()]:
         if path != {}:
             paths.path_from_dict(path)
+    if thumbnail.NAME in metadata:
+        thumbnail.size_of(metadata[thumbnail.NAME])
     for name, value in metadata.get("scene_options", {}).items():
         if not isinstance(value, str | int | None):
             raise ConfigError(f"metadata scene_options.{name} is {config.short(value)}")

@@ -25,6 +25,7 @@ pickle.
 Where a path leads to a checkpoint of TensoRF or SlimmeRF (``.th``, see ``tensorf.py``), that is read in its place.
 """
 
+import dataclasses
 import io
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ import numpy as np
 from tslim import files
 from tslim.config import Precision
 from tslim.model import reading, tensorf, th_file
+from tslim.model.describe import describe
 from tslim.model.head import encode_head, layout_of
 from tslim.model.header import CHECKSUM, ModelHeader
 from tslim.model.parse import read_head
@@ -45,8 +47,8 @@ from tslim.model.state import FieldState, require_rank
 from tslim.model.stored import StoredState, as_stored
 
 __all__ = [
-    "FieldState", "ModelHeader", "Precision", "Source", "StoredState", "blocks", "convert", "fit", "rank_that_fits",
-    "read", "read_header", "size_of", "sizes", "states", "write",
+    "FieldState", "ModelHeader", "Precision", "Source", "StoredState", "blocks", "convert", "describe", "fit",
+    "rank_that_fits", "read", "read_header", "size_of", "sizes", "states", "write",
 ]  # fmt: skip
 
 
@@ -69,9 +71,13 @@ def blocks(state: FieldState) -> Iterator[bytes]:
     """What ``write`` writes, in parts: everything before the ranks, then rank after rank. Raises as it does."""
     state = as_stored(state)
     layout = layout_of(state)
+    parts = (CHECKSUM.pack(zlib.crc32(block)) + block for block in layout.blocks(state))
+    if state.table is not None:
+        parts = iter(known := list(parts))
+        if not state.table.starts_with([len(part) for part in known]):
+            state = dataclasses.replace(state, table=None)
     yield encode_head(state, layout)
-    for block in layout.blocks(state):
-        yield CHECKSUM.pack(zlib.crc32(block)) + block
+    yield from parts
 
 
 def read_header(path: str | Path) -> ModelHeader:

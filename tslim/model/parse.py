@@ -5,6 +5,7 @@ small or in proportion to what was read.
 """
 
 import dataclasses
+import io
 import json
 import math
 import zlib
@@ -29,6 +30,7 @@ from tslim.model.header import (
 )  # fmt: skip
 from tslim.model.layout import RankLayout
 from tslim.model.shared import CELLS_PER_BYTE, FREE_CELLS, FREE_WEIGHTS, MOST_CELLS, WEIGHTS_PER_BYTE
+from tslim.model.table import SizeTable
 from tslim.scene.domain import SPACES, Domain
 
 _MOST_SIDE = 65_536
@@ -56,6 +58,25 @@ def read_head(source: BinaryIO, name: str) -> Head:
 
     ``name`` is what errors call it. Raises ``ModelFileError``.
     """
+    version, length, text = _read_text(source, name)
+    header = parse_header(text, PRELUDE.size + length, name, version)
+    shared = read_exactly(source, header.fixed_bytes - header.shared_at)
+    if shared is None:
+        raise ModelFileError(f"{name} is cut short: it ends before its first rank")
+    if zlib.crc32(shared) != header.shared_crc32:
+        raise ModelFileError(f"{name} is damaged: decoder and occupancy do not match their checksum")
+    return Head(header, layout_of_header(header), shared)
+
+
+def read_header_json(head: bytes, name: str) -> tuple[int, dict[str, Any], bytes]:
+    """Version and header of a file's first bytes, checked, and what follows them. Raises ``ModelFileError``."""
+    version, length, text = _read_text(io.BytesIO(head), name)
+    parse_header(text, PRELUDE.size + length, name, version)
+    return version, json.loads(text), head[PRELUDE.size + length :]
+
+
+def _read_text(source: BinaryIO, name: str) -> tuple[int, int, bytes]:
+    """Version, bytes of the header in the file, and its json, which nobody has looked at."""
     start = source.read(PRELUDE.size)
     if start[: len(MAGIC)] != MAGIC[: len(start)] or not start:
         raise ModelFileError(f"{name} is not a tslim model file")
@@ -74,13 +95,7 @@ def read_head(source: BinaryIO, name: str) -> Head:
         raise ModelFileError(f"{name} is damaged: its header does not match its checksum")
     if version == COMPACT_VERSION:
         text = _inflated(text, name)
-    header = parse_header(text, PRELUDE.size + length, name, version)
-    shared = read_exactly(source, header.fixed_bytes - header.shared_at)
-    if shared is None:
-        raise ModelFileError(f"{name} is cut short: it ends before its first rank")
-    if zlib.crc32(shared) != header.shared_crc32:
-        raise ModelFileError(f"{name} is damaged: decoder and occupancy do not match their checksum")
-    return Head(header, layout_of_header(header), shared)
+    return version, length, text
 
 
 def read_exactly(source: BinaryIO, n: int) -> bytes | None:
@@ -157,6 +172,7 @@ def _interpret(d: dict[str, Any], shared_at: int, version: int) -> ModelHeader:
         shared_at=shared_at,
         fixed_bytes=shared_at + n_shared,
         tail=layout.tail,
+        table=None if d.get("table") is None else SizeTable.parse(d["table"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ def states(source: Source, most: int | None = None) -> Iterator[StoredState]:
                 block = _read_block(stream, head.layout, held, name)
                 if block is None:
                     break
+                _require_as_told(head.header, held, block, name)
                 if held == state.rank:
                     state = _with_room(state, head.header, max(2 * held, 1))
                 _unpack(unpack, block, state, held, name)
@@ -63,6 +65,13 @@ def states(source: Source, most: int | None = None) -> Iterator[StoredState]:
             raise ModelFileError(f"{name} is cut short: it ends within its first rank")
         if most is not None and held >= most:
             yield _first(state, head.header, held, rendered).slim(most)
+
+
+def _require_as_told(header: ModelHeader, rank: int, block: bytes, name: str) -> None:
+    """Raises ``ModelFileError`` unless the block of 0-based ``rank`` is as long as the file's own table says."""
+    known = header.table
+    if known is not None and known.blocks[rank : rank + 1] != (CHECKSUM.size + len(block),):
+        raise ModelFileError(f"{name} is damaged: rank {rank + 1} is not as long as its table of sizes says")
 
 
 def _shared(head: Head, name: str) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
@@ -90,11 +99,24 @@ def opened(source: Source) -> Iterator[tuple[BinaryIO, str]]:
         elif isinstance(source, bytes | bytearray | memoryview):
             yield io.BytesIO(source), "the model"
         else:
-            yield source, name
+            yield cast(BinaryIO, _Patient(source)), name
     except FileNotFoundError:
         raise FileNotFoundError(f"no such model file: {name}") from None
     except OSError as error:
         raise ModelFileError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+class _Patient:
+    """Gives as many bytes as it is asked for while there are any, where sockets and pipes give what they have."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+
+    def read(self, n: int) -> bytes:
+        found = bytearray()
+        while len(found) < n and (piece := self._source.read(n - len(found))):
+            found += piece
+        return bytes(found)
 
 
 def read_header(path: str | Path) -> ModelHeader:
@@ -118,6 +140,10 @@ def read_header(path: str | Path) -> ModelHeader:
             ends.append(at)
         if not ends:
             raise ModelFileError(f"{name} is cut short: it ends within its first rank")
+        starts = [head.header.fixed_bytes, *ends]
+        blocks = [end - start for start, end in itertools.pairwise(starts)]
+        if head.header.table is not None and not head.header.table.starts_with(blocks):
+            raise ModelFileError(f"{name} is damaged: its ranks are not as long as its table of sizes says")
         return head.header.with_ends(tuple(ends), n_bytes)
 
 
@@ -160,6 +186,7 @@ def _empty_state(header: ModelHeader, rank: int) -> StoredState:
         metadata=header.metadata,
         precision=cast(Precision, header.precision),
         steps=np.ones((rank, N_STEPS), np.float32) if header.precision == "compact" else None,
+        table=header.table,
     )
 
 

@@ -49,7 +49,7 @@ def convert(state: FieldState, precision: Precision | None = None, rounding: flo
     if precision != "compact":
         if rounding is not None:
             raise ConfigError(f"rounding is for files of precision compact, not {precision}")
-        return StoredState.of(state, precision)
+        return state if state.precision == precision else StoredState.of(state, precision)
     if rounding is None and state.steps is not None:
         return state
     return rounded(state, ROUNDING if rounding is None else rounding)

@@ -8,6 +8,7 @@ import numpy as np
 from tslim.config import Precision
 from tslim.model.layout import PARTS
 from tslim.model.state import FieldState
+from tslim.model.table import SizeTable
 
 
 @dataclass(eq=False)
@@ -19,6 +20,8 @@ class StoredState(FieldState):
     steps: np.ndarray | None = None
     """(R, 24) f32 where the precision is compact: every plane and line holds multiples of its own; 1 where it holds
     nothing"""
+    table: SizeTable | None = None
+    """of the file that it was read from, as long as its ranks are as they are there"""
 
     @classmethod
     def of(cls, state: FieldState, precision: Precision = "float16", steps: np.ndarray | None = None) -> "StoredState":
@@ -35,6 +38,7 @@ class StoredState(FieldState):
     def separate(self, density_rank: int, appearance_rank: int) -> "StoredState":
         """As ``FieldState.separate``."""
         state = super().separate(density_rank, appearance_rank)
+        state.table = None if density_rank != appearance_rank else self.table
         if state.steps is not None and density_rank != appearance_rank:
             missing = "appearance" if density_rank > appearance_rank else "density"
             state.steps = state.steps.copy()

@@ -9,6 +9,7 @@ from tslim import config
 from tslim.errors import ConfigError, SceneError
 from tslim.scene import lenses
 from tslim.scene.cameras import Cameras
+from tslim.scene.domain import InDomain
 
 Vector = tuple[float, float, float]
 LARGEST_SIDE = 16_384
@@ -88,6 +89,21 @@ class Spiral:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a model's metadata; ``path_from_dict`` reads it."""
         return {"path": "spiral", **asdict(self)}
+
+
+def path_of(model: InDomain, metadata: dict[str, Any]) -> Orbit | Spiral:
+    """The camera path that a model carries, or one around (in ndc before) what it holds.
+
+    Raises as ``path_from_dict``.
+    """
+    own = metadata.get("path")
+    if own:
+        return path_from_dict(own)
+    low, high = np.asarray(model.world_box, np.float64)
+    if model.space == "ndc":
+        near = model.near
+        return Spiral((0, 0, 0), (1, 0, 0), (0, 1, 0), (0.2 * near, 0.2 * near, 0.0), focus=3 * near)
+    return Orbit(center=tuple((low + high) / 2), radius=1.2 * float(np.linalg.norm(high - low)))
 
 
 def path_from_dict(data: dict[str, Any]) -> Orbit | Spiral:

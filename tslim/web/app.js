@@ -11,6 +11,7 @@ class Page {
     this.canvas = byId("canvas");
     this.viewer = null;
     this.sizes = [];
+    this.psnr = {};
     this.cameraIndex = -1;
     this.backdrop = 0;
     this.playing = 0;
@@ -50,6 +51,7 @@ class Page {
 
   begin(part) {
     this.ranksThatFit(part.header);
+    this.table(part);
     const field = new DeviceField(this.gl, part, this.wanted);
     const camera = new OrbitCamera(about.cameras[0], about.view);
     const viewer = new Viewer(this.canvas, field, camera, Number(query.get("budget")) || 33);
@@ -65,9 +67,16 @@ class Page {
     if (this.wanted < about.ranks) this.say(`this device has room for ${this.wanted} of ${about.ranks} ranks`);
   }
 
-  take({ block, bytes }) {
+  /** Sizes and qualities of the ranks, as far as the file itself says them. */
+  table({ header, bytes }) {
+    const { blocks, psnr } = header.table ?? { blocks: [], psnr: [] };
+    blocks.reduce((end, size, i) => (this.sizes[i] = end + size), bytes);
+    psnr.forEach((value, i) => value !== null && (this.psnr[i + 1] = value));
+  }
+
+  take({ rank, block, bytes }) {
     this.viewer.field.add(block);
-    this.sizes.push(bytes);
+    this.sizes[rank - 1] = bytes;
     byId("rank").disabled = false;
     this.viewer.changed(true);
     this.update();
@@ -96,9 +105,9 @@ class Page {
     byId("rank").style.setProperty("--arrived", `${(100 * Math.max(this.ranks - 1, 0)) / Math.max(about.ranks - 1, 1)}%`);
     byId("value").textContent = `${rank} of ${about.ranks}`;
     if (this.viewer?.rank === null) byId("rank").value = rank;
-    const bytes = this.sizes[rank - 1] ?? about.bytes[rank - 1];
+    const bytes = this.sizes[rank - 1];
     byId("size").textContent = bytes ? `${(bytes / 1e6).toFixed(2)} MB` : "–";
-    byId("quality").textContent = qualityText(about.psnr, rank);
+    byId("quality").textContent = qualityText(this.psnr, rank) ?? qualityText(about.psnr, rank, true) ?? "–";
     if (this.last) {
       const [width, height] = this.last.size;
       byId("pixels").textContent = `${width} × ${height}`;
@@ -295,12 +304,12 @@ class Page {
 }
 
 /** dB at a rank where it was measured, or about what it is between two that were; {rank: dB}. */
-function qualityText(psnr, rank) {
+function qualityText(psnr, rank, roughly = false) {
   const known = Object.keys(psnr).map(Number).sort((a, b) => a - b);
-  if (rank in psnr) return `${psnr[rank].toFixed(2)} dB`;
+  if (rank in psnr) return roughly ? `≈ ${psnr[rank].toFixed(1)} dB` : `${psnr[rank].toFixed(2)} dB`;
   const above = known.find((r) => r > rank);
   const below = known.filter((r) => r < rank).pop();
-  if (above === undefined || below === undefined) return "–";
+  if (above === undefined || below === undefined) return null;
   const share = (rank - below) / (above - below);
   return `≈ ${(psnr[below] + share * (psnr[above] - psnr[below])).toFixed(1)} dB`;
 }

@@ -152,6 +152,10 @@ function checkedHeader(header, isCompact) {
   if (!["mlp", "sh"].includes(header.config?.decoder)) throw new ModelError("the model's decoder is unknown");
   for (const shape of Object.values(header.decoder)) requireSides(shape, 0);
   if (header.occupancy) requireSides(header.occupancy.shape, 1, 3);
+  const { blocks, psnr } = header.table ?? { blocks: [], psnr: [] };
+  if (![blocks, psnr].every((list) => Array.isArray(list) && list.every((v) => v === null || Number.isFinite(v)))) {
+    throw new ModelError("the model's header makes no sense: its table of sizes");
+  }
   return header;
 }
 
@@ -301,7 +305,7 @@ async function takeBlock(bytes, blocks, rank) {
 }
 
 /**
- * Reads a model: yields {header, decoder, occupancy}, then {rank (from 1), bytes (of the file up to its end), block} for
+ * Reads a model: yields {header, bytes (before the ranks), decoder, occupancy}, then {rank (from 1), bytes (of the file up to its end), block} for
  * each rank, then perhaps {warning}: a later rank is damaged, or the file ends within one.
  * Throws ModelError where there is not even one rank.
  */
@@ -310,7 +314,8 @@ async function* readModel(source) {
   try {
     const header = await readHeader(bytes);
     const blocks = new (header.dtype === "compact" ? CodedBlocks : PlainBlocks)(header);
-    yield { header, ...(await readShared(bytes, header, blocks)) };
+    const shared = await readShared(bytes, header, blocks);
+    yield { header, bytes: bytes.read, ...shared };
     for (let rank = 0; ; ++rank) {
       const { block, cut, damaged } = await takeBlock(bytes, blocks, rank);
       const found = block && (await unspoiled(() => blocks.rank(block, rank)));
