@@ -114,6 +114,18 @@ def test_the_log_holds_steps_in_order_with_all_their_figures(trained):
     assert all(set(row) >= {"step", "rank", "loss", "psnr", "seconds"} for row in rows)
 
 
+def test_a_trained_model_says_what_its_ranks_are_worth_and_shows_a_thumbnail(trained):
+    run, _ = trained
+    header = model_file.read_header(run / "model.slim")
+    rows, _ = evaluate.read_eval_json(run / "eval.json")
+    assert header.table.quality == {row.rank: round(row.psnr, 2) for row in rows}
+    assert header.metadata["thumbnail"]
+    _, out, _ = tslim("info", run / "model.slim")
+    assert re.search(r"thumbnail +192×192, \d+\.\d kB", out)
+    for row in rows:
+        assert f"{row.bytes / 1e6:.2f} MB  {row.psnr:.2f} dB" in out
+
+
 def test_sizes_in_eval_json_are_those_of_files_as_written(trained, tmp_path):
     run, _ = trained
     for row in evaluate.read_eval_json(run / "eval.json")[0]:

@@ -8,10 +8,11 @@ from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Eval, SceneOptions
 from tslim.data import parse_colour
-from tslim.errors import ConfigError
+from tslim.errors import ConfigError, RunFolderError
 from tslim.measuring import evaluate as measure
 from tslim.measuring import plots
 from tslim.measuring.contributions import contributions
+from tslim.measuring.evaluate import SweepRow
 from tslim.measuring.every_rank import every_rank, falls_text, n_renders
 from tslim.model import model_file
 from tslim.rendering import media
@@ -20,6 +21,7 @@ from tslim.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tslim.field.field import Field
+    from tslim.rendering.renderer import Renderer
 
 TRAINED_VIEWS = 10
 """After training at most so many test views are measured; ``eval`` measures all."""
@@ -106,18 +108,15 @@ def _measure(
             rows = every_rank(field, views, **how)
         else:
             rows = list(measure.rank_sweep(field, views, ranks, **how))
-    console.sweep_table(rows, title=f"mean of {what}")
-    if falls := falls_text(rows):
-        console.warn(f"more ranks are not always better: {falls}")
     of = measure.measured(source, views, background, fit_gains)
     known = measure.with_known(result.evaluation, rows, len(views), of)
     if tell:
-        from tslim.rendering.thumbnail import thumbnail
-
-        header = model_file.describe(
-            source, psnr={row.rank: row.psnr for row in known}, picture=thumbnail(field, renderer)
-        )
-        known = [replace(row, bytes=header.bytes_at(row.rank)) for row in known]
+        sizes = _told(field, source, known, renderer, console) or sizes
+    if sizes is not None:
+        rows, known = ([replace(row, bytes=sizes[row.rank - 1]) for row in some] for some in (rows, known))
+    console.sweep_table(rows, title=f"mean of {what}")
+    if falls := falls_text(rows):
+        console.warn(f"more ranks are not always better: {falls}")
     written = [measure.write_eval_json(result.evaluation, known, len(views), of=of)]
     shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
     written.append(media.write_png(result.images / "comparison.png", shown))
@@ -135,6 +134,22 @@ def trained_with_gains(metadata: dict[str, Any]) -> bool:
     """Whether a model's photographs had gains of their own in training."""
     settings = metadata.get("train")
     return isinstance(settings, dict) and settings.get("image_gains") is True
+
+
+def _told(
+    field: "Field", source: Path, rows: list[SweepRow], renderer: "Renderer", console: Console
+) -> list[int] | None:
+    """Says in a model file what was measured, with a thumbnail; the sizes that it then has by rank, None if it cannot
+    be written."""
+    from tslim.rendering.thumbnail import thumbnail
+
+    psnr = {row.rank: row.psnr for row in rows}
+    try:
+        header = model_file.describe(source, psnr=psnr, picture=thumbnail(field, renderer))
+    except RunFolderError as error:
+        console.warn(f"{error}; it does not say what its ranks are worth")
+        return None
+    return list(header.ends)
 
 
 def _views_to_measure(scene: Scene, most: int | None) -> tuple[Views, str]:
