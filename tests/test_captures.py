@@ -174,6 +174,8 @@ def test_equirectangular_pictures_show_all_directions(key, tmp_path):
     scene = load_scene(tmp_path)
     assert (scene.train.cameras.lens == lenses.EQUIRECTANGULAR).all()
     captures.assert_right(scene.train)
+    said = [line for line in scene.warnings if "instant-ngp means one of equal areas" in line]
+    assert len(said) == len(key) // 2
 
 
 def test_transforms_frames_may_have_their_own_lens_and_size(tmp_path):

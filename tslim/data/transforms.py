@@ -65,7 +65,7 @@ def load_files(folder: Path, path: Path, options: LoadOptions, format: str, usua
     data = reading.read_json(path)
     if path.name == "transforms_train.json":
         data = _completed(folder, path, data, warnings)
-    warnings += transforms_keys.unused(data)
+    warnings += transforms_keys.unused(data) + transforms_keys.ambiguous(data)
     found = _listed(folder, path, data, options, warnings)
     if path.name == "transforms_train.json":
         train, test = found.shots, _held_out(folder, data, options, warnings)

@@ -27,7 +27,7 @@ MODELS = {
 """``camera_model`` to lens. k4 is nerfstudio's and Metashape's r⁸ except in FULL_OPENCV, where k4 k5 k6 are OpenCV's
 denominator."""
 FLAGS = {"is_fisheye": "OPENCV_FISHEYE", "equirectangular": "EQUIRECTANGULAR", "latlong": "EQUIRECTANGULAR"}
-"""instant-ngp's way to say ``camera_model``; its equirectangular is one of equal areas, which no camera takes."""
+"""instant-ngp's way to say ``camera_model``; see ``ambiguous`` for equirectangular."""
 COEFFICIENTS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov")
 LENS = (*FOCAL, "cx", "cy", "w", "h", "camera_model", *FLAGS, *COEFFICIENTS)
@@ -53,10 +53,15 @@ UNUSED = {
 """Keys that instant-ngp, nerfstudio, gsplat or brush act on and that nothing here does, by what they are."""
 
 
+def _holders(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What keys may stand in: the file itself, and each of its frames."""
+    frames = data.get("frames")
+    return [data, *(f for f in (frames if isinstance(frames, list) else ()) if isinstance(f, dict))]
+
+
 def unused(data: Mapping[str, Any]) -> list[str]:
     """A warning, if there are keys that others act on and that are not used here."""
-    frames = data.get("frames")
-    holders = [data, *(f for f in (frames if isinstance(frames, list) else ()) if isinstance(f, dict))]
+    holders = _holders(data)
     found = []
     for what, keys in UNUSED.items():
         there = [k for k in keys if any(_says_something(holder.get(k)) for holder in holders)]
@@ -65,6 +70,16 @@ def unused(data: Mapping[str, Any]) -> list[str]:
         if there:
             found.append(f"{what} ({', '.join(there)})")
     return [f"the file has what is not used: {'; '.join(found)}"] if found else []
+
+
+def ambiguous(data: Mapping[str, Any]) -> list[str]:
+    """What is there, but means something else to others: a line for each, if any."""
+    if any(h.get("equirectangular") and h.get("camera_model") is None for h in _holders(data)):
+        return [
+            "equirectangular is read as latlong: rows evenly spaced in latitude, as panorama cameras write them; "
+            "instant-ngp means one of equal areas by it, which has to be converted first"
+        ]
+    return []
 
 
 def _says_something(value: Any) -> bool:
