@@ -276,7 +276,6 @@ class Pipeline:
         of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``, ``ray_gradients`` may
         follow. ``fade``: see ``TrainConfig.near_fade``.
         """
-        field = self.field
         if penalties is not None:
             self._penalties_backward(penalties)
         self._reserve_directions(of_rays)
