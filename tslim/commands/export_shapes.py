@@ -10,7 +10,7 @@ from tslim.commands.options import Export
 from tslim.errors import ConfigError
 from tslim.model.stored import StoredState
 from tslim.scene.cameras import Cameras
-from tslim.scene.paths import Orbit, Spiral
+from tslim.scene.paths import Orbit, Spiral, path_of
 from tslim.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ def shape(args: Export, state: StoredState, source: Path, folder: RunFolder | No
     from tslim.exporting.mesh_files import write_mesh
     from tslim.exporting.points import points
     from tslim.exporting.surface import LEVEL, surface
-    from tslim.web.page import path_of
 
-    path = path_of(field)
+    path = path_of(field, field.metadata)
     if what == "mesh":
         made = surface(field, grid=args.grid, level=LEVEL if args.level is None else args.level)
         console.line(f"{len(made.vertices)} vertices, {len(made.faces)} triangles")

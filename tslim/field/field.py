@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -408,12 +408,32 @@ class Field(InDomain):
             factors.resample(grid, scale, shift, scratch[i] if scratch else None)
 
 
-def load(path: str | Path, *, rank: int | None = None) -> Field:
+def load(source: model_file.Source, *, rank: int | None = None) -> Field:
     """A model file's first ``rank`` ranks, all by default, as a field on the device that ``tslim.init`` chose.
+
+    Args:
+        source: a path, the bytes themselves, or a stream, which is read once, from where it is, without seeking, and no
+            further than ``rank`` needs.
 
     Raises as ``model_file.read``.
     """
-    return Field.from_state(model_file.read(path, rank=rank))
+    return Field.from_state(model_file.read(source, rank=rank))
+
+
+def load_stream(source: model_file.Source) -> Iterator[Field]:
+    """A model as it arrives: the field of its first rank as soon as that is there, then of the first two, and so on.
+
+    Each is a field of its own, with one rank more than the one before; what is not kept is given back. Nothing is read
+    ahead of what is asked for, so whoever has ranks enough stops asking. A stream that ends within a rank ends here
+    with the one before.
+
+    Args:
+        source: as for ``load``, such as ``urllib.request.urlopen(address)`` or ``sys.stdin.buffer``.
+
+    Raises as ``model_file.states``.
+    """
+    for state in model_file.states(source):
+        yield Field.from_state(state)
 
 
 def _neutral_rank_scales(max_rank: int) -> np.ndarray:
