@@ -215,7 +215,7 @@ class Experiment:
         scene = scene or self.scene
         trained = []
         for seed in range(self.args.seeds):
-            run = self._run(name, seed)
+            run = self.run(name, seed)
             self.console.fact("run", run.path)
             seeded = dataclasses.replace(settings, seed=settings.seed + seed)
             if not (run.model.exists() and self._is_same(run, seeded, record)):
@@ -223,9 +223,9 @@ class Experiment:
             trained.append(self._measure(run, ranks, views))
             for row in trained[-1]:
                 self.console.line(f"  {row}")
-        return Variant(name, _means(trained), settings, self._run(name, 0).history())
+        return Variant(name, _means(trained), settings, self.run(name).history())
 
-    def _run(self, name: str, seed: int) -> RunFolder:
+    def run(self, name: str, seed: int = 0) -> RunFolder:
         """The folder of one of a line's trainings."""
         words = re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
         return RunFolder(self.folder / (f"{words}-seed-{seed}" if seed else words))

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from tslim.measuring.evaluate import SweepRow
 
 COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770", "#17a2a8", "#222222")
+MOST_BELOW = 4.0
+"""dB below the lowest measurement, and the lowest method at its largest, that a plot shows of what others published"""
 _GREY = "#5b6770"
 _LIGHT = "#e3e6ea"
 
 
-def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *, title: str = "") -> Path:
+def size_quality(
+    path: str | Path,
+    curves: "Mapping[str, Sequence[SweepRow]]",
+    *,
+    points: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    title: str = "",
+) -> Path:
     """PSNR against file size, one curve a name. The suffix chooses the format.
+
+    ``points``: others' sizes in MB and dB, by name: hollow.
 
     Ranks that were measured on a few views only are small dots. One curve has the others written at its points. Several
     curves, which may lie close together, have them along the top, at the mean size of each; but at the points where a
@@ -41,22 +51,37 @@ def size_quality(path: str | Path, curves: "Mapping[str, Sequence[SweepRow]]", *
         some = [row for row in rows if row.views is not None]
         if some:
             axes.plot([row.bytes / 1e6 for row in some], [row.psnr for row in some], ".", markersize=4, color=colour)
+    _others(axes, points or {})
     every = [row for rows in curves.values() for row in rows]
     sizes = {rank: [row.bytes / 1e6 for row in every if row.rank == rank] for rank in sorted({r.rank for r in every})}
-    if max(map(max, sizes.values())) > 8 * min(map(min, sizes.values())):
+    widths = [*(mb for found in sizes.values() for mb in found), *(mb for p in (points or {}).values() for mb, _ in p)]
+    if max(widths) > 8 * min(widths):
         axes.set_xscale("log")
         _plain_log_ticks(axes)
     axes.set_xlabel("file size (MB)")
     axes.set_ylabel("mean PSNR (dB)")
     axes.margins(x=0.08, y=0.12)
-    if len(curves) > 1:
+    if points:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+        least = min(min(row.psnr for row in every), *(max(y for _, y in found) for found in points.values()))
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], least - MOST_BELOW))
+    elif len(curves) > 1:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
-    if all(max(found) <= 1.5 * min(found) for found in sizes.values()) and len(curves) > 1:
+    if all(max(found) <= 1.5 * min(found) for found in sizes.values()) and len(curves) > 1 and not points:
         _name_ranks(axes, {rank: sum(found) / len(found) for rank, found in sizes.items()})
     else:
         for i, (rows, colour) in enumerate(zip(curves.values(), _cycle(COLOURS), strict=False)):
             _name_points(axes, rows, colour, "rank " if i == 0 else "")
     return _save(figure, path)
+
+
+def _others(axes: "Axes", points: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """What others published, hollow, joined where it is several sizes."""
+    for (name, found), colour, marker in zip(points.items(), _cycle(COLOURS[1:]), _cycle("osD^vPX*h<>"), strict=False):
+        x, y = zip(*sorted(found), strict=True)
+        axes.plot(
+            x, y, "--", marker=marker, color=colour, markerfacecolor="white", markersize=5, linewidth=0.8, label=name
+        )
 
 
 def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str, word: str) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from tslim.measuring.evaluate import SweepRow
 from tslim.measuring.plots import size_quality
 from tslim.model.sizes import megabytes
 from tslim.sweeps.plan import Plan
+from tslim.sweeps.published import MEAN, Published, published
 from tslim.sweeps.single import result
 
-MEAN = "mean"
 COLUMNS = ("Submethod", "Scene", "PSNR", "SSIM", "LPIPS", "Size [Bytes]", "Minutes", "Peak memory [MB]", "Seeds")
 """of ``table.csv``; those of the 3DGS compression survey among them"""
 
@@ -35,18 +35,6 @@ class Entry:
     minutes: float
     peak_mb: float
     seeds: int
-
-
-@dataclass(frozen=True)
-class Published:
-    """A figure from the literature."""
-
-    method: str
-    scene: str
-    psnr: float
-    mb: float | None
-    """as its source counts them"""
-    note: str
 
 
 def entries(plan: Plan) -> list[Entry]:
@@ -84,21 +72,6 @@ def _mean(line: str, rank: int, group: Sequence[Entry]) -> Entry:
         line, MEAN, rank, mean["psnr"], mean["ssim"], round(mean["bytes"]), mean["minutes"], peak,
         seeds=min(cell.seeds for cell in group),
     )  # fmt: skip
-
-
-def published(scenes: Iterable[str]) -> list[Published]:
-    """Figures of the literature for scenes of these names (NeRF-synthetic), and their means over its eight scenes."""
-    wanted = {scene.lower() for scene in scenes} | {MEAN}
-    rows = csv.DictReader(
-        line
-        for line in (Path(__file__).with_name("published.csv")).read_text(encoding="utf-8").splitlines()
-        if not line.startswith("#")
-    )
-    return [
-        Published(r["method"], r["scene"], float(r["psnr"]), float(r["mb"]) if r["mb"] else None, r["note"])
-        for r in rows
-        if r["scene"] in wanted
-    ]
 
 
 def write(plan: Plan, cells: Sequence[Entry]) -> list[Path]:
@@ -161,9 +134,12 @@ def _markdown(plan: Plan, cells: Sequence[Entry], others: Sequence[Published]) -
         minutes = next(cell.minutes for cell in row if cell)
         lines.append(f"| {scene} | {line} | " + " | ".join(shown) + f" | {minutes:.1f} |")
     if others:
-        lines += ["", "Published, for orientation; sizes as each source counts them:", ""]
-        lines += ["| scene | method | PSNR | MB | note |", "| --- | --- | --- | --- | --- |"]
-        lines += [f"| {o.scene} | {o.method} | {o.psnr:.2f} | {o.mb or '–'} | {o.note} |" for o in others]
+        lines += ["", "Published, for orientation; MB are 10^6 bytes, as far as sources say which:", ""]
+        lines += ["| scene | method | PSNR | MB | background | bytes | source | note |"]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        for o in others:
+            words = (o.scene, o.method, f"{o.psnr:.2f}", f"{o.mb:g}", o.background, o.counted, o.source, o.note)
+            lines.append(f"| {' | '.join(words)} |")
     missing = [run.name for run in plan.runs if result(plan, run) is None]
     if missing:
         lines += ["", f"Not finished: {', '.join(missing)}."]
