@@ -473,3 +473,28 @@ def test_a_json_of_ten_thousand_frames_with_one_bad_entry_names_it_quickly(tmp_p
     captures.save_json(tmp_path, data)
     with pytest.raises(ValueError, match=r"transforms.json: frame images/7777.png has NaN"):
         load_scene(tmp_path)
+
+
+@pytest.mark.parametrize("circle", [True, False])
+def test_the_black_around_a_fisheyes_circle_is_left_out_and_dark_pictures_are_not(circle, tmp_path):
+    cameras = captures.with_lens(captures.ring(), lenses.FISHEYE, (0.01,))
+    data = captures.write_transforms(tmp_path, cameras)
+    x, y = np.meshgrid(np.arange(36) + 0.5, np.arange(24) + 0.5)
+    outside = np.hypot(x - data["cx"], (y - data["cy"]) * data["fl_x"] / data["fl_y"]) > 12.5
+    rng = np.random.default_rng(0)
+    for file in sorted((tmp_path / "images").iterdir()):
+        picture = np.array(Image.open(file).convert("RGB")).astype(np.float64) / 2 + 60
+        if circle:
+            picture[outside] = rng.uniform(0, 20, (outside.sum(), 3))  # as noisy as sensors are
+        else:
+            picture[:, :18] = 5  # half of it in the dark, as far as the corners
+        Image.fromarray(picture.astype(np.uint8)).save(file)
+    scene = load_scene(tmp_path)
+    valid = np.stack([scene.train.valid(i) for i in range(len(scene.train))])
+    said = [line for line in scene.warnings if "image circle" in line]
+    if circle:
+        assert said and not valid[:, outside].any() and valid[:, ~outside].mean() > 0.93
+        assert len(scene.test) and not scene.test.valid(0)[outside].any()
+        assert scene.space != "box" and scene.background is None
+    else:
+        assert not said and valid.all()

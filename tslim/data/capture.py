@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import shots, spaces
+from tslim.data import image_circle, shots, spaces
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.data.spaces import Region
@@ -54,6 +54,11 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
     test = shots.load_views(test_shots, capture.downscale)
     masked = [shot.masks != () for shot in train_shots]
     notes = [*capture.notes, *_say_masks(train, masked, warnings)]
+    train, test, beside = image_circle.without_surround(train, test)
+    if beside:
+        warnings.append(
+            f"the fisheye's image circle leaves {100 * beside:.0f} % of the pixels black: they are left out"
+        )
     points = capture.points
     if points is not None:
         points = points[np.abs(points).max(1, initial=0) < shots.FARTHEST]
@@ -71,7 +76,7 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
         warnings=tuple(warnings),
         notes=tuple(notes),
     )
-    return spaces.placed(scene, capture.region, any(masked), options)
+    return spaces.placed(scene, capture.region, any(masked) or beside > 0, options)
 
 
 def _near_the_origin(capture: Capture, warnings: list[str]) -> Capture:
