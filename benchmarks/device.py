@@ -52,7 +52,7 @@ def train(arch: str, scene: str | None, tiny: bool, preset: str) -> dict[str, An
             now = time.perf_counter()
             took.append(now - last)
             last = now
-    buffers.read(trainer.ray_loss)  # the device is done
+    buffers.read(trainer.batch.loss)  # the device is done
     took[-1] += time.perf_counter() - last
     usual = COMPILES * statistics.median(took)
     once, steady = sum(t for t in took if t > usual), sum(t for t in took if t <= usual)

@@ -144,7 +144,10 @@ def twin_of(trainer: Any) -> tuple[TorchTwin, tuple[torch.Tensor, ...]]:
     field.rank = field.max_rank
     twin = TorchTwin(field.state(), pipeline.step, lr_factors=TINY_RATE, lr_network=TINY_RATE)
     twin.rank = trainer.rank
-    arrays = (buffers.read(a)[: 3 * n].reshape(n, 3) for a in (pipeline.ray_o, pipeline.ray_d, trainer.target))
+    arrays = (
+        buffers.read(a)[: 3 * n].reshape(n, 3)
+        for a in (trainer.batch.origins, trainer.batch.directions, trainer.batch.target)
+    )
     rays = [torch.tensor(a) for a in arrays]
     jitter = torch.rand(n, generator=torch.Generator(rays[0].device).manual_seed(0))
     return twin, (*rays, torch.tensor(trainer.background, dtype=torch.float32), jitter)

@@ -102,6 +102,8 @@ class _OnHost:
         from tslim.device import buffers
 
         value = getattr(self._owner, name)
+        if name == "rays":
+            return on_host(value)
         return buffers.read(value) if hasattr(value, "to_numpy") else value
 
 

@@ -72,10 +72,12 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
     twin = reference.ReferenceField.from_state(state, requires_grad=True)
     start = np.array(p.ray_start)
     ray = torch.tensor(np.repeat(np.arange(N_RAYS), np.diff(start)))
-    origins, directions = (torch.tensor(np.array(a).reshape(-1, 3)).double() for a in (p.ray_o, p.ray_d))
+    origins, directions = (
+        torch.tensor(np.array(a).reshape(-1, 3)).double() for a in (p.rays.origins, p.rays.directions)
+    )
     seen = reference.render_samples(
         twin, origins, directions, ray, torch.tensor(p.sample_t[: p.n_samples]).double(),
-        torch.full((p.n_samples,), p.step, dtype=torch.float64), torch.tensor(p.ray_rank).long(),
+        torch.full((p.n_samples,), p.step, dtype=torch.float64), torch.tensor(p.rays.ranks).long(),
         torch.tensor(BACKGROUND).double(),
     )  # fmt: skip
     gain = torch.tensor(GAIN).double().requires_grad_()
@@ -107,8 +109,8 @@ def test_a_shift_and_a_turn_of_the_camera_are_differentiated_as_central_differen
 
     def loss_at(origins, directions) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
         unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-        buffers.write(renderer._pipeline.ray_o, origins.astype(np.float32).ravel())
-        buffers.write(renderer._pipeline.ray_d, unit.astype(np.float32).ravel())
+        buffers.write(renderer._pipeline.rays.origins, origins.astype(np.float32).ravel())
+        buffers.write(renderer._pipeline.rays.directions, unit.astype(np.float32).ravel())
         return comparison.differentiate(), renderer.ray_gradients()
 
     value, (by_o, by_d) = loss_at(origins, directions)

@@ -166,23 +166,24 @@ def test_gains_and_poses_go_on_from_a_checkpoint_with_the_same_bits(scene):
 
 def test_gains_of_photographs_are_found_from_their_errors(cpu, rng):
     """By the kernels and in the order of a training step, with what the field shows left as it is."""
-    from types import SimpleNamespace
-
-    from kernels import adam, loss
+    from kernels import adam
+    from tslim.rendering.batch import Batch
     from tslim.training.gains import ImageGains
 
     n, right = 256, np.exp(rng.uniform(-0.2, 0.2, (N_IMAGES, 3)))
     right /= np.exp(np.log(right).mean(0))
     image, shown = rng.integers(0, N_IMAGES, n).astype(np.int32), rng.uniform(0.1, 0.7, (n, 3)).astype(np.float32)
-    ray_image, target = buffers.upload(image), buffers.upload((shown * right[image]).astype(np.float32).reshape(-1))
+    batch = Batch(n)
+    batch.n_pixels = n
+    buffers.write(batch.image, image)
+    buffers.write(batch.target, (shown * right[image]).astype(np.float32).reshape(-1))
     learned = ImageGains(N_IMAGES, weight=0.0)
-    m, v, grad, errors = (buffers.array(size) for size in (3 * N_IMAGES, 3 * N_IMAGES, 3 * n, n))
-    ones = buffers.upload(np.ones(n, np.float32))
+    m, v = (buffers.array(3 * N_IMAGES) for _ in range(2))
     for count in range(1, 81):
-        pipeline = SimpleNamespace(n_rays=n, n_paths=n, pixel=buffers.upload(shown.reshape(-1)), grad_pixel=grad)
-        learned.apply(pipeline, ray_image)
-        loss.squared_error(n, pipeline.pixel, target, ones, 1 / n, errors, grad)
-        learned.backward(pipeline, ray_image)
+        buffers.write(batch.pixel, shown.reshape(-1))
+        learned.apply(batch)
+        batch.compare()
+        learned.backward(batch)
         how = adam.AdamStep(
             lr=0.02, beta1=0.9, beta2=0.99, correction1=1 / (1 - 0.9**count), correction2=1 / (1 - 0.99**count),
             eps=1e-8,
@@ -190,4 +191,4 @@ def test_gains_of_photographs_are_found_from_their_errors(cpu, rng):
         adam.adam_flat(learned.values, learned.gradients, m, v, 0, 3 * N_IMAGES, how)
         learned.settle()
     np.testing.assert_allclose(learned.host(), right, rtol=0.02)
-    assert buffers.read(errors).mean() < 1e-4
+    assert buffers.read(batch.loss).mean() < 1e-4

@@ -45,14 +45,15 @@ def run(
     field, *, jitter=(3, 7), stop: float = 1e-4, threshold: float = 1e-4, span: float = 0.0, rays=None, copies: int = 1
 ):
     """A pipeline after its forward pass."""
+    from tslim.rendering.batch import Rays
     from tslim.rendering.pipeline import MarchConfig, Pipeline
 
     origins, directions, ranks = rays or make_rays()
     config = MarchConfig(early_stop=stop, weight_threshold=threshold, colour_span=span)
-    pipeline = Pipeline(field, N_RAYS, config)
-    buffers.write(pipeline.ray_o, origins.ravel())
-    buffers.write(pipeline.ray_d, directions.ravel())
-    buffers.write(pipeline.ray_rank, ranks)
+    pipeline = Pipeline(field, Rays(N_RAYS), config)
+    buffers.write(pipeline.rays.origins, origins.ravel())
+    buffers.write(pipeline.rays.directions, directions.ravel())
+    buffers.write(pipeline.rays.ranks, ranks)
     pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=BACKGROUND, jitter=jitter, copies=copies)
     return pipeline
 
@@ -64,10 +65,10 @@ def twin_pixels(pipeline, state, stop: float, threshold: float, span: float = 0.
     host = on_host(pipeline)
     start = host.ray_start[: N_RAYS + 1]
     ray = torch.tensor(np.repeat(np.arange(N_RAYS), np.diff(start)))
-    origins, directions = (torch.tensor(a.reshape(-1, 3)).double() for a in (host.ray_o, host.ray_d))
+    origins, directions = (torch.tensor(a.reshape(-1, 3)).double() for a in (host.rays.origins, host.rays.directions))
     seen = reference.render_samples(
         twin, origins, directions, ray, torch.tensor(host.sample_t[:n]).double(),
-        torch.full((n,), pipeline.step, dtype=torch.float64), torch.tensor(host.ray_rank).long(),
+        torch.full((n,), pipeline.step, dtype=torch.float64), torch.tensor(host.rays.ranks).long(),
         torch.tensor(BACKGROUND).double(), stop, threshold, span * pipeline.field.voxel,
     )  # fmt: skip
     return twin, seen
@@ -111,15 +112,19 @@ def test_pixels_and_the_gradient_of_every_parameter_agree_with_the_twin(cpu, opt
     assert 0 < pipeline.n_groups <= pipeline.n_visible
     assert (pipeline.n_groups < pipeline.n_visible) == (span > 0)
     assert pipeline.n_visible < pipeline.n_samples or stop == 0
-    host = on_host(pipeline)
-    pairs = ((host.pixel.reshape(-1, 3), seen.rgb), (host.ray_opacity, seen.opacity), (host.ray_depth, seen.depth))
+    host = on_host(pipeline.rays)
+    pairs = (
+        (host.pixel.reshape(-1, 3), seen.rgb),
+        (host.opacity, seen.opacity),
+        (host.depth, seen.depth),
+    )
     for ours, right in pairs:
         assert np.abs(ours - right.detach().numpy()).max() < 3e-5
-    assert (host.ray_opacity > 0.2).sum() > 10 and (host.ray_opacity == 0).sum() >= 3
+    assert (host.opacity > 0.2).sum() > 10 and (host.opacity == 0).sum() >= 3
 
     rng = np.random.default_rng(23)
     for name in ("grad_pixel", "grad_opacity", "grad_depth"):
-        into = getattr(pipeline, name)
+        into = getattr(pipeline.rays, name)
         buffers.write(into, np.float32(rng.normal(size=into.shape)))
     gradients = Gradients(field)
     pipeline.backward(gradients)
@@ -143,11 +148,11 @@ def test_copies_of_rays_are_what_they_would_be_alone(cpu, space):
     for copies in (1, 3):
         origins, directions, _ = copied_rays(3)
         pipeline = run(field, rays=(origins, directions, ranks), copies=copies, jitter=None, span=1.7, stop=0.05)
-        buffers.write(pipeline.grad_pixel, np.float32(np.random.default_rng(2).normal(size=3 * N_RAYS)))
+        buffers.write(pipeline.rays.grad_pixel, np.float32(np.random.default_rng(2).normal(size=3 * N_RAYS)))
         gradients = Gradients(field)
         pipeline.backward(gradients)
-        host = on_host(pipeline)
-        found.append(device_gradients(field, gradients) | {"pixel": host.pixel.copy(), "depth": host.ray_depth.copy()})
+        host = on_host(pipeline.rays)
+        found.append(device_gradients(field, gradients) | {"pixel": host.pixel.copy(), "depth": host.depth.copy()})
         assert pipeline.n_visible > 50
         gradients.release()
     for name, alone in found[0].items():
@@ -160,7 +165,7 @@ def test_ranks_above_every_rays_rank_get_exactly_zero_gradient(cpu):
     field, _ = make_field()
     origins, directions, _ = make_rays()
     pipeline = run(field, rays=(origins, directions, np.resize(np.array([5, 2], np.int32), N_RAYS)))
-    buffers.write(pipeline.grad_pixel, np.float32(1))
+    buffers.write(pipeline.rays.grad_pixel, np.float32(1))
     gradients = Gradients(field)
     pipeline.backward(gradients)
     for name, values in device_gradients(field, gradients).items():
@@ -183,7 +188,7 @@ def test_the_gradient_of_a_batch_is_the_same_bits_every_time(cpu):
     for _ in range(2):
         field, _ = make_field()
         pipeline = run(field)
-        buffers.write(pipeline.grad_pixel, np.float32(np.random.default_rng(1).normal(size=3 * N_RAYS)))
+        buffers.write(pipeline.rays.grad_pixel, np.float32(np.random.default_rng(1).normal(size=3 * N_RAYS)))
         gradients = Gradients(field)
         pipeline.backward(gradients)
         results.append({k: v.tobytes() for k, v in device_gradients(field, gradients).items()})
@@ -196,7 +201,7 @@ def test_gradients_add_up_over_batches(cpu):
 
     field, _ = make_field()
     pipeline = run(field)
-    buffers.write(pipeline.grad_pixel, np.float32(1))
+    buffers.write(pipeline.rays.grad_pixel, np.float32(1))
     gradients = Gradients(field)
     pipeline.backward(gradients)
     once = {k: v.copy() for k, v in device_gradients(field, gradients).items()}
@@ -216,8 +221,8 @@ def test_a_field_seen_by_no_ray_gives_background_and_zero_gradients(cpu):
     origins, directions, ranks = make_rays()
     pipeline = run(field, rays=(origins * 0 + np.float32(5), np.abs(directions), ranks))
     assert pipeline.n_samples == 0
-    assert on_host(pipeline).pixel.reshape(-1, 3) == pytest.approx(np.tile(BACKGROUND, (N_RAYS, 1)), abs=1e-7)
-    buffers.write(pipeline.grad_pixel, np.float32(1))
+    assert on_host(pipeline).rays.pixel.reshape(-1, 3) == pytest.approx(np.tile(BACKGROUND, (N_RAYS, 1)), abs=1e-7)
+    buffers.write(pipeline.rays.grad_pixel, np.float32(1))
     gradients = Gradients(field)
     pipeline.backward(gradients)
     assert not any(values.any() for values in device_gradients(field, gradients).values())
@@ -234,5 +239,5 @@ def test_a_slimmed_field_renders_bit_for_bit_as_the_full_one_does_at_that_rank(c
     full = run(field, rays=rays)
     written = Field.from_state(field.slim(rank).state())
     slim = run(written, rays=rays)
-    assert on_host(full).pixel.tobytes() == on_host(slim).pixel.tobytes()
-    assert on_host(full).ray_depth.tobytes() == on_host(slim).ray_depth.tobytes()
+    assert on_host(full).rays.pixel.tobytes() == on_host(slim).rays.pixel.tobytes()
+    assert on_host(full).rays.depth.tobytes() == on_host(slim).rays.depth.tobytes()

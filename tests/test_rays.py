@@ -25,13 +25,6 @@ def views(cpu):
     return Views(cameras, pixels, np.concatenate([[0], np.cumsum(counts)]), ("a", "b", "c"))
 
 
-class Rays:
-    """Stands for a pipeline: where a sampler puts its rays."""
-
-    def __init__(self, n: int) -> None:
-        self.ray_o, self.ray_d = np.zeros(3 * n, np.float32), np.zeros(3 * n, np.float32)
-
-
 def every_ray(views) -> tuple[np.ndarray, np.ndarray]:
     """(origin and direction (n, 6), colour over the background (n, 3)) of all pixels, made on the host."""
     rays, colours = [], []
@@ -44,9 +37,12 @@ def every_ray(views) -> tuple[np.ndarray, np.ndarray]:
 
 def draw(sampler, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(origin and direction (n, 6), target (n, 3)) of the next batch."""
-    rays, target = Rays(n), np.zeros(3 * n, np.float32)
-    sampler.fill(rays, n, target)
-    return np.concatenate([rays.ray_o.reshape(n, 3), rays.ray_d.reshape(n, 3)], 1), target.reshape(n, 3)
+    from tslim.rendering.batch import Batch
+
+    batch = Batch(n)
+    sampler.fill(batch, n)
+    rays = np.concatenate([batch.origins.reshape(n, 3), batch.directions.reshape(n, 3)], 1)
+    return rays, batch.target.reshape(n, 3)
 
 
 def which(rays: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -127,18 +123,19 @@ def test_only_pixels_in_use_are_drawn(views):
 
 def test_the_rays_of_an_image_come_row_by_row_and_hit_the_pixel_centres(views):
     from kernels import rays as kernels
+    from tslim.rendering.batch import Batch
     from tslim.rendering.camera_table import camera_table
 
     for i in range(len(views)):
         width, height = (int(s) for s in views.cameras.sizes[i])
         n = width * height
-        made = Rays(n)
+        made = Batch(n)
         device = camera_table(views.cameras[[i]])
-        kernels.image_rays(n - 4, 0, 4, width, device, made.ray_o, made.ray_d)
+        kernels.image_rays(n - 4, 0, 4, width, device, made.origins, made.directions)
         origins, directions = views.cameras.rays(i)
-        assert made.ray_o.reshape(n, 3)[: n - 4] == pytest.approx(origins[4:], abs=1e-6)
-        assert made.ray_d.reshape(n, 3)[: n - 4] == pytest.approx(directions[4:], abs=1e-6)
-        assert np.linalg.norm(made.ray_d.reshape(n, 3)[: n - 4], axis=1) == pytest.approx(1, abs=1e-6)
+        assert made.origins.reshape(n, 3)[: n - 4] == pytest.approx(origins[4:], abs=1e-6)
+        assert made.directions.reshape(n, 3)[: n - 4] == pytest.approx(directions[4:], abs=1e-6)
+        assert np.linalg.norm(made.directions.reshape(n, 3)[: n - 4], axis=1) == pytest.approx(1, abs=1e-6)
 
 
 def test_alpha_is_straight_and_composited_in_srgb_over_the_background(views):

@@ -67,13 +67,14 @@ def make_rays(space: str, n: int = N_RAYS) -> tuple[np.ndarray, np.ndarray]:
 
 def run(field, space: str, *, step_ratio=0.5, stop=0.0, threshold=1e-4, span=0.0, jitter=(3, 7)):
     """A pipeline after its forward pass."""
+    from tslim.rendering.batch import Rays
     from tslim.rendering.pipeline import MarchConfig, Pipeline
 
     origins, directions = make_rays(space)
-    pipeline = Pipeline(field, N_RAYS, MarchConfig(step_ratio, threshold, stop, span))
-    buffers.write(pipeline.ray_o, origins.ravel())
-    buffers.write(pipeline.ray_d, directions.ravel())
-    buffers.write(pipeline.ray_rank, np.resize(np.array((5, 1, 13, 8, 3), np.int32), N_RAYS))
+    pipeline = Pipeline(field, Rays(N_RAYS), MarchConfig(step_ratio, threshold, stop, span))
+    buffers.write(pipeline.rays.origins, origins.ravel())
+    buffers.write(pipeline.rays.directions, directions.ravel())
+    buffers.write(pipeline.rays.ranks, np.resize(np.array((5, 1, 13, 8, 3), np.int32), N_RAYS))
     pipeline.forward(N_RAYS, max_rank=13, background=BACKGROUND, jitter=jitter)
     return pipeline
 
@@ -110,7 +111,7 @@ def render_twin(
     points = field_points(space, *rays, t, ray)
     return reference.render_samples(
         twin, *rays, ray, t, torch.full_like(t, pipeline.step),
-        torch.tensor(on_host(pipeline).ray_rank).long(), torch.tensor(BACKGROUND).double(), stop, threshold,
+        torch.tensor(on_host(pipeline).rays.ranks).long(), torch.tensor(BACKGROUND).double(), stop, threshold,
         span * pipeline.field.voxel, points, torch.tensor(on_host(pipeline).sample_along[: len(t)]).double(),
     )  # fmt: skip
 
@@ -138,9 +139,9 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
     rays = twin_rays(space)
     seen = render_twin(twin, pipeline, space, rays, stop, threshold, span)
     host = on_host(pipeline)
-    assert np.abs(host.pixel.reshape(-1, 3) - seen.rgb.detach().numpy()).max() < 5e-5
-    assert np.abs(host.ray_opacity - seen.opacity.detach().numpy()).max() < 5e-5
-    assert (host.ray_opacity > 0.2).sum() > 10 and pipeline.n_visible > 100
+    assert np.abs(host.rays.pixel.reshape(-1, 3) - seen.rgb.detach().numpy()).max() < 5e-5
+    assert np.abs(host.rays.opacity - seen.opacity.detach().numpy()).max() < 5e-5
+    assert (host.rays.opacity > 0.2).sum() > 10 and pipeline.n_visible > 100
     assert (pipeline.n_groups < pipeline.n_visible) == (span > 0)
 
     rng = np.random.default_rng(33)
@@ -150,9 +151,9 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
     gradients = Gradients(field)
     pipeline.backward(gradients, of_rays=True)
     of_rays = gradients_of_rays(pipeline)
-    loss = (seen.rgb * torch.tensor(host.grad_pixel.reshape(-1, 3)).double()).sum()
-    loss = loss + (seen.opacity * torch.tensor(host.grad_opacity).double()).sum()
-    (loss + (seen.depth * torch.tensor(host.grad_depth).double()).sum()).backward()
+    loss = (seen.rgb * torch.tensor(host.rays.grad_pixel.reshape(-1, 3)).double()).sum()
+    loss = loss + (seen.opacity * torch.tensor(host.rays.grad_opacity).double()).sum()
+    (loss + (seen.depth * torch.tensor(host.rays.grad_depth).double()).sum()).backward()
     ours = device_gradients(field, gradients)
     for name, tensor in twin.named_parameters().items():
         assert_gradient(name, ours[name], tensor.grad, tolerance=1e-3)
@@ -169,7 +170,7 @@ def test_the_gradients_of_rays_are_those_of_central_differences(cpu, space, whic
 
     field, state = make_field(space)
     pipeline = run(field, space, threshold=0.0)
-    buffers.write(pipeline.grad_pixel, np.float32(1))
+    buffers.write(pipeline.rays.grad_pixel, np.float32(1))
     gradients = Gradients(field)
     pipeline.backward(gradients, of_rays=True)
     ours = gradients_of_rays(pipeline)[which]
@@ -346,7 +347,7 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
 
     field, state = make_field(space)
     pipeline = run(field, space)
-    buffers.write(pipeline.grad_pixel, np.float32(0))
+    buffers.write(pipeline.rays.grad_pixel, np.float32(0))
     gradients = Gradients(field)
     pipeline.backward(gradients, Penalties(distortion, occlusion, 0.8))
     ours = device_gradients(field, gradients)
@@ -376,7 +377,7 @@ def test_density_near_a_camera_learns_the_more_slowly_and_elsewhere_as_ever(cpu,
 
     field, _ = make_field(space)
     pipeline = run(field, space)
-    buffers.write(pipeline.grad_pixel, np.float32(np.random.default_rng(1).normal(size=3 * N_RAYS)))
+    buffers.write(pipeline.rays.grad_pixel, np.float32(np.random.default_rng(1).normal(size=3 * N_RAYS)))
     gradients = Gradients(field)
     found = []
     for fade in (0.0, 0.6):

@@ -33,7 +33,7 @@ def jitter_of(trainer) -> torch.Tensor:
     """The random part of a step by which each ray of the last batch was shifted."""
     pipeline, field, n = trainer.pipeline, trainer.field, trainer.config.batch_rays
     host = device_field.on_host(pipeline)
-    o, d = (a[: 3 * n].reshape(n, 3).astype(np.float64) for a in (host.ray_o, host.ray_d))
+    o, d = (a[: 3 * n].reshape(n, 3).astype(np.float64) for a in (host.rays.origins, host.rays.directions))
     d = np.where(np.abs(d) < 1e-12, 1e-12, d)
     enters = np.minimum((field.box[0] - o) / d, (field.box[1] - o) / d).max(axis=1)
     shift = (host.ray_t0[:n] - np.clip(enters, field.near, field.far)) / pipeline.step
@@ -52,10 +52,11 @@ def test_a_training_follows_the_twin_of_the_public_code_step_by_step(cpu):
     for event in trainer.run():
         if type(event).__name__ != "Stepped":
             continue
-        n, pipeline = made.batch_rays, trainer.pipeline
-        ours.append(float(np.mean(device_field.on_host(trainer).ray_loss[:n])))
+        n = made.batch_rays
+        ours.append(float(np.mean(device_field.on_host(trainer.batch).loss[:n])))
         rays = [
-            torch.tensor(np.array(a[: 3 * n]).reshape(n, 3)) for a in (pipeline.ray_o, pipeline.ray_d, trainer.target)
+            torch.tensor(np.array(a[: 3 * n]).reshape(n, 3))
+            for a in (trainer.batch.origins, trainer.batch.directions, trainer.batch.target)
         ]
         background = torch.tensor(trainer.background, dtype=torch.float32)
         theirs.append(twin.train_step(*rays, background, jitter_of(trainer), l1_weight=0.0))

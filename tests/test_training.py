@@ -214,23 +214,28 @@ def test_every_ray_is_rendered_at_several_ranks_if_asked_to(new_trainer):
         prefix_weight=0.5, lowest_weight=3.0,
     )  # fmt: skip
     trainer = new_trainer(dataclasses.replace(SETTINGS, schedule=schedule, distortion=0.01))
-    pipeline, n, penalties = trainer.pipeline, SETTINGS.batch_rays, []
+    pipeline, batch, n, penalties = trainer.pipeline, trainer.batch, SETTINGS.batch_rays, []
     backward = pipeline.backward
-    pipeline.backward = lambda gradients, weights, fade: (penalties.append(weights), backward(gradients, weights, fade))
+
+    def noting(gradients, weights, *args, **kwargs) -> None:
+        penalties.append(weights)
+        backward(gradients, weights, *args, **kwargs)
+
+    pipeline.backward = noting
     run_to(trainer, 3)
-    assert pipeline.n_rays == pipeline.max_rays == 3 * n
+    assert pipeline.n_rays == batch.max_rays == 3 * n
     assert [p.distortion for p in penalties] == pytest.approx([0.03] * 3), "as much as errors count: 1 + 0.5 + 1.5"
     assert trainer.sampler.position == 3 * n, "as many pixels a step as the batch has rays"
-    for values in (pipeline.ray_o, pipeline.ray_d, trainer.target):
+    for values in (batch.origins, batch.directions, batch.target):
         first, second, third = np.split(values, 3)
         assert (first == second).all() and (first == third).all() and first.std() > 0
-    ranks = pipeline.ray_rank.reshape(3, n)
+    ranks = batch.ranks.reshape(3, n)
     assert (np.sort(ranks, axis=0) == np.array([[1], [4], [6]])).all()
-    np.testing.assert_allclose(trainer.ray_weight.reshape(3, n), np.select([ranks == 1, ranks == 4], [1.5, 0.5], 1))
+    np.testing.assert_allclose(batch.weight.reshape(3, n), np.select([ranks == 1, ranks == 4], [1.5, 0.5], 1))
     # The loss is the weighted sum over a pixel's renders, a mean over pixels.
-    pixel, weight = pipeline.pixel.reshape(-1, 3), trainer.ray_weight[:, None]
-    expected = 2 / 3 * (pixel - trainer.target.reshape(-1, 3)) * weight / n * ((pixel >= 0) & (pixel <= 1))
-    np.testing.assert_allclose(pipeline.grad_pixel.reshape(-1, 3), expected, rtol=1e-4, atol=1e-9)
+    pixel, weight = batch.pixel.reshape(-1, 3), batch.weight[:, None]
+    expected = 2 / 3 * (pixel - batch.target.reshape(-1, 3)) * weight / n * ((pixel >= 0) & (pixel <= 1))
+    np.testing.assert_allclose(batch.grad_pixel.reshape(-1, 3), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_ranks_that_are_added_start_with_the_scale_and_shift_of_the_last_one(new_trainer):
@@ -302,16 +307,16 @@ def test_a_step_is_one_adam_step_on_the_gradient_of_squared_error_and_l1(new_tra
     trainer = new_trainer(settings)
     twin = reference.ReferenceField.from_state(trainer.field.state(), requires_grad=True)
     run_to(trainer, 1)
-    pipeline, n = trainer.pipeline, trainer.pipeline.n_samples
-    rays = [torch.tensor(np.array(a).reshape(-1, 3)).double() for a in (pipeline.ray_o, pipeline.ray_d, trainer.target)]
+    pipeline, batch, n = trainer.pipeline, trainer.batch, trainer.pipeline.n_samples
+    rays = [torch.tensor(np.array(a).reshape(-1, 3)).double() for a in (batch.origins, batch.directions, batch.target)]
     ray = torch.tensor(np.repeat(np.arange(256), np.diff(pipeline.ray_start[:257])))
     seen = reference.render_samples(
         twin, *rays[:2], ray, torch.tensor(pipeline.sample_t[:n]).double(),
         torch.full((n,), pipeline.step, dtype=torch.float64), torch.full((256,), 6), torch.ones(3, dtype=torch.float64),
     )  # fmt: skip
     squared = reference.mse(seen.rgb.clamp(0, 1), rays[2])
-    assert float(pipeline.pixel.mean()) == pytest.approx(float(seen.rgb.detach().mean()), abs=1e-5)
-    assert float(trainer.ray_loss.mean()) == pytest.approx(float(squared.detach()), rel=1e-4)
+    assert float(batch.pixel.mean()) == pytest.approx(float(seen.rgb.detach().mean()), abs=1e-5)
+    assert float(trainer.batch.loss.mean()) == pytest.approx(float(squared.detach()), rel=1e-4)
     (squared + 0.05 * reference.l1(twin.density_planes, twin.density_lines)).backward()
     moved = reference.ReferenceField.from_state(trainer.field.state())
     for name, tensor in twin.named_parameters().items():
@@ -350,8 +355,8 @@ def test_a_decoder_in_bfloat16_learns_nearly_the_same(new_trainer):
     for precision in ("float32", "bfloat16"):
         trainer = new_trainer(dataclasses.replace(SETTINGS, decoder_precision=precision))
         run_to(trainer, 25)
-        losses.append(float(trainer.ray_loss[: trainer.batch].mean()))
-        colours.append(np.array(trainer.pipeline.pixel))
+        losses.append(float(trainer.batch.loss[: trainer.n_pixels].mean()))
+        colours.append(np.array(trainer.batch.pixel))
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert not np.array_equal(*colours)
 
@@ -376,7 +381,7 @@ def test_pixels_are_dropped_exactly_where_their_rays_meet_nothing(new_trainer):
     for first in range(0, sampler.n_pixels, 256):
         n = min(256, sampler.n_pixels - first)
         where = sampler.n_images, sampler.images, sampler.cameras
-        rays.pixel_rays(n, first, *where, pipeline.ray_o, pipeline.ray_d)
+        rays.pixel_rays(n, first, *where, trainer.batch.origins, trainer.batch.directions)
         pipeline.march(n)
         hits.append(buffers.read(pipeline.ray_count)[:n] > 0)
     hits = np.concatenate(hits)

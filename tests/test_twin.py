@@ -42,11 +42,11 @@ def test_the_twin_renders_our_pixels_depths_and_opacities(cpu, rank):
     _, pipeline, twin, batch = make(rank)
     with torch.no_grad():
         rgb, depth, opacity = twin.render_rays(*batch)
-    assert (pipeline.ray_opacity > 0.2).sum() > 10
+    assert (pipeline.rays.opacity > 0.2).sum() > 10
     for ours, theirs in (
-        (np.clip(pipeline.pixel, 0, 1).reshape(-1, 3), rgb),
-        (pipeline.ray_depth, depth),
-        (pipeline.ray_opacity, opacity),
+        (np.clip(pipeline.rays.pixel, 0, 1).reshape(-1, 3), rgb),
+        (pipeline.rays.depth, depth),
+        (pipeline.rays.opacity, opacity),
     ):
         assert np.abs(ours - theirs.numpy()).max() < 1e-4
 
@@ -59,7 +59,13 @@ def test_the_twin_has_our_gradients(cpu):
     target = np.random.default_rng(32).random((N_RAYS, 3)).astype(np.float32)
     loss = np.zeros(N_RAYS, np.float32)
     losses.squared_error(
-        N_RAYS, pipeline.pixel, target.ravel(), np.ones(N_RAYS, np.float32), 1 / N_RAYS, loss, pipeline.grad_pixel
+        N_RAYS,
+        pipeline.rays.pixel,
+        target.ravel(),
+        np.ones(N_RAYS, np.float32),
+        1 / N_RAYS,
+        loss,
+        pipeline.rays.grad_pixel,
     )
     gradients = Gradients(field)
     pipeline.backward(gradients)

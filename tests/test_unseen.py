@@ -30,12 +30,13 @@ def test_rays_are_turned_about_the_centre_and_shifted_within_the_spread(cpu, spr
 
 @pytest.mark.parametrize("occlusion_range", [0.2, 0.6])
 def test_a_penalty_alone_has_the_gradients_that_it_has_beside_an_error_of_zero(cpu, occlusion_range):
-    from tslim.rendering.pipeline import Gradients, Penalties
+    from tslim.field.parameters import Gradients
+    from tslim.rendering.pipeline import Penalties
 
     field, _ = make_field()
     penalties = Penalties(occlusion=0.7, occlusion_range=occlusion_range)
     pipeline, expected, found = run(field), Gradients(field), Gradients(field)
-    for grad in (pipeline.grad_pixel, pipeline.grad_opacity, pipeline.grad_depth):
+    for grad in (pipeline.rays.grad_pixel, pipeline.rays.grad_opacity, pipeline.rays.grad_depth):
         buffers.write(grad, np.zeros(grad.shape[0], np.float32))
     pipeline.backward(expected, penalties)
     whole = pipeline.n_samples

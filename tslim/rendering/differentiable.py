@@ -24,6 +24,7 @@ from tslim.errors import ConfigError
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients, parameters_of
 from tslim.model.state import N_FEATURES
+from tslim.rendering.batch import Rays
 from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.rendering.ray_space import unit_rays
 
@@ -77,24 +78,24 @@ class DifferentiableRenderer:
         self.depth = ti.field(ti.f32, n, needs_grad=True)
         """sum of weight times distance along the ray: in world units, but in ndc in the units of that space"""
         self._max_rank = int(ranks.max())
-        self._pipeline = Pipeline(field, n, config)
+        self._pipeline = Pipeline(field, Rays(n), config)
         self._gradients = Gradients(field)
-        buffers.write(self._pipeline.ray_o, origins.ravel())
-        buffers.write(self._pipeline.ray_d, directions.ravel())
-        buffers.write(self._pipeline.ray_rank, np.ascontiguousarray(ranks))
+        buffers.write(self._pipeline.rays.origins, origins.ravel())
+        buffers.write(self._pipeline.rays.directions, directions.ravel())
+        buffers.write(self._pipeline.rays.ranks, np.ascontiguousarray(ranks))
 
     @ti.ad.grad_replaced
     def render(self) -> None:
         """Fills ``rgb``, ``opacity`` and ``depth`` from the field as it is now. At most once within a tape."""
         p = self._pipeline
         p.forward(self.n_rays, max_rank=self._max_rank, background=self.background)
-        tape.publish(self.n_rays, p.pixel, p.ray_opacity, p.ray_depth, self.rgb, self.opacity, self.depth)
+        tape.publish(self.n_rays, p.rays.pixel, p.rays.opacity, p.rays.depth, self.rgb, self.opacity, self.depth)
 
     @ti.ad.grad_for(render)
     def _render_adjoint(self) -> None:
         p = self._pipeline
         tape.collect_gradients(
-            self.n_rays, self.rgb, self.opacity, self.depth, p.grad_pixel, p.grad_opacity, p.grad_depth
+            self.n_rays, self.rgb, self.opacity, self.depth, p.rays.grad_pixel, p.rays.grad_opacity, p.rays.grad_depth
         )
         self._gradients.clear()
         p.backward(self._gradients, of_rays=True)
@@ -129,6 +130,6 @@ class DifferentiableRenderer:
         grad_o, grad_d = (buffers.array(3 * self.n_rays) for _ in range(2))
         self._pipeline.ray_gradients(grad_o, grad_d)
         by_o, by_unit = (buffers.read(a).reshape(-1, 3) for a in (grad_o, grad_d))
-        unit = buffers.read(self._pipeline.ray_d).reshape(-1, 3)
+        unit = buffers.read(self._pipeline.rays.directions).reshape(-1, 3)
         along = (by_unit * unit).sum(1, keepdims=True)
         return by_o, (by_unit - along * unit) / self._lengths

@@ -19,6 +19,7 @@ from tslim.field import features
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients
 from tslim.model.state import N_FEATURES
+from tslim.rendering.batch import Rays
 from tslim.rendering.ray_space import LONGEST, RaySpace
 from tslim.rendering.sharing import scatter_cut
 
@@ -48,21 +49,20 @@ class Penalties:
 
 
 class Pipeline:
-    """Arrays and stages for batches of up to ``max_rays`` rays of one field. Arrays grow as batches need them.
+    """Arrays and stages from the rays of ``rays`` to what is seen along them. Arrays grow as rays need them.
 
-    Use: fill ``ray_o``, ``ray_d`` (in the world, whatever the field's space) and ``ray_rank``; call ``forward``; read
-    ``pixel``, ``ray_opacity``, ``ray_depth`` (sum of weight times t, see ``kernels.space``); for gradients
-    fill ``grad_pixel`` (and, if wanted, ``grad_opacity``, ``grad_depth``) and call ``backward``.
+    Use: fill the rays' origins, directions (in the world, whatever the field's space) and ranks; call ``forward``; read
+    their pixel, opacity and depth; for gradients fill grad_pixel (and, if wanted, grad_opacity, grad_depth) and call
+    ``backward``.
     """
 
-    def __init__(self, field: Field, max_rays: int, config: MarchConfig | None = None) -> None:
+    def __init__(self, field: Field, rays: Rays, config: MarchConfig | None = None) -> None:
         self.field = field
+        self.rays = rays
         self.config = config or MarchConfig()
-        self.max_rays = max_rays
         self._on_cpu = backend.current().is_cpu
-        self.ray_o, self.ray_d = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
-        self.ray_rank = buffers.array(max_rays, np.int32)
-        self.space = RaySpace(field, self.ray_o, self.ray_d)
+        max_rays = rays.max_rays
+        self.space = RaySpace(field, self.rays.origins, self.rays.directions)
         self.ray_t0 = buffers.array(max_rays)
         self.ray_count, self.ray_used, self.ray_visible, self.ray_groups = (
             buffers.array(max_rays, np.int32) for _ in range(4)
@@ -70,9 +70,6 @@ class Pipeline:
         self.ray_start, self.ray_visible_start, self.ray_group_start = (
             buffers.array(max_rays + 1, np.int32) for _ in range(3)
         )
-        self.ray_opacity, self.ray_depth = buffers.array(max_rays), buffers.array(max_rays)
-        self.pixel, self.grad_pixel = buffers.array(3 * max_rays), buffers.array(3 * max_rays)
-        self.grad_opacity, self.grad_depth = buffers.array(max_rays), buffers.array(max_rays)
         self.ray_grad_scales = buffers.array(2 * max_rays)
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
@@ -137,12 +134,13 @@ class Pipeline:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays held."""
-        per_ray = 3 + 3 + 1 + 1 + 4 + 3 + 2 + 6 + 2 + 2
-        total = per_ray * self.max_rays + self.ray_mask.shape[0] + self.ray_samples.shape[0] + 7 * self._sample_room
+        """Bytes of the arrays held, those of the rays among them."""
+        per_ray = 1 + 4 + 3 + 2
+        total = per_ray * self.rays.max_rays + 7 * self._sample_room
+        total += self.ray_mask.shape[0] + self.ray_samples.shape[0]
         per_group = 4 + (3 if self.field.config.rank_scales else 2) * N_FEATURES + 6
         total += 5 * self._visible_room + per_group * self._group_room
-        return 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
+        return self.rays.nbytes + 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -156,31 +154,31 @@ class Pipeline:
         keep: bool = True,
         copies: int = 1,
     ) -> None:
-        """Renders the first ``n_rays`` rays into ``pixel`` (not clamped), ``ray_opacity`` and ``ray_depth``.
+        """Renders the first ``n_rays`` rays into their ``pixel``, ``opacity`` and ``depth``.
 
         Args:
-            max_rank: the largest entry of ``ray_rank``.
+            max_rank: the largest of their ranks.
             background: colour behind the field.
             jitter: (seed, step) for a random shift of each ray's samples; None for none.
             keep: keep what ``backward`` needs.
             copies: the rays are as many copies of the first n_rays / copies, each at ranks of its own: they are marched
                 once, and what they have in common is read once.
         """
-        field = self.field
+        field, rays = self.field, self.rays
         self.background = [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
         self._trace(n_rays, copies, jitter)
         self._find_visible()
         if self.n_groups:
             self._appearance()
-        field.decoder.forward(self.features, self.group_ray, self.ray_d, self.n_groups, self.colours, keep=keep)
+        field.decoder.forward(self.features, self.group_ray, rays.directions, self.n_groups, self.colours, keep=keep)
         composite.composite(
-            n_rays, self.ray_group_start, self.group_weight, self.colours, self.ray_opacity, self.background, self.pixel
+            n_rays, self.ray_group_start, self.group_weight, self.colours, rays.opacity, self.background, rays.pixel
         )
 
     def _trace(self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1) -> None:
         """Marches rays, each to so many samples at most, and finds the weights of the samples."""
-        field, config = self.field, self.config
+        field, rays, config = self.field, self.rays, self.config
         self.n_rays, self.copies, self.n_paths = n_rays, copies, n_rays // copies
         self.march(self.n_paths, jitter, most)
         march.offsets_from_counts(n_rays, self.n_paths, self.ray_count, self.ray_start)
@@ -196,9 +194,9 @@ class Pipeline:
             early_stop=config.early_stop,
         )  # fmt: skip
         trace.trace_density(
-            self.n_paths, copies, self.space.path_o, self.space.path_d, self.ray_rank, self.ray_start, self.sample_t,
+            self.n_paths, copies, self.space.path_o, self.space.path_d, rays.ranks, self.ray_start, self.sample_t,
             field.density.values, field.rank_scales, field.lattice(field.density), self.medium, self.sample_at,
-            self.sample_feature, self.sample_weight, self.ray_used, self.ray_opacity, self.ray_depth,
+            self.sample_feature, self.sample_weight, self.ray_used, rays.opacity, rays.depth,
         )  # fmt: skip
 
     def _find_visible(self) -> None:
@@ -234,20 +232,20 @@ class Pipeline:
         self._how = how = march.March(
             near=near, far=far, step=self.step, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step
         )
-        rays, occupancy = (n_rays, self.space.path_o, self.space.path_d), field.occupancy
+        paths, occupancy = (n_rays, self.space.path_o, self.space.path_d), field.occupancy
         occupied = EVERYTHING, self._everything, self._everything
         if occupancy is not None:
             occupied = occupancy.lattice, occupancy.words, occupancy.coarse
         if self.space.contracted:
             if 2 * n_steps * n_rays > self.ray_samples.shape[0]:
-                self.ray_samples = buffers.array(2 * n_steps * max(n_rays, self.max_rays))
-            march.march_contracted(*rays, how, *occupied, self.ray_samples, self.ray_count)
+                self.ray_samples = buffers.array(2 * n_steps * max(n_rays, self.rays.max_rays))
+            march.march_contracted(*paths, how, *occupied, self.ray_samples, self.ray_count)
         else:
             n_words = -(-n_steps // 32)
             if n_words * n_rays > self.ray_mask.shape[0]:
-                self.ray_mask = buffers.array(n_words * max(n_rays, self.max_rays), np.uint32)
+                self.ray_mask = buffers.array(n_words * max(n_rays, self.rays.max_rays), np.uint32)
             box = march.Box(low=field.box[0], high=field.box[1])
-            march.march(*rays, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
+            march.march(*paths, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
 
     @property
     def _numbers(self) -> Values:
@@ -257,7 +255,7 @@ class Pipeline:
     def _appearance(self) -> None:
         features.compute(
             self.field, self._numbers, (self.group_start, self.visible_at, self.visible_part), self.group_ray,
-            self.ray_rank, self.products, self.raw, self.features,
+            self.rays.ranks, self.products, self.raw, self.features,
         )  # fmt: skip
 
     # -- backward ----------------------------------------------------------------------------------------------------
@@ -272,9 +270,9 @@ class Pipeline:
     ) -> None:
         """Adds the gradients of all that the field learns to ``gradients``.
 
-        Takes dL/dpixel, dL/dopacity and dL/ddepth from ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at the values
-        of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``, ``ray_gradients`` may
-        follow. ``fade``: see ``TrainConfig.near_fade``.
+        Takes dL/dpixel, dL/dopacity and dL/ddepth from the rays' ``grad_pixel``, ``grad_opacity``, ``grad_depth``, at
+        the values of the last ``forward``, and adds the penalties' (a mean over rays). With ``of_rays``,
+        ``ray_gradients`` may follow. ``fade``: see ``TrainConfig.near_fade``.
         """
         if penalties is not None:
             self._penalties_backward(penalties)
@@ -286,8 +284,8 @@ class Pipeline:
         )
         composite.composite_backward(
             self.n_rays, self.ray_start, self.ray_used, self.ray_visible_start, self.ray_group_start, self.group_start,
-            self.visible_slope, self.sample_t, self.sample_weight, self.colours, composition, self.grad_pixel,
-            self.grad_opacity, self.grad_depth, self.sample_grad,
+            self.visible_slope, self.sample_t, self.sample_weight, self.colours, composition, self.rays.grad_pixel,
+            self.rays.grad_opacity, self.rays.grad_depth, self.sample_grad,
         )  # fmt: skip
         self._density_backward(gradients, fade)
 
@@ -317,14 +315,14 @@ class Pipeline:
         """From the gradients of the samples' weights to those of the density factors."""
         field = self.field
         trace.trace_backward(
-            self.n_rays, self.ray_rank, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
+            self.n_rays, self.rays.ranks, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
             self.sample_weight, field.rank_scales, self.medium, fade * self.space.farthest, self.sample_grad,
             self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density
         paths = self.n_paths, self.copies, factors.chunks
         arrays = (
-            self.ray_rank, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, factors.values,
+            self.rays.ranks, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, factors.values,
             gradients.density.values, factors.layout,
         )  # fmt: skip
         if self._on_cpu:
@@ -333,28 +331,29 @@ class Pipeline:
             density.density_backward_atomic(*paths, *arrays)
         if field.config.rank_scales:
             trace.sum_rank_scales(
-                self.n_rays, field.max_rank, self.ray_rank, self.ray_grad_scales, gradients.rank_scales
+                self.n_rays, field.max_rank, self.rays.ranks, self.ray_grad_scales, gradients.rank_scales
             )
 
     def _colours_backward(self, gradients: Gradients) -> None:
         """From pixels through colours to the appearance factors."""
         field, n = self.field, self.n_groups
-        composite.colour_gradients(n, self.group_ray, self.group_weight, self.grad_pixel, self.grad_colours)
+        composite.colour_gradients(n, self.group_ray, self.group_weight, self.rays.grad_pixel, self.grad_colours)
         field.decoder.backward(
-            self.features, self.group_ray, self.ray_d, n, self.colours, self.grad_colours, self.grad_features,
+            self.features, self.group_ray, self.rays.directions, n, self.colours, self.grad_colours, self.grad_features,
             gradients.decoder, self.grad_directions,
         )  # fmt: skip
         if field.config.rank_scales:
             appearance.scale_features_backward(
-                n, self.group_ray, self.ray_rank, field.rank_scales, self.raw, self.grad_features, gradients.rank_scales
-            )
+                n, self.group_ray, self.rays.ranks, field.rank_scales, self.raw, self.grad_features,
+                gradients.rank_scales,
+            )  # fmt: skip
         self._basis_backward(gradients)
         shared = self.visibility.span > 0
         if shared:
             self._reserve_slopes()
         factors = field.appearance
         arrays = (
-            self.group_ray, self.group_start, self.visible_at, self.visible_part, self.ray_rank,
+            self.group_ray, self.group_start, self.visible_at, self.visible_part, self.rays.ranks,
             self.products, factors.values, gradients.appearance.values, factors.layout, int(shared), self.visible_slope,
         )  # fmt: skip
         if self._on_cpu:
@@ -382,7 +381,7 @@ class Pipeline:
             raise ValueError("the gradients of rays need a backward pass with of_rays=True")
         if self.copies > 1:  # that were marched once
             self.space.update(self.n_rays)
-        rays = self.space.path_o, self.space.path_d, self.ray_rank
+        rays = self.space.path_o, self.space.path_d, self.rays.ranks
         density.density_ray_gradients(
             self.n_rays, *rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_grad,
             field.density.values, field.lattice(field.density), grad_o, grad_d,

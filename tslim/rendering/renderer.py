@@ -13,6 +13,7 @@ from tslim.device import buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
 from tslim.rendering import media
+from tslim.rendering.batch import Rays
 from tslim.rendering.camera_table import camera_table
 from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.rendering.ray_space import unit_rays
@@ -64,7 +65,8 @@ class Renderer:
         march = config or (MarchConfig(**march_of(trained)) if trained else MarchConfig())
         # A ray through a box has about as many samples as its diagonal has steps.
         longest = 2 * max(field.grid) / march.step_ratio
-        self.pipeline = Pipeline(field, chunk_rays or int(min(CHUNK_RAYS, max(MOST_SAMPLES / longest, 64))), march)
+        chunk_rays = chunk_rays or int(min(CHUNK_RAYS, max(MOST_SAMPLES / longest, 64)))
+        self.pipeline = Pipeline(field, Rays(chunk_rays), march)
 
     def render(
         self,
@@ -87,7 +89,7 @@ class Renderer:
         device, pipeline = camera_table(cameras[[index]]), self.pipeline
 
         def aim(first: int, n: int) -> None:
-            rays.image_rays(n, 0, first, width, device, pipeline.ray_o, pipeline.ray_d)
+            rays.image_rays(n, 0, first, width, device, pipeline.rays.origins, pipeline.rays.directions)
 
         return self._image((height, width), aim, rank, background)
 
@@ -118,8 +120,8 @@ class Renderer:
         origins, directions = unit_rays(origins, directions)
 
         def aim(first: int, n: int) -> None:
-            buffers.write_first(pipeline.ray_o, origins[first : first + n].ravel())
-            buffers.write_first(pipeline.ray_d, directions[first : first + n].ravel())
+            buffers.write_first(pipeline.rays.origins, origins[first : first + n].ravel())
+            buffers.write_first(pipeline.rays.directions, directions[first : first + n].ravel())
 
         return self._image(shape, aim, rank, background)
 
@@ -141,16 +143,16 @@ class Renderer:
         rgb = np.empty((n_rays, 3), np.float32)
         depth = np.empty(n_rays, np.float32)
         opacity = np.empty(n_rays, np.float32)
-        buffers.write(pipeline.ray_rank, np.full(pipeline.max_rays, rank, np.int32))
-        for first in range(0, n_rays, pipeline.max_rays):
-            n = min(pipeline.max_rays, n_rays - first)
+        buffers.write(pipeline.rays.ranks, np.full(pipeline.rays.max_rays, rank, np.int32))
+        for first in range(0, n_rays, pipeline.rays.max_rays):
+            n = min(pipeline.rays.max_rays, n_rays - first)
             aim(first, n)
             pipeline.forward(n, max_rank=rank, background=background, keep=False)
-            pipeline.space.to_world_depth(n, pipeline.ray_opacity, pipeline.ray_depth)
+            pipeline.space.to_world_depth(n, pipeline.rays.opacity, pipeline.rays.depth)
             part = slice(first, first + n)
-            rgb[part] = buffers.read(pipeline.pixel)[: 3 * n].reshape(n, 3)
-            opacity[part] = buffers.read(pipeline.ray_opacity)[:n]
-            depth[part] = buffers.read(pipeline.ray_depth)[:n]
+            rgb[part] = buffers.read(pipeline.rays.pixel)[: 3 * n].reshape(n, 3)
+            opacity[part] = buffers.read(pipeline.rays.opacity)[:n]
+            depth[part] = buffers.read(pipeline.rays.depth)[:n]
         depth /= np.maximum(opacity, 1e-6)
         np.clip(rgb, 0, 1, out=rgb)
         return Image(

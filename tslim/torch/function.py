@@ -11,6 +11,7 @@ from tslim.device import backend, buffers
 from tslim.errors import ConfigError
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients
+from tslim.rendering.batch import Rays
 from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.torch import pieces
 from tslim.torch.field_module import FieldModule
@@ -109,14 +110,14 @@ class _Engine:
     def forward(self, how: _How, origins: torch.Tensor, directions: torch.Tensor) -> tuple:
         """Renders; returns what tells this pass from others that may come before its backward pass."""
         n = len(how.ranks)
-        if self.pipeline is None or self.pipeline.max_rays < n:
-            self.pipeline = Pipeline(self.field, n, self.config)
+        if self.pipeline is None or self.pipeline.rays.max_rays < n:
+            self.pipeline = Pipeline(self.field, Rays(n), self.config)
         p = self.pipeline
-        pieces.of_array(p.ray_o, n, 3).load(origins)
-        pieces.of_array(p.ray_d, n, 3).load(directions)
-        pieces.ranks_on_device(p.ray_rank, how.ranks)
+        pieces.of_array(p.rays.origins, n, 3).load(origins)
+        pieces.of_array(p.rays.directions, n, 3).load(directions)
+        pieces.ranks_on_device(p.rays.ranks, how.ranks)
         p.forward(n, max_rank=int(how.ranks.max()), background=how.background, jitter=how.jitter)
-        p.space.to_world_depth(n, p.ray_opacity, p.ray_depth)
+        p.space.to_world_depth(n, p.rays.opacity, p.rays.depth)
         self.calls += 1
         return self.state()
 
@@ -126,9 +127,8 @@ class _Engine:
 
     def results(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """rgb, depth, opacity of the last forward pass."""
-        p = self.pipeline
-        n = p.n_rays
-        found = (pieces.of_array(p.pixel, n, 3), pieces.of_array(p.ray_depth, n), pieces.of_array(p.ray_opacity, n))
+        rays, n = self.pipeline.rays, self.pipeline.n_rays
+        found = (pieces.of_array(rays.pixel, n, 3), pieces.of_array(rays.depth, n), pieces.of_array(rays.opacity, n))
         return tuple(piece.fetch(device) for piece in found)
 
     def backward(self, by_rgb: torch.Tensor, by_depth: torch.Tensor, by_opacity: torch.Tensor, of_rays: bool) -> tuple:
@@ -137,11 +137,11 @@ class _Engine:
         if self.gradients is None or self.grid != self.field.grid:
             self.gradients, self.grid = Gradients(self.field), self.field.grid
         self.gradients.clear()
-        pieces.of_array(p.grad_pixel, n, 3).load(by_rgb)
-        pieces.of_array(p.grad_depth, n).load(by_depth)
-        pieces.of_array(p.grad_opacity, n).load(by_opacity)
+        pieces.of_array(p.rays.grad_pixel, n, 3).load(by_rgb)
+        pieces.of_array(p.rays.grad_depth, n).load(by_depth)
+        pieces.of_array(p.rays.grad_opacity, n).load(by_opacity)
         through_depth = [buffers.array(3 * n), buffers.array(3 * n)]
-        p.space.depth_backward(n, p.ray_opacity, p.ray_depth, p.grad_opacity, p.grad_depth, *through_depth)
+        p.space.depth_backward(n, p.rays.opacity, p.rays.depth, p.rays.grad_opacity, p.rays.grad_depth, *through_depth)
         p.backward(self.gradients, of_rays=of_rays)
         if not of_rays:
             return None, None

@@ -5,7 +5,7 @@ import numpy as np
 from kernels import gains
 from tslim.device import buffers
 from tslim.field.parameters import Parameter
-from tslim.rendering.pipeline import Pipeline
+from tslim.rendering.batch import Batch
 
 
 class ImageGains:
@@ -22,16 +22,15 @@ class ImageGains:
         self.parameter = Parameter("gains", "gains", self.values, self.gradients)
         """what an optimizer moves"""
 
-    def apply(self, pipeline: Pipeline, ray_image) -> None:
-        """Turns the pixels of the last ``forward`` into what their photographs show. ray_image: (n_paths,) i32."""
-        gains.apply_gains(pipeline.n_rays, pipeline.n_paths, ray_image, self.values, pipeline.pixel)
+    def apply(self, batch: Batch) -> None:
+        """Turns the pixels of a batch, as the field shows them, into what their photographs show."""
+        gains.apply_gains(batch.n_rays, batch.n_pixels, batch.image, self.values, batch.pixel)
 
-    def backward(self, pipeline: Pipeline, ray_image) -> None:
+    def backward(self, batch: Batch) -> None:
         """Turns ``grad_pixel`` of pixels after ``apply`` into that of pixels before, and adds to ``gradients``."""
         gains.gains_backward(
-            pipeline.n_rays, pipeline.n_paths, ray_image, self.values, pipeline.pixel, pipeline.grad_pixel,
-            self.gradients,
-        )  # fmt: skip
+            batch.n_rays, batch.n_pixels, batch.image, self.values, batch.pixel, batch.grad_pixel, self.gradients
+        )
         gains.pull_to_zero(3 * self.n_images, self.weight / (3 * self.n_images), self.values, self.gradients)
 
     def settle(self) -> None:

@@ -8,6 +8,7 @@ from kernels import poses
 from kernels.rays import CAMERA
 from tslim.device import buffers
 from tslim.field.parameters import Parameter
+from tslim.rendering.batch import Batch
 from tslim.rendering.pipeline import Pipeline
 from tslim.scene import paths
 from tslim.scene.scene import Views
@@ -35,11 +36,11 @@ class PoseRefinement:
         """what an optimizer moves"""
         self.grad_o, self.grad_d = (buffers.array(3 * most_rays) for _ in range(2))
 
-    def backward(self, pipeline: Pipeline, ray_image) -> None:
-        """Adds to ``gradients``, after a ``backward`` of the pipeline with ``of_rays=True``."""
+    def backward(self, pipeline: Pipeline, batch: Batch) -> None:
+        """Adds to ``gradients``, after a ``backward`` of the pipeline of this batch with ``of_rays=True``."""
         pipeline.ray_gradients(self.grad_o, self.grad_d)
         poses.move_gradients(
-            pipeline.n_rays, pipeline.n_paths, ray_image, pipeline.ray_o, pipeline.ray_d, self.grad_o, self.grad_d,
+            batch.n_rays, batch.n_pixels, batch.image, batch.origins, batch.directions, self.grad_o, self.grad_d,
             self.centre.tolist(), self.unit, self.gradients,
         )  # fmt: skip
 

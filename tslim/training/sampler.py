@@ -7,6 +7,7 @@ import numpy as np
 from kernels import pixels, rays
 from tslim.device import buffers
 from tslim.errors import ModelFileError, SceneError
+from tslim.rendering.batch import Batch
 from tslim.rendering.camera_table import camera_table
 from tslim.rendering.pipeline import Pipeline
 from tslim.scene.scene import LEAST_ALPHA, Views
@@ -15,7 +16,7 @@ _BLOCK = 32 * pixels.BLOCK_WORDS
 
 
 class PixelSampler:
-    """Fills a pipeline's rays, and the colours they should have, from photographs.
+    """Fills batches with rays, and the colours they should have, from photographs.
 
     Args:
         views: the photographs; their pixels go to the device as packed bytes.
@@ -65,9 +66,9 @@ class PixelSampler:
         self.hints = buffers.upload((np.searchsorted(sums, every, "right") - 1).astype(np.int32))
         self.half_bits = max(1, (max(self.n_used - 1, 1).bit_length() + 1) // 2)
 
-    def fill(self, pipeline: Pipeline, n: int, target, ray_image) -> None:
-        """Writes the next ``n`` rays into ``pipeline``, their colours (n, 3) into ``target`` and the numbers of their
-        images (n) into ``ray_image``."""
+    def fill(self, batch: Batch, n: int) -> None:
+        """Makes the next ``n`` pixels those of ``batch``: their rays, colours and the numbers of their images."""
+        batch.n_pixels = n
         if self.position + n > self.n_used:
             self.epoch += 1
             self.position = 0
@@ -76,7 +77,7 @@ class PixelSampler:
         backdrop = rays.Backdrop(background=self.background or (0.0, 0.0, 0.0), opaque=int(self.background is None))
         rays.training_rays(
             n, epoch, self.used, self.sums, self.hints, self.n_images, self.images, self.pixels, self.cameras, backdrop,
-            pipeline.ray_o, pipeline.ray_d, target, ray_image,
+            batch.origins, batch.directions, batch.target, batch.image,
         )  # fmt: skip
         self.position += n
 
@@ -85,11 +86,13 @@ class PixelSampler:
 
         If no ray meets anything, all pixels stay.
         """
-        chunk = pipeline.max_rays // 32 * 32
+        chunk = pipeline.rays.max_rays // 32 * 32
         words = buffers.array(self.n_blocks * pixels.BLOCK_WORDS, np.uint32)
         for first in range(0, self.n_pixels, chunk):
             n = min(chunk, self.n_pixels - first)
-            rays.pixel_rays(n, first, self.n_images, self.images, self.cameras, pipeline.ray_o, pipeline.ray_d)
+            rays.pixel_rays(
+                n, first, self.n_images, self.images, self.cameras, pipeline.rays.origins, pipeline.rays.directions
+            )
             pipeline.march(n, most=1)
             pixels.flag_pixels(first, n, pipeline.ray_count, words)
         before, self.used = self.used, words

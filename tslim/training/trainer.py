@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from kernels import loss as loss_kernels
-from kernels import rays, regularize
+from kernels import regularize
 from tslim import config
 from tslim.device import backend, buffers, memory
 from tslim.errors import ConfigError, DivergedError, RunFolderError
 from tslim.field.field import Field
 from tslim.field.occupancy import Occupancy
 from tslim.model import model_file
+from tslim.rendering.batch import Batch
 from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
 from tslim.scene.scene import Scene
 from tslim.training import checkpoint, forecast, saved_state
@@ -96,8 +96,8 @@ class Trainer:
         self.memory = forecast.memory_of(settings, scene)
         memory.require(self.memory, "a smaller --grid-end, --field.max-rank or --batch-rays, or a larger --downscale")
         self.sampler = PixelSampler(scene.train, scene.background, settings.seed)
-        renders = settings.batch_rays * self.schedule.most_renders()
-        self.pipeline = Pipeline(field, renders, self.march_config)
+        self.batch = Batch(settings.batch_rays, self.schedule.most_renders())
+        self.pipeline = Pipeline(field, self.batch, self.march_config)
         self.penalties = None
         if settings.distortion or settings.occlusion:
             self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_range)
@@ -110,19 +110,17 @@ class Trainer:
             )  # fmt: skip
         n_images = len(scene.train)
         self.gains = ImageGains(n_images, settings.gain_weight) if settings.image_gains else None
-        self.refinement = PoseRefinement(scene.train, self.sampler.cameras, renders) if settings.refine_poses else None
+        self.refinement = None
+        if settings.refine_poses:
+            self.refinement = PoseRefinement(scene.train, self.sampler.cameras, self.batch.max_rays)
         self.optimizer = Optimizer(
             field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors,
             [learned.parameter for learned in self._of_images()],
         )  # fmt: skip
-        self.target = buffers.array(3 * renders)
-        self.ray_image = buffers.array(settings.batch_rays, np.int32)
-        self.ray_weight = buffers.upload(np.ones(renders, np.float32))
-        self.ray_loss = buffers.array(renders)
         self.lr_steps = 0
         """Steps since the learning rates last started afresh."""
-        self.batch = settings.batch_rays
-        """Rays of the next step."""
+        self.n_pixels = settings.batch_rays
+        """Pixels of the next step."""
         self.l1 = settings.l1_start
         self.started = False
         """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
@@ -202,40 +200,32 @@ class Trainer:
 
     def _train_one(self, window: Window) -> str | None:
         """One optimiser step; returns why the rank grew after it, if it did."""
-        settings, pipeline, step = self.config, self.pipeline, self.step
+        settings, pipeline, batch, step = self.config, self.pipeline, self.batch, self.step
         schedule, rank = self.schedule, self.schedule.rank
-        ranks = schedule.ray_ranks(step, self.batch, np.random.default_rng([settings.seed, 2, step]))
-        self.sampler.fill(pipeline, self.batch, self.target, self.ray_image)
-        copies = len(ranks)
-        if copies > 1:
-            for of_rays in (pipeline.ray_o, pipeline.ray_d, self.target):
-                rays.repeat(3 * self.batch, copies, of_rays)
-        ranks, n = ranks.reshape(-1), ranks.size
-        unused = (0, pipeline.max_rays - n)
-        buffers.write(pipeline.ray_rank, np.pad(ranks, unused))
-        weights = schedule.weights(ranks)
-        if weights is not None:
-            buffers.write(self.ray_weight, np.pad(weights, unused))
-        pipeline.forward(n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=copies)
-        if not self.started:
-            self.started = float(buffers.read(pipeline.ray_opacity)[:n].mean()) >= STARTED_OPACITY
-        if self.gains:
-            self.gains.apply(pipeline, self.ray_image)
-        loss_kernels.squared_error(
-            n, pipeline.pixel, self.target, self.ray_weight, 1 / self.batch, self.ray_loss, pipeline.grad_pixel
+        ranks = schedule.ray_ranks(step, self.n_pixels, np.random.default_rng([settings.seed, 2, step]))
+        self.sampler.fill(batch, self.n_pixels)
+        batch.render_at(ranks, schedule.weights(ranks.reshape(-1)))
+        n = batch.n_rays
+        pipeline.forward(
+            n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=batch.copies
         )
+        if not self.started:
+            self.started = float(buffers.read(batch.opacity)[:n].mean()) >= STARTED_OPACITY
         if self.gains:
-            self.gains.backward(pipeline, self.ray_image)
+            self.gains.apply(batch)
+        batch.compare()
+        if self.gains:
+            self.gains.backward(batch)
         gradients = self.optimizer.gradients
         penalties = self.penalties
         if penalties is not None:  # they count for as much as the errors of a ray's renders do together
-            penalties = penalties.times(copies if weights is None else float(weights.sum()) / self.batch)
+            penalties = penalties.times(batch.pixel_weight)
         refinement = self.refinement if step >= settings.poses_from * settings.steps else None
         pipeline.backward(gradients, penalties, settings.near_fade, of_rays=refinement is not None)
         if refinement:
-            refinement.backward(pipeline, self.ray_image)
+            refinement.backward(pipeline, batch)
         if self.unseen and self.started:
-            self.unseen.backward(pipeline, step, gradients)
+            self.unseen.backward(batch, step, gradients)
         self._total_variation(gradients, rank)
         fall = schedule.pace(step, settings.lr_decay)
         if fall is None:
@@ -253,16 +243,16 @@ class Trainer:
             learned.settle()
         self.field.interpolate_rows(schedule.rendered(step))
         if settings.batch_decoded:
-            fitting = settings.batch_decoded * self.batch // max(pipeline.n_visible, 1)
-            self.batch = min(max(fitting, self.batch // 2, MIN_RAYS), 2 * self.batch, settings.batch_rays)
+            fitting = settings.batch_decoded * self.n_pixels // max(pipeline.n_visible, 1)
+            self.n_pixels = min(max(fitting, self.n_pixels // 2, MIN_RAYS), 2 * self.n_pixels, settings.batch_rays)
         self.lr_steps += 1
         self.step += 1
         loss = None
         due = self.step % settings.report_every == 0 or self.step == settings.steps
         if schedule.needs_loss or backend.current().is_cpu or due:
-            losses = buffers.read(self.ray_loss)[:n]
+            losses = buffers.read(batch.loss)[:n]
             self._require_sense(losses, parameters=due)
-            loss = window.add_losses(rank, ranks, losses)
+            loss = window.add_losses(rank, ranks.reshape(-1), losses)
         window.add(pipeline)
         return schedule.update(step, loss)
 
@@ -490,7 +480,7 @@ class Trainer:
             "adam_count": optimizer.count,
             "l1": self.l1,
             "started": self.started,
-            "batch": self.batch,
+            "batch": self.n_pixels,
             "grid": list(field.grid),
             "occupancy_cells": list(field.occupancy.cells) if field.occupancy else None,
             "schedule": self.schedule.state(),
@@ -530,7 +520,7 @@ class Trainer:
         self.step, self.seconds = plain["step"], plain["seconds"]
         self._set_rank()
         self.lr_steps, self.l1, self.started = plain["lr_steps"], plain["l1"], plain["started"]
-        self.batch = plain["batch"]
+        self.n_pixels = plain["batch"]
         self.grew = [RankGrew(**event) for event in plain.get("grew", [])]
         self.quality, self.setbacks = plain.get("quality"), plain.get("setbacks", 0)
 

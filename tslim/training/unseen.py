@@ -11,7 +11,9 @@ import numpy as np
 from kernels import unseen
 from tslim.device import buffers
 from tslim.field.field import Field
-from tslim.rendering.pipeline import Gradients, MarchConfig, Penalties, Pipeline
+from tslim.field.parameters import Gradients
+from tslim.rendering.batch import Batch, Rays
+from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
 from tslim.scene import paths
 from tslim.scene.cameras import Cameras
 
@@ -32,17 +34,18 @@ class UnseenCameras:
         self, field: Field, cameras: Cameras, n_rays: int, spread: float, penalties: Penalties, march: MarchConfig,
         seed: int,
     ) -> None:  # fmt: skip
-        self.pipeline = Pipeline(field, n_rays, march)
+        self.pipeline = Pipeline(field, Rays(n_rays), march)
         self.spread, self.penalties, self.seed = spread, penalties, seed
         self.centre = paths.focus_point(cameras)
         self.unit = float(np.median(np.linalg.norm(cameras.origins - self.centre, axis=1)))
 
-    def backward(self, seen: Pipeline, step: int, gradients: Gradients) -> None:
+    def backward(self, seen: Batch, step: int, gradients: Gradients) -> None:
         """Adds the penalties' gradients, from rays beside the first ones of ``seen``, at the same ranks."""
-        n = min(self.pipeline.max_rays, seen.n_paths)
+        rays = self.pipeline.rays
+        n = min(rays.max_rays, seen.n_pixels)
         unseen.wander(
-            n, self.seed, step, self.centre.tolist(), self.unit, self.spread, seen.ray_o, seen.ray_d,
-            self.pipeline.ray_o, self.pipeline.ray_d,
+            n, self.seed, step, self.centre.tolist(), self.unit, self.spread, seen.origins, seen.directions,
+            rays.origins, rays.directions,
         )  # fmt: skip
-        buffers.write_first(self.pipeline.ray_rank, buffers.read(seen.ray_rank)[:n])
+        buffers.write_first(rays.ranks, buffers.read(seen.ranks)[:n])
         self.pipeline.penalise(n, self.penalties, gradients, (self.seed, step))
