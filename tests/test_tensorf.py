@@ -149,6 +149,15 @@ def test_a_checkpoint_whose_numbers_do_not_fit_is_refused(tmp_path, changes, mes
         model_file.read(path)
 
 
+def test_lines_that_would_become_huge_planes_are_refused(tmp_path):
+    path = tensorf_twin.write(
+        tmp_path / "x.th", cp=True, gridSize=[4000, 4000, 4000], density_n_comp=[30], appearance_n_comp=[90]
+    )
+    assert path.stat().st_size < 10e6
+    with pytest.raises(ModelFileError, match="it would take 7.7 GB; 4 GB can be"):
+        model_file.read(path)
+
+
 class _Runs:
     def __reduce__(self):
         return (print, ("this code was run",))

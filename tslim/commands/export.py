@@ -12,7 +12,7 @@ from tslim.commands.console import Console
 from tslim.commands.options import Export
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.measuring import evaluate
-from tslim.model import model_file, thumbnail
+from tslim.model import model_file, ordering, thumbnail
 from tslim.model.describe import described
 from tslim.model.header import ModelHeader
 from tslim.model.stored import StoredState
@@ -38,6 +38,8 @@ def export(args: Export, console: Console) -> None:
 def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
     """A page for browsers, with the model inside or, with ``--split``, beside it."""
     psnr = measured(model_file.read_header(source), source, folder)
+    if ordering.is_unordered(state):
+        console.warn("its ranks are in no order, so that fewer of them show little: slim or reorder it first")
     precision = args.precision or "compact"
     as_it_is = state.precision == precision
     state = model_file.convert(state, precision)

@@ -34,6 +34,8 @@ TRAINED_BY = "trained_by"
 """in the metadata of a field that comes from a checkpoint: TensoRF, whose ranks are in no order, or SlimmeRF"""
 UNORDERED, ORDERED = "TensoRF", "SlimmeRF"
 MOST_SIDE = 4096
+MOST_BYTES = 4e9
+"""of a field in memory, four times as much as any that was published; a few lines of TensorCP can ask for far more"""
 LAYERS = (0, 2, 4)
 """of ``renderModule.mlp`` that have weights"""
 
@@ -67,7 +69,12 @@ def state_of(found: Checkpoint) -> StoredState:
     ranks = max(density.counts), -(-max(appearance.counts) // 3)
     rank = max(ranks)
     texels = sum(grid[u] * grid[v] for u, v in PLANE_AXES) + sum(grid)
-    memory.require({"field": 16 * rank * texels}, "a smaller checkpoint")
+    n_bytes = 16 * rank * texels
+    if n_bytes > MOST_BYTES:
+        raise ModelFileError(
+            f"as planes and lines it would take {n_bytes / 1e9:.1f} GB; {MOST_BYTES / 1e9:g} GB can be"
+        )
+    memory.require({"field": n_bytes}, "a smaller checkpoint")
     decoder, settings = _decoder(kwargs, arrays)
     field = FieldConfig(max_rank=rank, decoder="mlp", **{**settings, **_activation(kwargs)})
     config.require_valid_field(field)
