@@ -223,7 +223,7 @@ class Experiment:
             trained.append(self._measure(run, ranks, views))
             for row in trained[-1]:
                 self.console.line(f"  {row}")
-        return Variant(name, _means(trained), settings, self.run(name).history())
+        return Variant(name, means(trained), settings, self.run(name).history())
 
     def run(self, name: str, seed: int = 0) -> RunFolder:
         """The folder of one of a line's trainings."""
@@ -360,16 +360,16 @@ def table(
     return ["trained as", *map(str, ranks), *extra], lines
 
 
-def _means(trained: Sequence[Sequence[SweepRow]]) -> list[SweepRow]:
+def means(trained: Sequence[Sequence[SweepRow]]) -> list[SweepRow]:
     """The rows of several trainings as one, for the ranks that all of them have."""
     if len(trained) == 1:
         return list(trained[0])
     by_rank = [{row.rank: row for row in rows} for rows in trained]
-    means = []
+    found = []
     for rank in (row.rank for row in trained[0] if all(row.rank in rows for rows in by_rank)):
         rows = [dataclasses.astuple(of[rank])[:5] for of in by_rank]
-        means.append(SweepRow(*(type(values[0])(sum(values) / len(rows)) for values in zip(*rows, strict=True))))
-    return means
+        found.append(SweepRow(*(type(values[0])(sum(values) / len(rows)) for values in zip(*rows, strict=True))))
+    return found
 
 
 def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

@@ -20,7 +20,7 @@ from tslim.measuring.evaluate import SweepRow
 from tslim.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
-APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations", "sparse_views")
+APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations", "sparse_views", "border_views")
 
 
 def variant(name: str, **psnr: float) -> experiments.Variant:

@@ -175,7 +175,8 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
     higher threshold, for the fog. What one camera alone sees, right in front of it, would take the blame for whatever
     the field does not know yet, so density there learns more slowly. In NDC the distortion loss makes surfaces of fog,
     which also makes a step quick. Where cameras stand all around, density in front of them costs a penalty as well,
-    without which no surface is found where photographs show little texture or differ in exposure.
+    without which no surface is found where photographs show little texture or differ in exposure; and in front of
+    cameras that nobody held, where fog and splinters stay that no photograph looks through.
     """
     tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
     return dataclasses.replace(
@@ -186,6 +187,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
         distortion=0.01 if space == "ndc" else 0.0,
         occlusion=0.01 if space == "contracted" else 0.0,
         occlusion_range=0.15,
+        unseen_occlusion=0.003 if space == "contracted" else 0.0,
         near_fade=1.0,
         tv_density=tv_density,
         tv_appearance=tv_appearance,
