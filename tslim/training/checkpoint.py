@@ -1,6 +1,7 @@
 """Checkpoints: arrays and plain data, as an uncompressed npz with a json record, written atomically. No pickle."""
 
 import contextlib
+import io
 import json
 import math
 import struct
@@ -9,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         if math.prod(shape) * dtype.itemsize != there:
             raise ValueError(f"array {name} claims shape {shape} and has {there} bytes")
         data = bytearray(there)
-        if member.readinto(data) != there or member.read(1):
+        if cast(io.BufferedIOBase, member).readinto(data) != there or member.read(1):
             raise ValueError(f"array {name} is cut short")
         return np.frombuffer(data, dtype).reshape(shape, order="F" if in_columns else "C")
 

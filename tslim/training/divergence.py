@@ -1,0 +1,54 @@
+"""Training that diverges: how it is noticed, and how it goes back to the last checkpoint and learns more slowly."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tslim.device import buffers
+from tslim.errors import DivergedError
+
+if TYPE_CHECKING:
+    from tslim.training.trainer import Trainer
+
+SLOWER, MOST_SETBACKS = 0.3, 3
+"""Where training diverges, it goes back and learns so much more slowly, at most so often."""
+
+
+def require_sense(trainer: "Trainer", losses: np.ndarray, *, parameters: bool) -> None:
+    """Raises ``DivergedError`` if the losses of a batch are not finite, or ``parameters`` that rays share.
+
+    What goes wrong in planes and lines shows in the gradients of these after a step.
+    """
+    wrong = None
+    if not np.isfinite(losses.sum()):
+        wrong = "the loss is not finite"
+    elif parameters:
+        shared = {p.name.replace("_", " "): p.value for p in trainer.optimizer.flat}
+        if trainer.refinement:
+            shared["poses"] = trainer.refinement.cameras
+        lost = [name for name, array in shared.items() if not np.isfinite(buffers.read(array).sum())]
+        wrong = f"the values of the {lost[0]} are not finite" if lost else None
+    if wrong:
+        raise DivergedError(wrong)
+
+
+def step_back(trainer: "Trainer", error: DivergedError) -> str:
+    """Goes back to the last checkpoint, to the best the next time, to learn more slowly; returns what was done.
+
+    Raises ``DivergedError`` if there is none, or that was done too often.
+    """
+    lost, setbacks = trainer.step, trainer.setbacks + 1
+    rates = f"--lr-factors (now {SLOWER**trainer.setbacks * trainer.config.lr_factors:g}) and --lr-network"
+    advice = f"training has diverged at step {lost}: {error}; lower {rates}"
+    if trainer.folder is None or not trainer.folder.checkpoints.exist():
+        raise DivergedError(advice)
+    if setbacks > MOST_SETBACKS:
+        raise DivergedError(f"{advice}; the last good checkpoint is kept")
+    arrays, plain, _ = trainer.folder.checkpoints.read(best=setbacks > 1)
+    trainer.load_state(arrays, plain)
+    trainer.setbacks = setbacks
+    trainer.folder.rewind(trainer.step)
+    return (
+        f"training has diverged at step {lost} ({error}): it goes on from step {trainer.step}, with learning rates "
+        f"{SLOWER**setbacks:.2g} times as high"
+    )
