@@ -17,12 +17,12 @@ from tslim.model import model_file
 from tslim.training.run_folder import RunFolder
 
 WORDS = ["train", "--arch", "cpu", "--preset", "tiny", "--downscale", "10", "--max-images", "6", "--batch-rays", "64",
-         "--steps", "400", "--report-every", "5", "--checkpoint-every", "10"]  # fmt: skip
+         "--steps", "200", "--report-every", "5", "--checkpoint-every", "10"]  # fmt: skip
 
 IN_A_WRITE = """
 import os, random, signal, sys
 from tslim import cli, files
-rng = random.Random(int(sys.argv[1]))
+rng = random.Random(sys.argv[1])
 fsync, replace = os.fsync, os.replace
 def killer(of, share):
     def call(*args, **kwargs):
@@ -30,7 +30,7 @@ def killer(of, share):
             os.kill(os.getpid(), signal.SIGKILL)
         return of(*args, **kwargs)
     return call
-os.fsync, os.replace = killer(fsync, 0.004), killer(replace, 0.004)
+os.fsync, os.replace = killer(fsync, 0.01), killer(replace, 0.01)
 sys.exit(cli.main(sys.argv[2:]))
 """
 
@@ -47,38 +47,34 @@ def same_model(one: Path, other: Path) -> bool:
 @pytest.mark.long
 def test_killed_at_fifty_random_moments_a_run_ends_in_the_same_bits(tmp_path):
     """By SIGKILL, half of them inside the writing of files; each resumed, until nothing is left to do."""
-    assert damage.tslim(*WORDS, "--out", "whole", cwd=tmp_path).returncode == 0
-    rng, kills, finished = random.Random(7), 0, 0
-    env = damage.environment()
-    run = RunFolder(tmp_path / "parts")
     began = time.monotonic()
-    while kills < 50 and time.monotonic() - began < 300:
+    assert damage.tslim(*WORDS, "--out", "whole", cwd=tmp_path).returncode == 0
+    whole = time.monotonic() - began
+    rng, env = random.Random(7), damage.environment()
+    run = RunFolder(tmp_path / "parts")
+    kills, finished = {"anywhere": 0, "in a write": 0}, 0
+    while kills["anywhere"] < 25 or kills["in a write"] < 25 or run.path.exists():
         words = ["train", "--out", "parts", "--resume"] if run.config.exists() else [*WORDS, "--out", "parts"]
-        inside = kills % 2 == 1
-        how = ["-c", IN_A_WRITE, str(kills)] if inside else ["-m", "tslim"]
+        where = min(kills, key=lambda name: kills[name])
+        how = ["-m", "tslim"] if where == "anywhere" else ["-c", IN_A_WRITE, str(rng.random())]
         training = subprocess.Popen(
             [sys.executable, *how, *words], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         try:
-            _, err = training.communicate(timeout=60 if inside else rng.uniform(1, 12))
+            _, err = training.communicate(timeout=rng.uniform(0.1, 1.1) * whole if where == "anywhere" else 600)
             assert training.returncode in (0, -signal.SIGKILL), err
         except subprocess.TimeoutExpired:
             training.kill()
             training.communicate()
-        kills += training.returncode == -signal.SIGKILL
+        kills[where] += training.returncode == -signal.SIGKILL
         if training.returncode == 0:
             finished += 1
             assert same_model(tmp_path / "whole" / "model.slim", run.model)
+            steps = [row["step"] for row in run.history()]
+            assert steps == sorted(set(steps)) and steps[-1] == 200
+            assert not [p for p in run.path.rglob("*partial*") if time.time() - p.stat().st_mtime > 5]
             shutil.rmtree(run.path)
-    if run.config.exists():
-        assert damage.tslim("train", "--out", "parts", "--resume", cwd=tmp_path).returncode == 0
-    else:
-        assert damage.tslim(*WORDS, "--out", "parts", cwd=tmp_path).returncode == 0
-    assert kills >= 10, "the machine was too slow to kill often enough"
-    assert same_model(tmp_path / "whole" / "model.slim", run.model)
-    steps = [row["step"] for row in run.history()]
-    assert steps == sorted(set(steps)) and steps[-1] == 400
-    assert not [p for p in run.path.rglob("*partial*") if time.time() - p.stat().st_mtime > 5]
+    print(f"killed {kills}, ended {finished} times")
 
 
 SOAK = """
@@ -98,21 +94,22 @@ for event in trainer.run():
     if isinstance(event, tslim.Stepped) and event.step == 4000:
         before = held()
 after = held()
-print(before, after)
+print("bytes, handles, threads", before, after)
 assert after[0] - before[0] < 20e6 and after[1] <= before[1] and after[2] <= before[2], (before, after)
 """
 
 
 @pytest.mark.long
 def test_twenty_thousand_steps_take_no_more_memory_handles_or_threads(tmp_path):
-    done = damage.python(SOAK, cwd=tmp_path, timeout=1500)
+    done = damage.python(SOAK, cwd=tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
+    print(done.stdout)
 
 
 @pytest.mark.slow
 def test_a_run_folder_can_be_moved_and_copied(tmp_path):
     words = [*WORDS]
-    words[words.index("400")] = "20"
+    words[words.index("200")] = "20"
     assert damage.tslim(*words, "--out", "run", cwd=tmp_path).returncode == 0
     shutil.copytree(tmp_path / "run", tmp_path / "elsewhere" / "copy")
     os.rename(tmp_path / "run", tmp_path / "moved")

@@ -19,7 +19,7 @@ from tslim import config, files, presets
 from tslim.data.builtin import builtin_scene
 from tslim.errors import DivergedError, ModelFileError, RunFolderError
 from tslim.model import model_file
-from tslim.training import checkpoint, run_lock
+from tslim.training import checkpoint, run_lock, watch
 from tslim.training.events import CheckpointSaved, Stepped, Warned
 from tslim.training.run_folder import RunFolder
 from tslim.training.trainer import Trainer
@@ -355,6 +355,41 @@ def test_training_that_diverges_again_and_again_ends_with_its_last_good_checkpoi
     assert trainer.setbacks == 3
     arrays, plain = checkpoint.load(tmp_path / "run" / "checkpoint.npz")
     assert plain["step"] == 5 and all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
+
+
+def test_a_field_that_shows_less_than_one_colour_for_long_is_noticed_once():
+    watched = watch.Watch()
+    assert [watched.look(0.09, 0.06, 50) is None for _ in range(6)] == [True] * 3 + [False] + [True] * 2
+    assert watched.is_lost and not watched.learned
+    assert watched.look(0.02, 0.06, 50) is None and watched.learned and not watched.is_lost
+    assert not any(watched.look(0.005, 0.0, 50) for _ in range(9)), "photographs of one colour, good enough"
+    again = watch.Watch()
+    again.load_state(json.loads(json.dumps(watched.state())))
+    assert again.state() == watched.state() and watch.Watch.is_valid(again.state(), 50)
+
+
+def test_finite_nonsense_of_a_learning_rate_far_too_high_is_said_while_training_and_at_its_end(scene, monkeypatch):
+    monkeypatch.setattr(watch, "LONG", 20)
+    wanted = settings(lr_factors=1e6, steps=40)
+    first, last = [e for e in Trainer(Trainer.new_field(scene, wanted), scene, wanted).run() if isinstance(e, Warned)]
+    assert first.step == 20 and "20 steps the field has shown the photographs worse than one colour" in first.message
+    assert last.step == 40 and "makes no sense" in last.message and "--lr-factors" in last.message
+
+
+def test_training_that_loses_what_it_knew_goes_back_to_its_best_checkpoint(tmp_path, scene, monkeypatch):
+    monkeypatch.setattr(watch, "LONG", 10)
+    trainer = started(tmp_path / "run", scene, lr_factors=0.2, steps=80)
+    filled = warned = 0
+    for event in trainer.run():
+        if isinstance(event, Stepped) and trainer.watch.learned and not filled:
+            filled = event.step
+            trainer.field.density.values[:] = 30.0  # fog, and colours beyond black and white: neither has a gradient
+            trainer.field.appearance.values[:] = 1e4
+        if isinstance(event, Warned) and filled:
+            warned += 1
+            assert "worse than one colour" in event.message and trainer.step <= filled < event.step
+    assert filled and warned == trainer.setbacks == 1
+    assert not trainer.watch.is_lost and trainer.step == 80
 
 
 def test_a_model_too_large_for_half_precision_is_written_in_single(tmp_path, scene):

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 SLOWER, MOST_SETBACKS = 0.3, 3
 """Where training diverges, it goes back and learns so much more slowly, at most so often."""
 
+ADVICE = "it learns too fast or too slowly (--lr-factors, --lr-network), or cameras or photographs are wrong"
+"""on training that leads nowhere"""
+
 
 def require_sense(trainer: "Trainer", losses: np.ndarray, *, parameters: bool) -> None:
     """Raises ``DivergedError`` if the losses of a batch are not finite, or ``parameters`` that rays share.
@@ -32,7 +35,14 @@ def require_sense(trainer: "Trainer", losses: np.ndarray, *, parameters: bool) -
         raise DivergedError(wrong)
 
 
-def step_back(trainer: "Trainer", error: DivergedError) -> str:
+def lead_back(trainer: "Trainer", lost: str) -> str:
+    """What to say of training that leads nowhere (see ``watch``); where it has led somewhere, it goes back to the best."""
+    if trainer.watch.learned and trainer.folder is not None and trainer.folder.checkpoints.exist():
+        return step_back(trainer, DivergedError(lost), best=True)
+    return f"{lost}: {ADVICE}"
+
+
+def step_back(trainer: "Trainer", error: DivergedError, *, best: bool = False) -> str:
     """Goes back to the last checkpoint, to the best the next time, to learn more slowly; returns what was done.
 
     Raises ``DivergedError`` if there is none, or that was done too often.
@@ -44,7 +54,7 @@ def step_back(trainer: "Trainer", error: DivergedError) -> str:
         raise DivergedError(advice)
     if setbacks > MOST_SETBACKS:
         raise DivergedError(f"{advice}; the last good checkpoint is kept")
-    arrays, plain, _ = trainer.folder.checkpoints.read(best=setbacks > 1)
+    arrays, plain, _ = trainer.folder.checkpoints.read(best=best or setbacks > 1)
     trainer.load_state(arrays, plain)
     trainer.setbacks = setbacks
     trainer.folder.rewind(trainer.step)

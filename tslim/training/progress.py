@@ -23,6 +23,8 @@ class Window:
         self.loss = 0.0
         self.rank_loss = np.zeros(max_rank + 1)
         """(max_rank + 1,) sum of the squared errors of the rays rendered at each rank"""
+        self.variance = 0.0
+        """of the colours of the last batch, mean over channels: the squared error of a picture of one colour"""
         self.rank_rays = np.zeros(max_rank + 1, np.int64)
 
     def add(self, pipeline: Pipeline) -> None:

@@ -10,6 +10,7 @@ from tslim import config
 from tslim.field.occupancy import Occupancy
 from tslim.training.events import RankGrew
 from tslim.training.state_checks import require_fitting
+from tslim.training.watch import Watch
 
 if TYPE_CHECKING:
     from tslim.training.trainer import Trainer
@@ -70,6 +71,7 @@ def state_of(trainer: "Trainer") -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "pixels": trainer.sampler.n_pixels,
         "quality": trainer.quality,
         "setbacks": trainer.setbacks,
+        "watch": trainer.watch.state(),
         "metadata": field.metadata,
     }
     return arrays | {f"sampler.{k}": v for k, v in sampler_arrays.items()}, plain
@@ -105,3 +107,6 @@ def restore(trainer: "Trainer", arrays: dict[str, np.ndarray], plain: dict[str, 
     trainer.n_pixels = plain["batch"]
     trainer.grew = [RankGrew(**event) for event in plain.get("grew", [])]
     trainer.quality, trainer.setbacks = plain.get("quality"), plain.get("setbacks", 0)
+    trainer.watch = Watch()
+    if "watch" in plain:
+        trainer.watch.load_state(plain["watch"])

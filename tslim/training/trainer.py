@@ -19,7 +19,7 @@ from tslim.rendering.batch import Batch
 from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
 from tslim.scene.scene import Scene
 from tslim.training import forecast, saved_state, writing
-from tslim.training.divergence import SLOWER, require_sense, step_back
+from tslim.training.divergence import ADVICE, SLOWER, lead_back, require_sense, step_back
 from tslim.training.events import Event, Finished, RankGrew, Started, Stepped, Warned
 from tslim.training.gains import ImageGains
 from tslim.training.maintenance import maintain
@@ -31,6 +31,7 @@ from tslim.training.sampler import PixelSampler
 from tslim.training.schedules import make_schedule
 from tslim.training.state_checks import settings_of
 from tslim.training.unseen import UnseenCameras
+from tslim.training.watch import Watch
 from tslim.training.writing import attempt
 
 MIN_RAYS = 256
@@ -119,6 +120,8 @@ class Trainer:
         """PSNR of the training rays in the last report, dB."""
         self.setbacks = 0
         """How often training diverged and went back: each time learning became slower by ``divergence.SLOWER``."""
+        self.watch = Watch()
+        """Whether training leads anywhere."""
         self.problems: tuple[str, ...] = ()
         """What the user should know of how the run was found, one line each."""
         self.last_failure = ""
@@ -175,7 +178,12 @@ class Trainer:
             yield from events
             if self.step % settings.report_every == 0 or self.step == settings.steps:
                 progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
+                lost = self.watch.look(progress.loss, window.variance, self.step - window.first)
                 window = Window(self.seconds, self.step, self.field.max_rank)
+                if lost:
+                    yield Warned(self.step, lead_back(self, lost))
+                    if not self.watch.is_lost:  # it is back where it was good
+                        continue
                 self.grew.clear()
                 self.quality = progress.psnr
                 if self.folder:
@@ -183,6 +191,8 @@ class Trainer:
                 yield progress
             if self.folder and (self.step % settings.checkpoint_every == 0 or self.step == settings.steps):
                 yield from attempt(self, self.save_checkpoint)
+        if self.watch.is_lost:
+            yield Warned(self.step, f"the model makes no sense: {ADVICE}")
         saved_state.describe(self)
         yield Finished(self.step, self.seconds)
 
@@ -241,6 +251,8 @@ class Trainer:
             losses = buffers.read(batch.loss)[:n]
             require_sense(self, losses, parameters=due)
             loss = window.add_losses(rank, ranks.reshape(-1), losses)
+            if due:
+                window.variance = float(buffers.read(batch.target)[: 3 * n].reshape(n, 3).var(0).mean())
         window.add(pipeline)
         return schedule.update(step, loss)
 
