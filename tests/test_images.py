@@ -1,10 +1,12 @@
 """Decoding photographs: the right numbers, and one clear error for each thing that can be wrong with a file."""
 
+import struct
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tslim.data import images
 from tslim.device import memory
@@ -158,6 +160,49 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(tmp_path, noise, name, 
     with pytest.raises(SceneError, match=message) as caught:
         images.load_pixels([tmp_path / "good.png", tmp_path / name])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("raised", [MemoryError(), struct.error("bad\nchunk"), TypeError(), KeyError(7)], ids=repr)
+def test_whatever_pillow_raises_on_damaged_bytes_is_one_line(tmp_path, noise, monkeypatch, raised):
+    """Found by fuzzing: a chunk that claims 2 GB is a MemoryError, others are errors of Pillow's own making."""
+    path = save(tmp_path / "a.png", noise)
+
+    def fail(*_):
+        raise raised
+
+    for read in (lambda: images.load_rgba(path), lambda: images.load_mask(images.Mask(path), (9, 6))):
+        with monkeypatch.context() as patch, pytest.raises(SceneError, match=r"a\.png: damaged or truncated") as caught:
+            patch.setattr(ImageFile.ImageFile, "load", fail)
+            read()
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(SceneError, match=r"a\.png: cannot be read"):
+        images.read_header(path)
+
+
+def test_pillow_warns_nobody_of_damaged_pictures(tmp_path, noise):
+    """Found by fuzzing: a TIFF that ends early, EXIF data larger than their file, a palette as a mask."""
+    palette = Image.fromarray(noise).convert("P")
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(200)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise[..., :3]).save(tmp_path / "a.jpg", exif=exif)
+    photo = bytearray((tmp_path / "a.jpg").read_bytes())
+    at = photo.index(b"Exif\0\0") + 6
+    entry = at + 8 + 2
+    photo[entry + 4 : entry + 8] = b"\xff" * 4  # so many values
+    (tmp_path / "a.jpg").write_bytes(photo)
+    Image.fromarray(noise).save(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-20])
+    filters = list(warnings.filters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images.load_mask(images.Mask(tmp_path / "palette.png"), (9, 6))
+        images.read_header(tmp_path / "a.jpg")
+        with pytest.raises(SceneError):
+            images.load_pixels([tmp_path / "a.tif"] * 8)
+        assert images.load_pixels([save(tmp_path / "good.png", noise)] * 40).sizes.shape == (40, 2)
+    assert warnings.filters == filters
 
 
 def test_an_image_of_another_size_than_expected_is_named(tmp_path, noise):

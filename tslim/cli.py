@@ -74,6 +74,7 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
 
 def _outcome(action: Callable[..., int | None], args: tuple) -> int:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells at length where it keeps its fonts
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it says of damaged pictures what our error says
     warnings.showwarning = lambda message, *where, **more: console.fail(f"warning: {message}")
     try:
         require_own_kernels()

@@ -4,9 +4,11 @@ Sizes are read first, then one array for all pixels is allocated and filled imag
 by the result and a full-size image for each of a few threads.
 """
 
+import contextlib
 import os
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tslim.device import memory
-from tslim.errors import OutOfMemoryError, SceneError
+from tslim.errors import OutOfMemoryError, SceneError, TslimError
 from tslim.scene.cameras import Cameras
 from tslim.scene.scene import Views
 
@@ -163,7 +165,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Size and orientation without decoding; raises ``SceneError``."""
-    with _opened(path) as image:
+    with _opened(path) as image, _quiet:
         orientation = 1
         if image.format in ("JPEG", "MPO", "TIFF", "WEBP", "PNG"):
             try:
@@ -175,22 +177,16 @@ def read_header(path: Path) -> Header:
 
 def load_rgba(path: Path, *, downscale: int = 1, turn: int = 1) -> np.ndarray:
     """(h, w, 4) uint8, straight alpha; ``turn`` is the EXIF orientation to undo. Raises ``SceneError``."""
-    with _opened(path) as image:
-        try:
-            image.load()
-            opaque = "A" not in image.getbands() and "transparency" not in image.info
-            image = _eight_bit(image, path)
-            if turn in _TURNS:
-                image = image.transpose(_TURNS[turn])
-            if opaque and downscale > 1:
-                image = image.convert("RGB")
-                width, height = (s // downscale for s in image.size)
-                image = image.reduce(downscale, (0, 0, width * downscale, height * downscale))
-            rgba = np.array(image.convert("RGBA"))
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-            if isinstance(error, SceneError):
-                raise
-            raise SceneError(f"{path}: damaged or truncated image ({error})") from None
+    with _decoded(path) as image:
+        opaque = "A" not in image.getbands() and "transparency" not in image.info
+        image = _eight_bit(image, path)
+        if turn in _TURNS:
+            image = image.transpose(_TURNS[turn])
+        if opaque and downscale > 1:
+            image = image.convert("RGB")
+            width, height = (s // downscale for s in image.size)
+            image = image.reduce(downscale, (0, 0, width * downscale, height * downscale))
+        rgba = np.array(image.convert("RGBA"))
     return rgba if opaque else area_downscale(rgba, downscale)
 
 
@@ -223,19 +219,15 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
     8 or 16 bits, or as the alpha of a picture of one colour; of the photograph's size, or of another with the same
     proportions. Raises ``SceneError`` for other proportions.
     """
-    with _opened(mask.path) as image:
-        try:
-            image.load()
-            is_jpeg = image.format in ("JPEG", "MPO")
-            if image.mode.startswith("I") or image.mode == "F":
-                values = np.asarray(image).astype(np.float64)
-                values = values * (255 / 65535) if values.max(initial=0) > 255 else values
-            elif "A" in image.getbands() and len(np.unique(np.asarray(image.getchannel("A")))) > 1:
-                values = np.asarray(image.getchannel("A")).astype(np.float64)
-            else:
-                values = np.asarray(image.convert("RGB")).max(-1).astype(np.float64)
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-            raise SceneError(f"{mask.path}: damaged or truncated image ({error})") from None
+    with _decoded(mask.path) as image:
+        is_jpeg = image.format in ("JPEG", "MPO")
+        if image.mode.startswith("I") or image.mode == "F":
+            values = np.asarray(image).astype(np.float64)
+            values = values * (255 / 65535) if values.max(initial=0) > 255 else values
+        elif "A" in image.getbands() and len(np.unique(np.asarray(image.getchannel("A")))) > 1:
+            values = np.asarray(image.getchannel("A")).astype(np.float64)
+        else:
+            values = np.asarray(image.convert("RGB")).max(-1).astype(np.float64)
     if values.max(initial=0) < 128 and not is_jpeg:  # numbers or dark colours of labels; a JPEG has noise in its black
         values = np.where(values > 0, 255.0, 0.0)
     mask_image = Image.fromarray(np.round(255 - values if mask.inverted else values).clip(0, 255).astype(np.uint8))
@@ -251,11 +243,26 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
     return np.asarray(mask_image)
 
 
-def _opened(path: Path) -> Image.Image:
-    """An open image whose pixels are not read yet."""
+@contextlib.contextmanager
+def _decoded(path: Path) -> Iterator[Image.Image]:
+    """A picture with its pixels. Whatever goes wrong inside the block becomes ``SceneError``: Pillow's decoders raise
+    anything on damaged bytes, ``MemoryError`` where these claim to be many."""
+    with _opened(path) as image:
+        try:
+            with _quiet:
+                image.load()
+                yield image
+        except TslimError:
+            raise
+        except Exception as error:
+            raise SceneError(f"{path}: damaged or truncated image ({_in_short(error)})") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose pixels are not read yet. Raises ``SceneError``."""
     try:
-        with warnings.catch_warnings():  # how much memory pixels take is looked at before they are decoded
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with _quiet:
             image = Image.open(path, formats=FILE_KINDS)
     except FileNotFoundError:
         raise SceneError(f"{path}: image missing") from None
@@ -269,12 +276,46 @@ def _opened(path: Path) -> Image.Image:
         ) from None
     except Image.DecompressionBombError as error:
         raise SceneError(f"{path}: too large ({error})") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SceneError(f"{path}: cannot be read ({error})") from None
-    if min(image.size) < 1:
-        image.close()
-        raise SceneError(f"{path}: an image of zero size ({image.size[0]}x{image.size[1]})")
-    return image
+    except Exception as error:  # its readers of headers raise anything
+        raise SceneError(f"{path}: cannot be read ({_in_short(error)})") from None
+    with image:
+        if min(image.size) < 1:
+            raise SceneError(f"{path}: an image of zero size ({image.size[0]}x{image.size[1]})")
+        yield image
+
+
+def _in_short(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "it claims more than there is memory for"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class _Quiet:
+    """While entered, by any number of threads: no warnings of Pillow's, which would show users a line of its source.
+
+    How much memory pixels take is looked at before they are decoded.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._filters = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._threads == 0:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._threads += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._filters.close()
+
+
+_quiet = _Quiet()
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:

@@ -1,0 +1,207 @@
+"""Hostile photographs, masks and scenes by the ten thousand: read, or refused by tslim's own errors, in bounded memory
+and time, each reader in a process of its own."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import captures
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import damage
+from tests.test_untrusted import _hostile, _twisted
+from tslim.data import images, load_scene
+from tslim.errors import TslimError
+
+MEMORY = 2 << 30
+"""Bytes of address space, of which Python and its packages take more than half."""
+SECONDS = 10.0
+"""For one input; typical are some milliseconds."""
+
+FUZZ = f"""
+import resource, sys
+sys.path.insert(0, "tests")
+from tests.test_hostile_scenes import fuzz
+resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
+fuzz(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+"""
+
+
+def fuzz(reader: str, folder: str, inputs: int, seed: int) -> None:
+    """Damages the files of a reader, one to three at a time, and reads them; prints the slowest and how many passed."""
+    rng, base = random.Random(seed), Path(folder)
+    write, read = READERS[reader]
+    write(base)
+    files = sorted(path for path in base.rglob("*") if path.is_file())
+    whole = {path: path.read_bytes() for path in files}
+    texts = [path for path in files if path.suffix not in images.ENDINGS] or files
+    slowest, passed = 0.0, 0
+    for turn in range(inputs):
+        # Photographs are the picture readers' business, and most of a scene's files.
+        changed = {
+            path: changed_file(whole[path], rng)
+            for path in rng.sample(texts, min(len(texts), rng.choice([1, 1, 1, 3])))
+        }
+        if texts is not files and rng.random() < 0.1:
+            path = rng.choice(files)
+            changed[path] = changed_file(whole[path], rng)
+        for path, data in changed.items():
+            path.write_bytes(data)
+        began = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # they would reach the user
+                read(base)
+            passed += 1
+        except TslimError as error:
+            assert "\n" not in str(error) and len(str(error)) < 2000
+        except BaseException:
+            sys.stderr.write(
+                f"input {turn}: " + repr({path.name: data[:3000] for path, data in changed.items()}) + "\n"
+            )
+            raise
+        slowest = max(slowest, time.perf_counter() - began)
+        assert slowest < SECONDS, (turn, slowest)
+        for path in changed:
+            path.write_bytes(whole[path])
+    print(f"{reader}: {inputs} inputs, {passed} read, the slowest in {slowest:.2f} s")
+
+
+def changed_file(data: bytes, rng: random.Random) -> bytes:
+    """Bytes changed; of json often values, of text often words."""
+    if rng.random() < 0.6:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = ""
+        if text.startswith("{"):
+            return json.dumps(_twisted(json.loads(text), rng)).encode()
+        if text:
+            words = text.split(" ")
+            for _ in range(rng.choice([1, 1, 3])):
+                words[rng.randrange(len(words))] = rng.choice(WORDS)
+            return " ".join(words).encode()
+    data = _hostile(data, rng)
+    return with_right_sums(data) if data.startswith(PNG) and rng.random() < 0.7 else data
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def with_right_sums(png: bytes) -> bytes:
+    """The same chunks with checksums that are right, behind which damage reaches further."""
+    made, at = bytearray(PNG), len(PNG)
+    while at + 12 <= len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        body = png[at + 4 : at + 8 + length]
+        made += png[at : at + 4] + body + zlib.crc32(body).to_bytes(4, "big")
+        at += 12 + length
+    return bytes(made)
+
+
+WORDS = ["nan", "inf", "-inf", "1e400", "-1", "0", "1e38", "1e-300", "", "#", "\n", "0x10", "1_000", "--",
+         "1" * 5000, "9" * 25, "4294967295", "18446744073709551615", "../x.png", "\x00", "é"]  # fmt: skip
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def picture(kind: str, mode: str = "RGB", **save) -> Callable[[Path], None]:
+    """Writes one picture of a format, with data about its orientation."""
+
+    def write(base: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (12, 16, 4), np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        drawn = Image.fromarray(noise).convert(mode)
+        drawn.save(base / f"a.{kind}", **({} if kind == "bmp" else {"exif": exif}), **save)
+
+    return write
+
+
+def read_picture(base: Path) -> None:
+    """As a photograph, in its size and smaller, and as a mask."""
+    path = next(base.iterdir())
+    for downscale in (1, 2):
+        images.load_pixels([path], downscale=downscale, orient="always")
+    images.load_mask(images.Mask(path), images.read_header(path).size)
+
+
+# -- scenes ----------------------------------------------------------------------------------------------------------
+
+
+def ring() -> captures.Cameras:
+    return captures.ring(5, (8, 6))
+
+
+def write_transforms(base: Path) -> None:
+    captures.write_transforms(base, ring(), ply_file_path="points.ply")
+    header = "ply\nformat binary_little_endian 1.0\nelement vertex 20\n"
+    header += "property float x\nproperty float y\nproperty float z\nend_header\n"
+    points = np.random.default_rng(0).normal(0, 0.3, (20, 3)).astype("<f4")
+    (base / "points.ply").write_bytes(header.encode() + points.tobytes())
+
+
+def write_blender(base: Path) -> None:
+    cameras = captures.ring(3, (8, 8))
+    for split in ("train", "val", "test"):
+        names = [f"{split}/r_{i}" for i in range(3)]
+        captures.take_images(cameras, [f"{name}.png" for name in names], base)
+        frames = [
+            {
+                "file_path": f"./{name}",
+                "rotation": 0.1,
+                "transform_matrix": [*pose.astype(float).tolist(), [0, 0, 0, 1]],
+            }
+            for name, pose in zip(names, cameras.poses, strict=True)
+        ]
+        (base / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+
+
+def write_colmap(base: Path, text: bool = False) -> None:
+    captures.write_colmap(base, ring(), text=text, points=np.random.default_rng(2).normal(0, 0.5, (30, 3)))
+
+
+def read_scene(base: Path) -> None:
+    scene = load_scene(base)
+    assert len(scene.train) > 0
+    assert np.isfinite(scene.box).all() and 0 <= scene.near < scene.far < np.inf
+    for views in (scene.train, scene.test):
+        assert np.isfinite(views.cameras.poses).all() and np.isfinite(views.cameras.intrinsics).all()
+        assert len(views.pixels) < 10**6
+
+
+READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
+    "png": (picture("png", "RGBA"), read_picture),
+    "palette png": (picture("png", "P"), read_picture),
+    "jpeg": (picture("jpg", quality=90), read_picture),
+    "webp": (picture("webp", "RGBA"), read_picture),
+    "bmp": (picture("bmp"), read_picture),
+    "tiff": (picture("tif", "RGBA"), read_picture),
+    "compressed tiff": (picture("tif", compression="tiff_lzw"), read_picture),
+    "blender": (write_blender, read_scene),
+    "transforms": (write_transforms, read_scene),
+    "colmap": (write_colmap, read_scene),
+    "colmap text": (lambda base: write_colmap(base, text=True), read_scene),
+    "llff": (lambda base: captures.write_llff(base, captures.forward_facing(5, (8, 6))), read_scene),
+    "nsvf": (lambda base: captures.write_nsvf(base, ring()), read_scene),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inputs", [1000, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_of_scenes_refuses_or_reads_whatever_it_is_given(tmp_path, reader, inputs):
+    words = [sys.executable, "-c", FUZZ, reader, str(tmp_path), str(inputs), "1"]
+    env = damage.environment()
+    done = subprocess.run(words, cwd=damage.ROOT, env=env, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    print(done.stdout)
