@@ -2,6 +2,7 @@
 
 import json
 import random
+import struct
 import subprocess
 import sys
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests import damage
+from tests.test_compact import NUMBERS, with_block
 from tests.test_model_file import make_state, with_header
 from tslim import config
 from tslim.commands import console
 from tslim.errors import ModelFileError, TslimError
-from tslim.model import model_file
+from tslim.model import layout, model_file, shared
 from tslim.training import checkpoint
 from tslim.training.run_folder import RunFolder
 
@@ -50,6 +52,33 @@ def test_values_in_a_model_file_pass_the_checks_of_the_command_line(tmp_path, li
     with pytest.raises(ModelFileError, match=r"a\.slim has a header that makes no sense") as caught:
         model_file.read(path)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("bad", [NAN, INF])
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_weights_that_are_no_numbers_are_refused_behind_a_checksum_that_fits(tmp_path, monkeypatch, bad, precision):
+    for module in (layout, shared):
+        monkeypatch.setattr(module, "to_bytes", lambda values, dtype, what: np.asarray(values).astype(dtype).tobytes())
+    for name, spoil in {
+        "rank 1 of": lambda s: s.density_planes[1].__setitem__((0, 0, 0), bad),
+        "rank 2 of": lambda s: s.appearance_lines[2].__setitem__((3, 0), bad),
+        "rank 3 of": lambda s: s.basis.__setitem__((1, 8, 5), bad),
+        "the decoder of": lambda s: next(iter(s.decoder.values())).__setitem__(0, bad),
+    }.items():
+        state = make_state()
+        spoil(state)
+        path = model_file.write(model_file.convert(state, precision), tmp_path / "a.slim")
+        with pytest.raises(ModelFileError, match=rf"^{name} .*a\.slim holds values that are not finite"):
+            model_file.read(path)
+
+
+def test_steps_whose_multiples_are_too_large_are_refused(tmp_path):
+    path = tmp_path / "a.slim"
+    path.write_bytes((damage.ROOT / "tests" / "data" / "model_files" / "v3-compact.slim").read_bytes())
+    largest = struct.pack("<f", 3e38)
+    with_block(path, lambda b: b[:NUMBERS] + 24 * largest + b[NUMBERS + 4 * 24 :])
+    with pytest.raises(ModelFileError, match=r"rank 1 of .*a\.slim holds values that are not finite"):
+        model_file.read(path)
 
 
 def test_names_of_metadata_that_nobody_knows_are_kept(tmp_path):

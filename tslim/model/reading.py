@@ -4,7 +4,7 @@ import contextlib
 import io
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -53,7 +53,7 @@ def states(source: Source, most: int | None = None) -> Iterator[StoredState]:
                 _require_as_told(head.header, held, block, name)
                 if held == state.rank:
                     state = _with_room(state, head.header, max(2 * held, 1))
-                _unpack(unpack, block, state, held, name)
+                _unpack(head.layout, unpack, block, state, held, name)
             except ModelFileError:
                 if most is None or held < most:
                     raise
@@ -76,16 +76,28 @@ def _require_as_told(header: ModelHeader, rank: int, block: bytes, name: str) ->
 
 def _shared(head: Head, name: str) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     try:
-        return decode_shared(head.shared, head.header)
+        with np.errstate(over="ignore"):
+            decoder, occupancy = decode_shared(head.shared, head.header)
     except ValueError as error:
         raise ModelFileError(f"{name} is damaged: {error}") from error
+    _require_finite(decoder.values(), f"the decoder of {name}")
+    return decoder, occupancy
 
 
-def _unpack(unpack: Unpack, block: bytes, state: StoredState, rank: int, name: str) -> None:
+def _unpack(layout: RankLayout, unpack: Unpack, block: bytes, state: StoredState, rank: int, name: str) -> None:
     try:
-        unpack(block, state, rank)
+        with np.errstate(over="ignore"):
+            unpack(block, state, rank)
     except ValueError as error:
         raise ModelFileError(f"{name} is damaged: rank {rank + 1} cannot be unpacked: {error}") from error
+    scales = [] if state.rank_scales is None else [state.rank_scales[rank]]
+    _require_finite([*layout.slices(state, rank), *scales], f"rank {rank + 1} of {name}")
+
+
+def _require_finite(arrays: Iterable[np.ndarray], what: str) -> None:
+    """Raises ``ModelFileError`` for numbers that no model may hold, behind a checksum that fits, too."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ModelFileError(f"{what} holds values that are not finite")
 
 
 @contextlib.contextmanager
