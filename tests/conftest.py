@@ -64,6 +64,20 @@ def cpu():
     return tslim.init(os.environ.get("TSLIM_TEST_ARCH", "cpu"))
 
 
+@pytest.fixture(params=["vulkan", "cuda"])
+def gpu(request) -> str:
+    """An arch of which this machine has a device."""
+    from tslim.device import hardware
+
+    try:
+        devices = hardware.ask(f"{request.param}_devices")
+    except RuntimeError as error:
+        pytest.skip(f"needs {request.param}: {error}")
+    if not devices:
+        pytest.skip(f"needs {request.param}: the driver knows no device")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """A function from a scene's relative path, such as ``blender/lego``, to its folder; skips where it is absent."""

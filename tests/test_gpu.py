@@ -28,18 +28,6 @@ KERNEL_TESTS = (
 )
 
 
-@pytest.fixture(params=["vulkan", "cuda"])
-def gpu(request) -> str:
-    """An arch of which this machine has a device."""
-    try:
-        devices = hardware.ask(f"{request.param}_devices")
-    except RuntimeError as error:
-        pytest.skip(f"needs {request.param}: {error}")
-    if not devices:
-        pytest.skip(f"needs {request.param}: the driver knows no device")
-    return request.param
-
-
 def run(words: list[str], root, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, *words],

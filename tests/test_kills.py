@@ -106,13 +106,51 @@ def test_twenty_thousand_steps_take_no_more_memory_handles_or_threads(tmp_path):
     print(done.stdout)
 
 
+STOPPED = """
+import os, signal, sys
+from tslim import cli
+from tslim.training.checkpoints import Checkpoints
+save = Checkpoints.save
+def saved_and_stopped(*given):
+    os.kill(os.getpid(), signal.SIGINT)
+    return save(*given)
+Checkpoints.save = saved_and_stopped
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
-def test_a_run_folder_can_be_moved_and_copied(tmp_path):
+def test_a_run_folder_can_be_moved_and_copied_and_continued_where_it_is(tmp_path):
     words = [*WORDS]
     words[words.index("200")] = "20"
-    assert damage.tslim(*words, "--out", "run", cwd=tmp_path).returncode == 0
+    assert damage.tslim(*words, "--out", "whole", cwd=tmp_path).returncode == 0
+    command = [sys.executable, "-c", STOPPED, *words, "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=damage.environment(), capture_output=True, timeout=300)
+    assert done.returncode == 130 and RunFolder(tmp_path / "run").history()[-1]["step"] == 10, done.stderr
     shutil.copytree(tmp_path / "run", tmp_path / "elsewhere" / "copy")
     os.rename(tmp_path / "run", tmp_path / "moved")
     for folder in ("moved", "elsewhere/copy"):
+        done = damage.tslim("train", "--out", folder, "--resume", "--arch", "cpu", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert same_model(tmp_path / "whole" / "model.slim", tmp_path / folder / "model.slim")
         done = damage.tslim("eval", folder, "--ranks", "1", "--arch", "cpu", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_began_on_the_cpu_goes_on_on_another_arch(gpu, tmp_path):
+    words = [*WORDS]
+    words[words.index("200")] = "20"
+    assert damage.tslim(*words, "--out", "whole", cwd=tmp_path).returncode == 0
+    command = [sys.executable, "-c", STOPPED, *words, "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=damage.environment(), capture_output=True, timeout=300)
+    assert done.returncode == 130, done.stderr
+    done = damage.tslim("train", "--out", "run", "--resume", "--arch", gpu, cwd=tmp_path, timeout=900)
+    assert done.returncode == 0, done.stderr
+    rows = [RunFolder(tmp_path / name).history() for name in ("whole", "run")]
+    assert [row["step"] for row in rows[1]] == [5, 10, 15, 20] == [row["step"] for row in rows[0]]
+    # The same photographs, rays and steps, in sums of another order.
+    assert abs(rows[0][-1]["loss"] / rows[1][-1]["loss"] - 1) < 1e-3
+    states = [model_file.read(tmp_path / name / "model.slim") for name in ("whole", "run")]
+    for a, b in zip(states[0].density_planes, states[1].density_planes, strict=True):
+        assert np.abs(a - b).max() < 0.01 and np.isfinite(b).all()
