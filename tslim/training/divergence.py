@@ -36,7 +36,7 @@ def require_sense(trainer: "Trainer", losses: np.ndarray, *, parameters: bool) -
 
 
 def lead_back(trainer: "Trainer", lost: str) -> str:
-    """What to say of training that leads nowhere (see ``watch``); where it has led somewhere, it goes back to the best."""
+    """Leads training that goes nowhere (see ``watch``) back to its best, if that was any good; returns what to say."""
     if trainer.watch.learned and trainer.folder is not None and trainer.folder.checkpoints.exist():
         return step_back(trainer, DivergedError(lost), best=True)
     return f"{lost}: {ADVICE}"
