@@ -92,7 +92,7 @@ def test_the_size_of_a_field_from_a_compact_file_is_that_of_its_cut_file(field, 
         cut = model_file.write(model_file.read(path, rank=rank), tmp_path / "b.slim").read_bytes()
         assert shown._painter.file_bytes(rank) == len(cut)
     shown._controls.rank = 2
-    shown._act("save")
+    shown._act("save", shown._link)
     assert (tmp_path / "rank2.slim").read_bytes() == path.read_bytes()[: shown._painter.file_bytes(2)]
 
 
@@ -219,7 +219,7 @@ def test_a_picture_in_many_bands_is_the_picture_in_one_and_is_given_up_when_the_
         asked.append(len(window.frames))
         if len(asked) == 3:
             window.does(panel={"rank": 2})
-        return listen(True)
+        return listen(window, True)
 
     listen = shown._listen
     shown._progression = Progression()

@@ -9,9 +9,11 @@ import operator
 import reprlib
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tslim.errors import ConfigError
+
+_Settings = TypeVar("_Settings")
 
 RENAMED = {
     "stop_transmittance": "early_stop",
@@ -23,9 +25,10 @@ RENAMED = {
 """Names that settings had, in files and on command lines that are older, and what they are called now."""
 
 
-def with_old_names(cls: type) -> type:
+def with_old_names(cls: type[_Settings]) -> type[_Settings]:
     """A dataclass that takes and gives values by their old names, too."""
-    old_names = {old: new for old, new in RENAMED.items() if new in {f.name for f in dataclasses.fields(cls)}}
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    old_names = {old: new for old, new in RENAMED.items() if new in names}
     made = cls.__init__
 
     @functools.wraps(made)
@@ -33,7 +36,7 @@ def with_old_names(cls: type) -> type:
         made(self, *args, **{**{n: v for n, v in values.items() if n not in old_names},
                              **{old_names[n]: v for n, v in values.items() if n in old_names}})  # fmt: skip
 
-    cls.__init__ = init
+    cls.__init__ = init  # type: ignore[method-assign]
     for old, new in old_names.items():
         setattr(cls, old, property(operator.attrgetter(new)))
     return cls
@@ -339,7 +342,7 @@ def _read(data: Any, kinds: dict[str, Any], what: str) -> dict[str, Any]:
 def _as_kind(value: Any, kind: Any, name: str) -> Any:
     """A value as json holds it, if it is of the kind."""
     choices, origin = typing.get_args(kind), typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_dict(value, kind)
     if origin is Literal:
         if isinstance(value, str) and value in choices:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import itertools
 import os
 import re
 import secrets
@@ -16,7 +15,7 @@ from tslim.errors import RunFolderError
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = re.compile(r"\.(.{0,100})\.[0-9a-f]{16}\.partial(\.[^.]*)?")
 """A temporary file's name: that of its target, up to its hundredth letter, and what makes it the only one."""
@@ -124,11 +123,11 @@ def try_lock(handle: int) -> bool | None:
 
 def free_path(base: Path) -> Path:
     """``base``, or the first of ``base-2``, ``base-3``, … that is not there yet or an empty folder; suffixes stay."""
-    for number in itertools.count(1):
-        path = base if number == 1 else base.with_name(f"{base.stem}-{number}{base.suffix}")
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return path
-    raise AssertionError("numbers do not end")
+    path, number = base, 1
+    while path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        number += 1
+        path = base.with_name(f"{base.stem}-{number}{base.suffix}")
+    return path
 
 
 def _sync_folder(folder: Path) -> None:

@@ -163,7 +163,7 @@ class TrainingView:
         self._estimates = 0
         self._last: events.Progress | None = None
         self._bar: Progress | None = None
-        self._task = None
+        self._task = TaskID(0)
         if console.live:
             # The rest of the line takes up to 67 columns; a few stay free, so that an echoed ^C does not break it.
             wide = console.rich.width >= 78
@@ -241,7 +241,8 @@ class TrainingView:
 
     def _left(self) -> str:
         """The trainer's own estimate, which knows that later steps are dearer. The first one counts the compiler."""
-        return f", {duration(self._last.seconds_left)} left" if self._estimates > 1 and self._last.seconds_left else ""
+        left = self._last.seconds_left if self._last and self._estimates > 1 else None
+        return f", {duration(left)} left" if left else ""
 
     def _above(self, text: str, style: str | None = None) -> None:
         self._console.line(f"  {text}" if self._bar else text, style=style)

@@ -100,7 +100,7 @@ def _measure(
     background = field.background
     total = n_renders(field.rank, len(views)) if ranks is None else len(views) * len(ranks)
     with console.counter("measuring", total) as count:
-        how = {
+        how: dict[str, Any] = {
             "background": background, "renderer": renderer, "image_dir": pictures, "sizes": sizes,
             "fit_gains": fit_gains, "on_view": lambda rank, index: count(),
         }  # fmt: skip

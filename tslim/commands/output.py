@@ -1,6 +1,7 @@
 """Standard streams that outlive their readers: output that fails must never cost work."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -57,8 +58,9 @@ def lasting() -> Iterator[Lasting]:
     """Puts both standard streams behind ``Lasting`` ones for the length of the block; yields that of the output."""
     before = sys.stdout, sys.stderr
     for stream in before:
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(ValueError):
+                stream.reconfigure(errors="replace")
     sys.stdout, sys.stderr = Lasting(before[0]), Lasting(before[1])
     try:
         yield sys.stdout

@@ -141,7 +141,7 @@ def options_of(kind: type, prefix: str = "") -> dict[str, Option]:
         marks = getattr(f.type, "__metadata__", ())
         inner: Any = getattr(f.type, "__origin__", f.type) if marks else f.type
         name = prefix + f.name.replace("_", "-")
-        if dataclasses.is_dataclass(inner):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             unnamed = any(getattr(mark, "name", None) == "" for mark in marks)
             found |= options_of(inner, prefix if unnamed else f"{name}.")
         elif tyro.conf.Positional not in marks:
@@ -287,7 +287,7 @@ def _let_help_wrap(kind: type) -> None:
             texts[statement.target.id] = " ".join(str(following.value.value).split())
     for f in dataclasses.fields(kind):
         inner: Any = getattr(f.type, "__origin__", f.type)
-        if dataclasses.is_dataclass(inner):
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             _let_help_wrap(inner)
         elif f.name in texts:
             f.metadata = types.MappingProxyType({**f.metadata, "help": texts[f.name]})

@@ -20,6 +20,7 @@ SUFFIX = ".slim"
 if TYPE_CHECKING:
     from tslim.model.header import ModelHeader
     from tslim.model.state import FieldState
+    from tslim.model.stored import StoredState
     from tslim.preview.preview import Preview
 
 
@@ -142,7 +143,7 @@ def require_writable(path: Path) -> None:
         raise RunFolderError(f"cannot write {path}: {parent} is a file")
 
 
-def rounding_text(model: "FieldState | ModelHeader") -> str:
+def rounding_text(model: "StoredState | ModelHeader") -> str:
     """How coarsely a compact model is rounded, to be appended; nothing for others."""
     known = model.precision == "compact" and "rounding" in model.metadata
     return f", rounded by {model.metadata['rounding']}" if known else ""

@@ -1,5 +1,6 @@
 """``slim``: a smaller model by rank, by size, by quality, or with separate ranks of density and appearance."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,17 +43,17 @@ def slim(args: Slim, console: Console) -> None:
     state = _ordered(args, as_read, console)
     known = _known_rows(source, folder) if state is as_read else []
     if args.max_mb is not None and not args.separate:
-        small = _unbeaten(args, state, _fitted(args, state), known, console)
+        small = _unbeaten(args, args.max_mb, state, known, console)
     else:
         whole = model_file.convert(state, args.precision, args.rounding)
-        if args.density_rank is not None:
+        if args.density_rank is not None and args.appearance_rank is not None:
             small = whole.separate(args.density_rank, args.appearance_rank)
-        elif args.separate:
+        elif args.separate and args.max_mb is not None:
             if whole.precision == "compact":
                 raise ConfigError("--separate looks among models in float16 or float32: round what it finds afterwards")
-            small = _best_pair(args, whole, folder, console)
+            small = _best_pair(args, args.max_mb, whole, folder, console)
         elif args.min_psnr is not None:
-            small = whole.slim(_rank_of_quality(args, state, whole, source, folder, console))
+            small = whole.slim(_rank_of_quality(args, args.min_psnr, state, whole, source, folder, console))
         else:
             small = whole if args.rank is None else whole.slim(args.rank)
             if args.rank is not None and (better := better_below(known, args.rank)):
@@ -82,32 +83,31 @@ def _drops(args: Slim, state: StoredState) -> bool:
     """Whether ranks are dropped by what is asked for. What ``eval`` measured is of the ranks as they are."""
     if args.rank is not None:
         return args.rank < state.rank
-    if args.density_rank is not None:
+    if args.density_rank is not None and args.appearance_rank is not None:
         return min(args.density_rank, args.appearance_rank) < state.rank
     if args.max_mb is not None:
-        return args.separate or _fitted(args, state).rank < state.rank
+        return args.separate or _fitted(args, state, args.max_mb).rank < state.rank
     return args.min_psnr is not None and args.scene is not None
 
 
-def _fitted(args: Slim, state: StoredState) -> StoredState:
-    """The most ranks that fit in ``--max-mb``; ``ConfigError`` if none does, saying what compact files would do."""
+def _fitted(args: Slim, state: StoredState, max_mb: float) -> StoredState:
+    """The most ranks that fit in ``max_mb``; ``ConfigError`` if none does, saying what compact files would do."""
     try:
-        return model_file.fit(state, args.max_mb, args.precision, args.rounding)
+        return model_file.fit(state, max_mb, args.precision, args.rounding)
     except ConfigError as error:
         if (args.precision or state.precision) == "compact":
             raise
         try:
-            small = model_file.fit(state, args.max_mb, "compact")
+            small = model_file.fit(state, max_mb, "compact")
         except ConfigError as worse:
             raise ConfigError(f"{error}, and with --precision compact: {worse}") from None
-        separate_ranks = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
-        raise ConfigError(f"{error}; --precision compact keeps {separate_ranks}") from None
+        ranks = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
+        raise ConfigError(f"{error}; --precision compact keeps {ranks}") from None
 
 
-def _unbeaten(
-    args: Slim, state: StoredState, small: StoredState, known: list[SweepRow], console: Console
-) -> StoredState:
-    """What fits, unless ``eval`` found fewer ranks to be better: then those."""
+def _unbeaten(args: Slim, max_mb: float, state: StoredState, known: list[SweepRow], console: Console) -> StoredState:
+    """What fits in ``max_mb``, unless ``eval`` found fewer ranks to be better: then those."""
+    small = _fitted(args, state, max_mb)
     better = better_below(known, small.rank)
     if better is None:
         return small
@@ -115,7 +115,7 @@ def _unbeaten(
     console.line(
         f"{small.rank} would fit, but eval measured {psnr:.2f} dB there and {better.psnr:.2f} dB with {better.rank}"
     )
-    return _fitted(args, state.slim(better.rank))
+    return _fitted(args, state.slim(better.rank), max_mb)
 
 
 def _known_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
@@ -170,14 +170,15 @@ def _check(args: Slim) -> None:
 
 
 def _rank_of_quality(
-    args: Slim, state: StoredState, whole: StoredState, source: Path, folder: RunFolder | None, console: Console
-) -> int:
-    """The lowest rank with the PSNR asked for: by what ``eval`` measured of the state, or on the photographs of
+    args: Slim, wanted: float, state: StoredState, whole: StoredState, source: Path, folder: RunFolder | None,
+    console: Console,
+) -> int:  # fmt: skip
+    """The lowest rank with the PSNR ``wanted``: by what ``eval`` measured of the state, or on the photographs of
     ``--scene``, as it is to be written (``whole``).
 
     Raises ``ConfigError`` if nothing was measured, or no rank is good enough.
     """
-    wanted, best = args.min_psnr, None
+    best: SweepRow | None = None
     rows = _stored_rows(source, folder) if args.scene is None else _rows_upwards(args, whole, folder, console)
     if args.scene is None and whole.precision == "compact" and whole is not state:
         console.warn("eval measured the model before it is rounded; with --scene it is measured as it is written")
@@ -186,7 +187,8 @@ def _rank_of_quality(
         if row.psnr >= wanted:
             console.line(str(row))
             return row.rank
-    raise ConfigError(f"no rank has {wanted:g} dB: the best is rank {best.rank} with {best.psnr:.2f} dB")
+    found = f"the best is rank {best.rank} with {best.psnr:.2f} dB" if best else "nothing was measured"
+    raise ConfigError(f"no rank has {wanted:g} dB: {found}")
 
 
 def _stored_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
@@ -223,21 +225,23 @@ def _open(args: Slim, state: FieldState, folder: RunFolder | None, console: Cons
     return Field.from_state(state), scene
 
 
-def _best_pair(args: Slim, state: StoredState, folder: RunFolder | None, console: Console) -> StoredState:
+def _best_pair(
+    args: Slim, max_mb: float, state: StoredState, folder: RunFolder | None, console: Console
+) -> StoredState:
     """The pair of ranks with the best mean PSNR on training views, among ``promising_pairs``."""
-    pairs = promising_pairs(state, args.max_mb)
+    pairs = promising_pairs(state, max_mb)
     _, scene = _open(args, state, folder, console)
     from tslim.field.field import Field
 
     views = scene.train.spread(SEARCH_VIEWS)
-    best: tuple[float, StoredState] | None = None
+    best, best_psnr = state, -math.inf
     for density, appearance in pairs:
         small = state.separate(density, appearance)
         row = next(evaluate.rank_sweep(Field.from_state(small), views, (small.rank,), sizes=model_file.sizes(small)))
         console.line(f"{ranks_text(small):<40} {megabytes(row.bytes):>8}   {row.psnr:.2f} dB")
-        if best is None or row.psnr > best[0]:
-            best = (row.psnr, small)
-    return best[1]
+        if row.psnr > best_psnr:
+            best, best_psnr = small, row.psnr
+    return best
 
 
 def promising_pairs(state: FieldState, max_mb: float) -> list[tuple[int, int]]:

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from tslim.training.trainer import Trainer
 
 
-def train(args: Train, console: Console, settings_for: Callable[[str], config.TrainConfig] | None = None) -> int:
+def train(
+    args: Train, console: Console, settings_for: Callable[[config.Space], config.TrainConfig] | None = None
+) -> int:
     """Trains, or goes on training; returns 0, or 128 + signal if it was asked to stop.
 
     ``settings_for`` gives the settings of a new run by the scene's space; without, they are as given.
@@ -51,7 +53,7 @@ def _train_and_measure(
     args: Train,
     console: Console,
     owned: contextlib.ExitStack,
-    settings_for: Callable[[str], config.TrainConfig],
+    settings_for: Callable[[config.Space], config.TrainConfig],
 ) -> int:
     """What ``train`` does, with the run's folder ``owned``."""
     # Where nothing can listen is known before anything is begun.
@@ -86,7 +88,7 @@ def _started(
     args: Train,
     console: Console,
     owned: contextlib.ExitStack,
-    settings_for: Callable[[str], config.TrainConfig],
+    settings_for: Callable[[config.Space], config.TrainConfig],
 ) -> tuple["Trainer", RunFolder]:
     if args.path is not None and RunFolder(args.path).is_run():
         raise ConfigError(

@@ -46,7 +46,7 @@ def _radii(views: Views, index: int) -> np.ndarray:
     return np.hypot(*_from_axis(views, index))
 
 
-def _from_axis(views: Views, index: int) -> list[np.ndarray]:
+def _from_axis(views: Views, index: int) -> tuple[np.ndarray, ...]:
     """x and y (h, w) of each pixel from the optical axis, in focal lengths."""
     fx, fy, cx, cy = views.cameras.intrinsics[index].astype(np.float64)
     width, height = views.cameras.sizes[index]
@@ -68,7 +68,7 @@ def _bright_rim(views: Views, looked_at: Iterable[int], radius: float) -> float:
         rim = np.abs(np.hypot(x, y) / radius - RIM) < 1 - RIM
         sector = np.floor((np.arctan2(y, x)[rim] / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS
         seen[sector] = True
-        bright[sector[(views.rgba(i)[..., :3] > DARK).any(-1)[rim]]] = True
+        bright[sector[np.any(views.rgba(i)[..., :3] > DARK, axis=-1)[rim]]] = True
     return float(bright.sum() / max(seen.sum(), 1))
 
 

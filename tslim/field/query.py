@@ -30,8 +30,9 @@ def query(
     length = np.linalg.norm(directions, axis=1, keepdims=True)
     if not (length > 0).all():
         raise ConfigError("a direction has no length")
-    parts = range(0, len(points), CHUNK_POINTS)
-    found = [_some(field, *(a[i : i + CHUNK_POINTS] for a in (points, directions / length)), rank) for i in parts]
+    directions = directions / length
+    parts = [slice(i, i + CHUNK_POINTS) for i in range(0, len(points), CHUNK_POINTS)]
+    found = [_some(field, points[part], directions[part], rank) for part in parts]
     rgb, density = (np.concatenate([np.zeros((0, *tail), np.float32), *each]) for tail, each in (
         ((3,), [c for c, _ in found]), ((), [s for _, s in found])
     ))  # fmt: skip

@@ -262,7 +262,8 @@ def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         known: list[dict[str, Any]] = data["rows"]
-        rows = [SweepRow(**{k: math.inf if v is None else v for k, v in row.items()}) for row in known]
+        values: list[dict[str, Any]] = [{k: math.inf if v is None else v for k, v in row.items()} for row in known]
+        rows = [SweepRow(**each) for each in values]
         return rows, int(data["views"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{path} is not an evaluation: {error}") from error

@@ -66,6 +66,6 @@ def _require_view(view: Any) -> None:
     if (
         len(numbers) != 13
         or not all(type(v) in (int, float) and math.isfinite(v) for v in numbers)
-        or not 0 < fov < 180
+        or not 0 < numbers[-1] < 180
     ):
         raise ConfigError(f"metadata cameras has {config.short(view)}")

@@ -71,7 +71,7 @@ def blocks(state: FieldState) -> Iterator[bytes]:
     """What ``write`` writes, in parts: everything before the ranks, then rank after rank. Raises as it does."""
     state = as_stored(state)
     layout = layout_of(state)
-    parts = (CHECKSUM.pack(zlib.crc32(block)) + block for block in layout.blocks(state))
+    parts: Iterator[bytes] = (CHECKSUM.pack(zlib.crc32(block)) + block for block in layout.blocks(state))
     if state.table is not None:
         parts = iter(known := list(parts))
         if not state.table.starts_with([len(part) for part in known]):

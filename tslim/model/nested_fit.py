@@ -12,6 +12,8 @@ factors, and its matrix is that of the usual fit times, entry by entry, W_jk = Î
 and k. No step makes the sum larger.
 """
 
+from typing import cast
+
 import numpy as np
 
 _CLOSE = 1e-7
@@ -180,7 +182,7 @@ class _Side:
 
     def __init__(self, terms: np.ndarray, weights: np.ndarray) -> None:
         self.terms = terms
-        self.core = np.linalg.qr(terms.T.astype(np.float64) * np.sqrt(weights)[:, None], mode="r")
+        self.core = cast(np.ndarray, np.linalg.qr(terms.T.astype(np.float64) * np.sqrt(weights)[:, None], mode="r"))
         """(I, K) R, with I the lesser of n and K."""
         self.total = max(float(np.sum(weights, dtype=np.float64)), _NONE)
 

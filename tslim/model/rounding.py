@@ -67,7 +67,8 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
         raise ConfigError(f"rounding {rounding:g}: expected a number above 0 and at most {MOST_ROUNDING:g}")
     RankLayout.of(state)
     visible = visible_texels(state)
-    result = StoredState.of(state, "compact", np.ones((state.rank, N_STEPS), np.float32))
+    every_step = np.ones((state.rank, N_STEPS), np.float32)
+    result = StoredState.of(state, "compact", every_step)
     result.metadata = state.metadata | {"rounding": float(rounding)}
     result.decoder = {name: _rounded_matrix(array, name) for name, array in state.decoder.items()}
     for kind, per_rank, first in (("density", 1, 0), ("appearance", 3, 6)):
@@ -85,7 +86,7 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
             held = slice(0, state.rank if state.separate_ranks is None else state.separate_ranks[kind == "appearance"])
             for steps, column in ((of_plane, at), (of_line, at + per_rank)):
                 columns = slice(column, column + per_rank)
-                result.steps[held, columns] = steps.reshape(state.rank, per_rank)[held]
+                every_step[held, columns] = steps.reshape(state.rank, per_rank)[held]
         setattr(result, f"{kind}_planes", planes)
         setattr(result, f"{kind}_lines", lines)
     return result

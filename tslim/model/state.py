@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ SCALES_WIDTH = 2 * (1 + N_FEATURES)
 """of a row of ``FieldState.rank_scales``: scale and shift of the density feature, then of the colour features"""
 DENSITY, APPEARANCE = slice(0, 2), slice(2, SCALES_WIDTH)
 """columns of a row of ``FieldState.rank_scales``"""
+
+
+_State = TypeVar("_State", bound="FieldState")
 
 
 @dataclass(eq=False)
@@ -61,7 +64,7 @@ class FieldState(InDomain):
         """The number of ranks held."""
         return self.config.max_rank
 
-    def slim(self, rank: int) -> "FieldState":
+    def slim(self: _State, rank: int) -> _State:
         """The first ``rank`` ranks, sharing memory. Raises ``ConfigError`` outside 1..R."""
         require_rank(rank, self.rank)
         return dataclasses.replace(
@@ -76,7 +79,7 @@ class FieldState(InDomain):
             rank_scales=None if self.rank_scales is None else self.rank_scales[:rank],
         )
 
-    def separate(self, density_rank: int, appearance_rank: int) -> "FieldState":
+    def separate(self: _State, density_rank: int, appearance_rank: int) -> _State:
         """So many ranks of density, and so many of appearance, each with the scale and shift of its own rank.
 
         A copy where the two differ. Raises ``ConfigError`` outside what there is.

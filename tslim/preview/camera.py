@@ -37,6 +37,7 @@ class OrbitCamera:
         self.center = np.asarray(box, np.float64).mean(0)
         self.fov = math.radians(fov)
         self.exact: Cameras | None = None
+        self.home: tuple[np.ndarray, float, np.ndarray, float] | None = None
         self.reset()
 
     @staticmethod
@@ -50,7 +51,7 @@ class OrbitCamera:
     def reset(self) -> None:
         """Back to the first view."""
         self.exact = None
-        if hasattr(self, "home"):
+        if self.home is not None:
             target, self.distance, rotation, self.fov = self.home
             self.target, self.rotation = target.copy(), rotation.copy()
             return

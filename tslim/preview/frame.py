@@ -4,6 +4,7 @@ Pictures are (h, w, 3) float32 sRGB in [0, 1] until ``compose`` makes them uint8
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,8 +43,10 @@ class History:
         while self.steps and self.steps[-1] >= step:
             for values in (self.steps, self.loss, self.psnr, self.rank):
                 values.pop()
-        for values, value in ((self.steps, step), (self.loss, loss), (self.psnr, psnr), (self.rank, rank)):
-            values.append(value)
+        self.steps.append(step)
+        self.loss.append(loss)
+        self.psnr.append(psnr)
+        self.rank.append(rank)
 
 
 def on_backdrop(values: np.ndarray) -> np.ndarray:
@@ -124,13 +127,12 @@ def _draw_curves(draw: ImageDraw.ImageDraw, history: History, area: tuple[int, i
     left, top, right, bottom = area
     wide = (right - left) // 3
     loss = [math.log10(max(v, 1e-12)) for v in history.loss]
-    for index, (name, values, text) in enumerate(
-        (
-            ("loss (log)", loss, f"{history.loss[-1]:.5f}"),
-            ("training PSNR", history.psnr, f"{history.psnr[-1]:.2f} dB"),
-            ("rank", history.rank, str(history.rank[-1])),
-        )
-    ):
+    curves: list[tuple[str, Sequence[float], str]] = [
+        ("loss (log)", loss, f"{history.loss[-1]:.5f}"),
+        ("training PSNR", history.psnr, f"{history.psnr[-1]:.2f} dB"),
+        ("rank", history.rank, str(history.rank[-1])),
+    ]
+    for index, (name, values, text) in enumerate(curves):
         x0, x1 = left + index * wide + MARGIN, left + (index + 1) * wide - MARGIN
         y0, y1 = top + 26, bottom - 12
         draw.text((x0, top + 6), f"{name}  {text}", INK, font)
@@ -139,7 +141,7 @@ def _draw_curves(draw: ImageDraw.ImageDraw, history: History, area: tuple[int, i
 
 
 def _curve(
-    steps: list[int], values: list[float], area: tuple[int, int, int, int], stairs: bool
+    steps: list[int], values: Sequence[float], area: tuple[int, int, int, int], stairs: bool
 ) -> list[tuple[float, float]]:
     """Points of a curve inside ``area``; at most one value a pixel is kept."""
     x0, y0, x1, y1 = area

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 import numpy as np
 
@@ -79,6 +79,7 @@ class WindowLink:
             text=True,
             start_new_session=True,  # Ctrl-C is for the trainer
         )
+        self._stdin, self._stdout = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         threading.Thread(target=self._read, daemon=True).start()
 
     @staticmethod
@@ -90,7 +91,7 @@ class WindowLink:
         )
 
     def _read(self) -> None:
-        for line in self._process.stdout:
+        for line in self._stdout:
             self._inbox.put(line)
         self._inbox.put(None)
 
@@ -120,8 +121,8 @@ class WindowLink:
                 (self.folder / f"frame{slot}").write_bytes(np.ascontiguousarray(picture).tobytes())
                 frame = [slot, width, height]
             message = {"seq": self._seq, "frame": frame, "panel": panel, "share": share}
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+            self._stdin.write(json.dumps(message) + "\n")
+            self._stdin.flush()
         except (OSError, ValueError):
             self._ended()
         self._sent_at = time.perf_counter()
@@ -168,7 +169,7 @@ class WindowLink:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait(timeout=5)
-        for stream in (self._process.stdin, self._log):
+        for stream in (self._stdin, self._log):
             try:
                 stream.close()
             except OSError:

@@ -40,7 +40,7 @@ class Interrupted(Exception):  # noqa: N818
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """What was painted: panes from left to right, and the PSNR where there is a image (over these pixels)."""
+    """What was painted: panes from left to right, and the PSNR where there is an image (over these pixels)."""
 
     panes: list[Pane]
     psnr: float | None
@@ -77,10 +77,11 @@ class Painter:
         return OrbitCamera(self.field.world_box)
 
     def full_size(self, controls: Controls, area: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the finest picture for an ``area`` of the window: a image's own size, else what
+        """Width and height of the finest picture for an ``area`` of the window: an image's own size, else what
         fits the pane."""
-        if controls.on_view:
-            width, height = (int(s) for s in controls.camera.exact.sizes[0])
+        exact = _exact(controls)
+        if exact is not None:
+            width, height = (int(s) for s in exact.sizes[0])
         else:
             width, height = pane_size(*area, 1, curves=controls.trains)
         shrunk = min(1.0, FINEST / max(width, height))
@@ -99,16 +100,19 @@ class Painter:
         """
         self._unwanted = unwanted
         truth = valid = None
-        if controls.on_view:
-            native = controls.camera.exact.sizes[0]
+        exact = _exact(controls)
+        if exact is not None:
+            native = exact.sizes[0]
             step = int(np.clip(round(native[0] / (full[0] * scale)), 1, native.min()))
-            camera = every_kth_pixel(controls.camera.exact, step)
+            camera = every_kth_pixel(exact, step)
             truth, valid = (p[step // 2 :: step, step // 2 :: step] for p in self._truth(controls))
         else:
             camera = controls.camera.cameras(max(round(full[0] * scale), 8), max(round(full[1] * scale), 8))
-        size = tuple(int(s) for s in camera.sizes[0])
+        width, height = (int(s) for s in camera.sizes[0])
         image = self._render(camera, controls.rank)
-        psnr = float(metrics.psnr(image.rgb, truth, valid)) if truth is not None and valid.any() else None
+        psnr = None
+        if truth is not None and valid is not None and valid.any():
+            psnr = float(metrics.psnr(image.rgb, truth, valid))
         channel = "colour" if controls.channel == "error" and truth is None else controls.channel
         what = f"ranks needed, yellow is {controls.rank}" if channel == "ranks" else f"{channel}, rank {controls.rank}"
         caption = what + (f", {psnr:.2f} dB" if psnr is not None and channel in ("colour", "error") else "")
@@ -122,20 +126,20 @@ class Painter:
             panes = [Pane(error_picture(image.rgb, truth), caption + ", yellow is 0.2 and more")]
         else:
             panes = [Pane(self._channel(image, camera, controls), caption)]
-        return Painting(panes, psnr, size)
+        return Painting(panes, psnr, (width, height))
 
     def _render(self, camera: Cameras, rank: int) -> Image:
         """Renders in bands from the top, so that it can be given up between two of them."""
         width, height = (int(s) for s in camera.sizes[0])
         rows = max(BAND_PIXELS // width, 1)
-        parts = []
+        parts: list[Image] = []
         for first in range(0, height, rows):
             if parts and self._unwanted():
                 raise Interrupted
             band = dataclasses.replace(
                 camera,
                 sizes=np.array([[width, min(rows, height - first)]]),
-                intrinsics=camera.intrinsics - np.float32([0, 0, 0, first]),
+                intrinsics=camera.intrinsics - np.array([0, 0, 0, first], np.float32),
             )
             parts.append(self._renderer.render(band, 0, rank=rank, background=self.background))
         rgb, depth, opacity = (np.concatenate([getattr(p, n) for p in parts]) for n in ("rgb", "depth", "opacity"))
@@ -160,7 +164,7 @@ class Painter:
             self._truth_of = key
             views = self.views[controls.split]
             picture = views.image(controls.view, self.background)
-            known = self.scene.background is not None
+            known = self.scene is not None and self.scene.background is not None
             self._picture = picture, np.ones(picture.shape[:2], bool) if known else views.valid(controls.view)
         return self._picture
 
@@ -172,6 +176,11 @@ class Painter:
         if self._forecast is None or self._forecast[0] != key:
             self._forecast = key, Forecast(self.field.slim(1).state(), self.field.separate_ranks)
         return self._forecast[1].bytes_of(rank)
+
+
+def _exact(controls: Controls) -> Cameras | None:
+    """The data-set camera that the controls look through, if they do."""
+    return controls.camera.exact if controls.on_view else None
 
 
 def _ladder(rank: int) -> list[int]:

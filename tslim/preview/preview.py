@@ -127,7 +127,7 @@ class Preview:
     @property
     def is_watched(self) -> bool:
         """Whether there is anyone to wait for: a window, or a browser that has not been gone for long."""
-        return self.is_open and self._link.watched
+        return self._link is not None and self.is_open and self._link.watched
 
     def show(self, event: events.Event) -> None:
         """Takes note of an event and draws if the time budget allows. Does not return while the user pauses."""
@@ -220,12 +220,14 @@ class Preview:
     def _turn(self, *, free: bool) -> None:
         """One look at the window: take over what the user did, draw if it is time to."""
         link, controls = self._link, self._controls
-        self._listen(free)
+        if link is None:
+            return
+        self._listen(link, free)
         if link.closed:
             self._lose_window(link.reason)
             return
         for action in controls.actions:
-            self._act(action)
+            self._act(action, link)
         controls.actions.clear()
         if link.closed:
             self._lose_window("")
@@ -243,7 +245,7 @@ class Preview:
         if self._wants_picture(now) and (free or self._may_paint()):
             # A quick picture is always finished, or nothing would be seen while the user keeps moving.
             slow = self._progression.cost(self._scaled_pixels()) > 2 * self._progression.moving_seconds
-            if not self._paint(lambda: slow and self._listen(free)):
+            if not self._paint(lambda: slow and self._listen(link, free)):
                 return
             picture = self._compose(link.size, lines=[])
         elif now - self._last_panel > PANEL_SECONDS:
@@ -254,9 +256,9 @@ class Preview:
         link.send(picture, self._panel(), share=1.0 if free else self._budget.share / 2)
         self._last_panel = now
 
-    def _listen(self, free: bool) -> bool:
+    def _listen(self, link: Link, free: bool) -> bool:
         """Takes over what the user did; whether what is shown has to change."""
-        link, controls = self._link, self._controls
+        controls = self._controls
         for report in link.receive():
             if not free:
                 self._budget.charge(report["cpu"] / hardware.cpu_count())
@@ -320,7 +322,8 @@ class Preview:
         return True
 
     def _compose(self, size: tuple[int, int], lines: list[str]) -> np.ndarray:
-        return compose(self.painting.panes, self._history, *size, column=self._column(), lines=lines)
+        panes = self.painting.panes if self.painting else []
+        return compose(panes, self._history, *size, column=self._column(), lines=lines)
 
     def _panel(self) -> list[list]:
         return panel_rows(self._controls, self._lines(), self._view_name())
@@ -340,7 +343,7 @@ class Preview:
 
     # -- what the user asks for once ---------------------------------------------------------------------------------
 
-    def _act(self, action: str) -> None:
+    def _act(self, action: str, link: Link) -> None:
         controls = self._controls
         if action == "snap":
             views = self._painter.views[controls.split]
@@ -348,7 +351,7 @@ class Preview:
             controls.moved = True
             return
         if action == "leave":
-            self._link.close()
+            link.close()
             return
         stem = f"step{self._step:06}-rank{controls.rank}" if self._steps else f"rank{controls.rank}"
         folder = self._folder or Path()

@@ -106,7 +106,7 @@ class DifferentiableRenderer:
         ``density_planes[0]`` (R, G_v, G_u) and so on for planes and lines of both kinds and the three modes; ``basis``
         (3, 3R, 27); ``rank_scales`` (R, 56) if the field learns them; ``decoder.w1`` and so on.
         """
-        rank, named = self.field.rank, {}
+        rank, named = self.field.rank, dict[str, np.ndarray]()
         for parameter in parameters_of(self.field, self._gradients):
             if parameter.kind == "factors":
                 parts = parameter.gradient.get(parameter.per_rank * rank)

@@ -66,7 +66,7 @@ class RaySpace:
     def update(self, n_rays: int) -> None:
         """Takes over the first ``n_rays`` world rays."""
         rays = (self.ray_o, self.ray_d, self.path_o, self.path_d)
-        if self.contracted:
+        if self.field.cube is not None:
             space.cube_rays(n_rays, self.field.cube.mean(0).tolist(), self._half, *rays)
         elif self.field.space == "ndc":
             space.ndc_rays(n_rays, self.field.near, *rays)
@@ -93,4 +93,5 @@ class RaySpace:
 
     @property
     def _half(self) -> float:
-        return float(self.field.cube[1, 0] - self.field.cube[0, 0]) / 2
+        """Half a side of the cube that a contracted space leaves as it is."""
+        return float(self.field.world_box[1, 0] - self.field.world_box[0, 0]) / 2

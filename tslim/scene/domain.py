@@ -82,7 +82,7 @@ class Domain:
     def to_field(self, points: np.ndarray) -> np.ndarray:
         """Field coordinates (n, 3) of world points (n, 3); NaN in ndc behind the cameras, where there are none."""
         points = np.asarray(points, np.float64)
-        if self.space == "contracted":
+        if self.cube is not None:
             return contract(points, self.cube.astype(np.float64))
         if self.space == "ndc":
             return to_ndc(np.where(points[:, 2:] < 0, points, np.nan), self.near)
@@ -92,7 +92,7 @@ class Domain:
         """World points (n, 3) of field coordinates (n, 3), the inverse of ``to_field``; not finite where space ends."""
         points = np.asarray(points, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            if self.space == "contracted":
+            if self.cube is not None:
                 size = np.abs(points).max(1, keepdims=True)
                 is_largest = np.abs(points).argmax(1)[:, None] == np.arange(3)
                 outer = 1 / (2 - size)
@@ -110,7 +110,7 @@ class Domain:
             depth = np.where(points[:, 2:] < 0, -points[:, 2:], np.nan)
             sideways = 2 * (d[:, :2] + points[:, :2] * d[:, 2:] / depth) / depth
             return np.linalg.norm(np.concatenate([sideways, -2 * self.near * d[:, 2:] / depth**2], 1), axis=1)
-        if self.space == "contracted":
+        if self.cube is not None:
             half = 0.5 * (self.cube[1] - self.cube[0]).astype(np.float64)
             q, d = (points - self.cube.mean(0)) / half, d / half
             j = np.abs(q).argmax(1)[:, None]

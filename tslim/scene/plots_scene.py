@@ -6,6 +6,7 @@ pyramids point away from the box or the points, or the ticks lie sideways, the p
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def plot_scene(scene: Scene, path: str | Path, *, size: tuple[float, float] = (1
     turn = _upright(scene.train.cameras)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display and leaves pyplot's state alone
-    solid = figure.add_subplot(1, 2, 1, projection="3d")
-    above = figure.add_subplot(1, 2, 2)
+    solid: Any = figure.add_subplot(1, 2, 1, projection="3d")  # whose types are those of flat axes
+    above: Any = figure.add_subplot(1, 2, 2)
     length = _pyramid_length(scene)
     for cameras, colour, label in (
         (scene.train.cameras, TRAIN_COLOUR, f"{len(scene.train)} training cameras"),
@@ -50,9 +51,10 @@ def plot_scene(scene: Scene, path: str | Path, *, size: tuple[float, float] = (1
     outline, label = _outline(scene)
     _draw(solid, above, outline @ turn.T, color=BOX_COLOUR, linewidth=1.4, label=label)
     points = _points(scene) @ turn.T
-    if len(points):
+    if len(points) and scene.points is not None:
+        label = f"{len(scene.points)} points"
         solid.scatter(*points.T, s=0.5, c="0.35", linewidths=0, depthshade=False)
-        above.scatter(*points[:, :2].T, s=0.5, c="0.35", linewidths=0, label=f"{len(scene.points)} points")
+        above.scatter(*points[:, :2].T, s=0.5, c="0.35", linewidths=0, label=label)
     _frame(solid, above, scene, turn)
     above.legend(loc="upper right", fontsize=8)
     figure.suptitle(

@@ -102,7 +102,7 @@ class _Engine:
         trained = field.metadata.get("march")
         self.field = field
         self.config = config or (MarchConfig(**trained) if trained else MarchConfig())
-        self.pipeline: Pipeline | None = None
+        self.pipeline = Pipeline(field, Rays(1), self.config)
         self.gradients: Gradients | None = None
         self.grid = field.grid
         self.calls = 0
@@ -110,7 +110,7 @@ class _Engine:
     def forward(self, how: _How, origins: torch.Tensor, directions: torch.Tensor) -> tuple:
         """Renders; returns what tells this pass from others that may come before its backward pass."""
         n = len(how.ranks)
-        if self.pipeline is None or self.pipeline.rays.max_rays < n:
+        if self.pipeline.rays.max_rays < n:
             self.pipeline = Pipeline(self.field, Rays(n), self.config)
         p = self.pipeline
         pieces.of_array(p.rays.origins, n, 3).load(origins)
@@ -130,6 +130,12 @@ class _Engine:
         rays, n = self.pipeline.rays, self.pipeline.n_rays
         found = (pieces.of_array(rays.pixel, n, 3), pieces.of_array(rays.depth, n), pieces.of_array(rays.opacity, n))
         return tuple(piece.fetch(device) for piece in found)
+
+    def by_parameters(self) -> dict[str, pieces.Piece]:
+        """Gradients of what the field is made of, after ``backward``."""
+        if self.gradients is None:
+            raise ValueError("there was no backward pass")
+        return pieces.of_gradients(self.field, self.gradients)
 
     def backward(self, by_rgb: torch.Tensor, by_depth: torch.Tensor, by_opacity: torch.Tensor, of_rays: bool) -> tuple:
         """Gradients of origins and directions (None without ``of_rays``); those of parameters are in ``gradients``."""
@@ -185,7 +191,7 @@ class _Render(torch.autograd.Function):
         by_parameters: list[torch.Tensor | None] = []
         wanted = ctx.needs_input_grad[4:]
         if any(wanted):
-            found = pieces.of_gradients(engine.field, engine.gradients).values()
+            found = engine.by_parameters().values()
             by_parameters = [
                 piece.fetch(parameter.device) if asked else None
                 for piece, parameter, asked in zip(found, parameters, wanted, strict=True)
