@@ -217,7 +217,7 @@ class Experiment:
         for seed in range(self.args.seeds):
             run = self.run(name, seed)
             self.console.fact("run", run.path)
-            seeded = dataclasses.replace(settings, seed=settings.seed + seed)
+            seeded = dataclasses.replace(settings, seed=settings.seed + seed, precision="float16")
             if not (run.model.exists() and self._is_same(run, seeded, record)):
                 self._train(run, seeded, scene, record)
             trained.append(self._measure(run, ranks, views))

@@ -42,6 +42,10 @@ def with_old_names(cls: type[_Settings]) -> type[_Settings]:
     return cls
 
 
+Precision = Literal["float16", "float32", "compact"]
+"""How a file holds a model: its numbers in half or single precision, or compact (see ``tslim.model.compact``)."""
+
+
 @with_old_names
 @dataclass(frozen=True)
 class FieldConfig:
@@ -211,10 +215,11 @@ class TrainConfig:
     """steps between progress reports"""
     checkpoint_every: int = 2500
     """steps between checkpoints"""
+    precision: Precision = "compact"
+    """of the model that a run ends with: compact, in a tenth of half precision's bytes for a few hundredths of a dB,
+    float16 or float32. Single where values are too large for half. Models of checkpoints are in half precision"""
 
 
-Precision = Literal["float16", "float32", "compact"]
-"""How a file holds a model: its numbers in half or single precision, or compact (see ``tslim.model.compact``)."""
 Space = Literal["box", "ndc", "contracted"]
 """What kind of scene a preset is for: ``Scene.space``."""
 

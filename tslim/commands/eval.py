@@ -39,8 +39,7 @@ def evaluate(args: Eval, console: Console) -> None:
     from tslim.field.field import load
 
     field = load(source)
-    header = model_file.read_header(source)
-    sizes = [header.bytes_at(rank) for rank in range(1, header.rank + 1)]
+    sizes = list(model_file.read_header(source).ends)
     scene = shared.scene_of_model(field.metadata, folder, args.scene, args.options)
     shared.warn_about(scene, console)
     if args.options.background is not None:
@@ -56,9 +55,16 @@ def evaluate(args: Eval, console: Console) -> None:
     console.written(written)
 
 
-def report(field: "Field", scene: Scene, run: RunFolder, console: Console) -> None:
-    """What ``train`` ends with: measures a trained field, and adds pictures and a video to its run folder."""
-    written = [run.model, *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS, tell=True)]
+def report(scene: Scene, run: RunFolder, console: Console) -> None:
+    """What ``train`` ends with: measures a run's model as its file has it, and adds pictures and a video."""
+    from tslim.field.field import load
+
+    field = load(run.model)
+    sizes = list(model_file.read_header(run.model).ends)
+    written = [
+        run.model,
+        *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS, sizes=sizes, tell=True),
+    ]
     history = run.history()
     if history:
         written.append(plots.training_curves(run.images / "training.png", history, title=f"{scene.name}: training"))

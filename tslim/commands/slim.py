@@ -45,7 +45,11 @@ def slim(args: Slim, console: Console) -> None:
     if args.max_mb is not None and not args.separate:
         small = _unbeaten(args, args.max_mb, state, known, console)
     else:
-        whole = model_file.convert(state, args.precision, args.rounding)
+        wanted = args.precision
+        if args.separate and wanted is None and state.precision == "compact":
+            console.line("pairs of ranks are looked for, and written, in half precision")
+            wanted = "float16"
+        whole = model_file.convert(state, wanted, args.rounding)
         if args.density_rank is not None and args.appearance_rank is not None:
             small = whole.separate(args.density_rank, args.appearance_rank)
         elif args.separate and args.max_mb is not None:
@@ -60,8 +64,6 @@ def slim(args: Slim, console: Console) -> None:
                 console.warn(f"by what eval measured, rank {better.rank} is better: it has {better.psnr:.2f} dB")
     model_file.write(small, args.out)
     console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
-    if state.precision == small.precision == "compact" and small.metadata != state.metadata:
-        console.warn("the model was rounded before: the one that it was made from would lose less")
     least = 1 if state.metadata.get(ordering.REORDERED) else _least_trained(state)
     if min(small.separate_ranks or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
@@ -76,7 +78,7 @@ def _ordered(args: Slim, state: StoredState, console: Console) -> StoredState:
         return state
     new = ordering.reordered(state)
     console.line(held_text(state, new))
-    return StoredState.of(new, "float16" if state.precision == "compact" else state.precision)
+    return model_file.convert(new, state.precision)
 
 
 def _drops(args: Slim, state: StoredState) -> bool:

@@ -74,10 +74,10 @@ def _train_and_measure(
         return 128 + signalled
     from tslim.commands.eval import report
 
-    field, scene = trainer.field, trainer.scene
+    scene = trainer.scene
     del trainer  # gives back what only training needs, before views are rendered
     try:
-        report(field, scene, run, console)
+        report(scene, run, console)
     except KeyboardInterrupt:
         console.line(f"interrupted; the model is in {run.model}, measure it with: tslim eval {run.path}")
         return 130
@@ -244,7 +244,7 @@ def _save_model(trainer: "Trainer", run: RunFolder, say: Callable[[str], None]) 
     """Writes the model, before anyone is waited for."""
     trainer.field.metadata |= provenance(trainer, run.record()["scene"])
     path = trainer.save_model()
-    if model_file.read_header(path).precision == "float32":
+    if model_file.read_header(path).precision == "float32" != trainer.config.precision:
         say("the model holds values too large for half precision and is written in single: was learning too fast?")
 
 

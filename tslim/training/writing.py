@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tslim.config import Precision
 from tslim.errors import ConfigError, DivergedError, RunFolderError
 from tslim.model import model_file
 from tslim.training import checkpoint, saved_state
@@ -33,7 +34,7 @@ def save_checkpoint(trainer: "Trainer", path: str | Path | None = None) -> Path:
     arrays, plain = _finite_state(trainer)
     folder.preserve()
     saved = folder.checkpoints.save(arrays, plain)
-    _write_model(trainer, folder.unfinished)
+    _write_model(trainer, folder.unfinished, "float16")
     return saved
 
 
@@ -49,21 +50,21 @@ def _finite_state(trainer: "Trainer") -> tuple[dict[str, np.ndarray], dict[str, 
 def save_model(trainer: "Trainer") -> Path:
     """Writes the trained model into the run folder, in place of the one of the last checkpoint.
 
-    In half precision, or in single where values are too large for it. Raises as ``Field.save``; ``ConfigError``
-    without a folder.
+    In the precision of the settings, or in single where values are too large for half. Raises as ``Field.save``;
+    ``ConfigError`` without a folder.
     """
     if trainer.folder is None:
         raise ConfigError("this trainer has no run folder: save its field")
     trainer.folder.preserve()
-    _write_model(trainer, trainer.folder.model)
+    _write_model(trainer, trainer.folder.model, trainer.config.precision)
     trainer.folder.unfinished.unlink(missing_ok=True)
     return trainer.folder.model
 
 
-def _write_model(trainer: "Trainer", path: Path) -> None:
+def _write_model(trainer: "Trainer", path: Path, precision: Precision) -> None:
     state = trainer.field.state()
     wide = model_file.exceeds_half(state)
-    model_file.write(model_file.convert(state, "float32" if wide else "float16"), path)
+    model_file.write(model_file.convert(state, "float32" if wide else precision), path)
 
 
 def attempt(trainer: "Trainer", write: Callable[..., Any], *args: Any) -> Iterator[Event]:
