@@ -429,6 +429,71 @@ def test_mouse_and_keys(tmp_path, open_tab):
     assert tab.page.is_visible("#keys")
 
 
+class Fingers:
+    """Touches a page as fingers do, which playwright's own touchscreen has one of, that only taps."""
+
+    def __init__(self, tab: Tab) -> None:
+        self._session = tab.context.new_cdp_session(tab.page)
+
+    def __call__(self, kind: str, *places: tuple[float, float]) -> None:
+        """``kind``: start, move or end; where all fingers are that then touch the page."""
+        points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+        self._session.send("Input.dispatchTouchEvent", {"type": f"touch{kind.capitalize()}", "touchPoints": points})
+
+
+def test_one_finger_turns_and_two_pinch_and_move(tmp_path, open_tab):
+    page_of(smooth_state("box", ranks=4), tmp_path / "page.html")
+    tab = open_tab(tmp_path / "page.html", size=(300, 600), has_touch=True, is_mobile=True)
+    fingers = Fingers(tab)
+
+    def camera_now() -> dict:
+        return tab.run("(({eye, target, distance}) => ({eye, target, distance}))(tslim.page.viewer.camera)")
+
+    start = camera_now()
+    fingers("start", (150, 200))
+    fingers("move", (190, 210))
+    tab.until(f"tslim.page.viewer.camera.eye.join() !== '{','.join(map(str, start['eye']))}'")
+    turned = camera_now()
+    assert np.isclose(turned["distance"], start["distance"]) and np.allclose(turned["target"], start["target"])
+    # A second finger: apart to twice the distance between them, from the middle outwards.
+    fingers("start", (190, 210), (190, 310))
+    fingers("move", (190, 160), (190, 360))
+    tab.until(f"tslim.page.viewer.camera.distance < {0.6 * start['distance']}")
+    pinched = camera_now()
+    assert np.isclose(pinched["distance"], start["distance"] / 2, rtol=0.02)
+    assert np.allclose(pinched["target"], start["target"], atol=0.02 * start["distance"])
+    # Both move together.
+    fingers("move", (230, 160), (230, 360))
+    tab.until(f"Math.hypot(...tslim.page.viewer.camera.target) > {0.05 * pinched['distance']}")
+    assert np.isclose(camera_now()["distance"], pinched["distance"], rtol=0.02)
+    fingers("end")
+    tab.until("tslim.page.gestures.pointers.size === 0")
+    assert not tab.run("document.getElementById('canvas').classList.contains('dragged')")
+    # The next touch goes on from there, without a jump.
+    before = camera_now()
+    fingers("start", (100, 100))
+    fingers("move", (103, 100))
+    tab.until(f"tslim.page.viewer.camera.eye.join() !== '{','.join(map(str, before['eye']))}'")
+    assert np.allclose(camera_now()["eye"], before["eye"], atol=0.1 * before["distance"])
+    fingers("end")
+
+
+@pytest.mark.slow
+def test_the_slider_and_buttons_take_a_finger(tmp_path, open_tab):
+    page_of(smooth_state("box", ranks=8), tmp_path / "page.html")
+    tab = open_tab(tmp_path / "page.html", size=(390, 700), has_touch=True, is_mobile=True)
+    box = tab.page.locator("#rank").bounding_box()
+    tab.page.touchscreen.tap(box["x"] + 0.3 * box["width"], box["y"] + box["height"] / 2)
+    tab.until("document.getElementById('value').textContent === '3 of 8'")
+    assert not tab.page.is_checked("#auto")
+    tab.page.tap("[data-channel=depth]")
+    assert tab.run("tslim.page.viewer.channel") == "depth"
+    # All of it fits on the screen, and every button is as large as a finger.
+    assert tab.run("document.documentElement.scrollWidth") <= 390
+    for button in tab.page.locator("#panel button:visible").all():
+        assert min(button.bounding_box()["width"], button.bounding_box()["height"]) >= 36
+
+
 @pytest.mark.slow
 def test_paths_are_those_of_videos(tmp_path, open_tab):
     from tslim.scene import paths
