@@ -174,7 +174,8 @@ def test_a_resumed_run_keeps_its_settings(trained, words):
 
 def test_options_that_repeat_the_runs_own_do_not_keep_it_from_resuming(trained):
     run, _ = trained
-    options = parsing.parse(["train", *SMALL, "--out", str(run), "--resume", "--schedule.policy", "fixed"])
+    own = ("--schedule.policy", "fixed", "--precision", "float16")
+    options = parsing.parse(["train", *SMALL, "--out", str(run), "--resume", *own])
     assert options.resume and options.settings == config.from_dict(RunFolder(run).settings()["train"])
 
 

@@ -69,12 +69,11 @@ def sees_picture(tab: Tab) -> None:
     tab.until("document.getElementById('state').hidden")
 
 
-@pytest.mark.long
 def test_two_browsers_one_of_which_goes(training, tmp_path):
     with browser.chromium() as chromium:
-        first = Tab(chromium, training.address, size=(1000, 640), wait=False)
+        first = Tab(chromium, training.address, size=(800, 420), wait=False)
         sees_picture(first)
-        second = Tab(chromium, training.address, size=(900, 600), wait=False)
+        second = Tab(chromium, training.address, size=(800, 400), wait=False)
         sees_picture(second)
         assert first.run("document.querySelectorAll('#panel input[type=range]').length") == 3
         first.until("document.getElementById('panel').innerText.includes('loss')")

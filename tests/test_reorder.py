@@ -17,7 +17,8 @@ from tslim.training import prefixes
 def whole(cpu, tmp_path_factory):
     """A run at all four ranks, whose ranks are in no order."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert tslim("train", *SMALL, "--schedule.policy", "fixed", "--steps", 120, "--out", run)[0] == 0
+    words = ("--schedule.policy", "fixed", "--precision", "float16")
+    assert tslim("train", *SMALL, *words, "--steps", 120, "--out", run)[0] == 0
     return run
 
 

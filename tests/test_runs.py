@@ -35,7 +35,8 @@ def refused(*words: object) -> str:
 @pytest.fixture(scope="module")
 def trained(cpu, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert tslim("train", *SMALL, "--schedule.policy", "fixed", "--steps", 20, "--out", run)[0] == 0
+    words = ("--schedule.policy", "fixed", "--precision", "float16")
+    assert tslim("train", *SMALL, *words, "--steps", 20, "--out", run)[0] == 0
     return run
 
 

@@ -305,7 +305,7 @@ def test_a_lost_device_is_said_in_the_page(tmp_path, chromium):
 
 
 def test_strangers_names_stay_text(tmp_path, open_tab):
-    title = "</script><script>window.taken = 1</script>{{about}}"
+    title = "</script><script>window.taken = 1</script>{{about}}{{parts}}"
     state = smooth_state("box", ranks=2)
     state.metadata["cameras"] = [{"name": title, "pose": np.eye(3, 4).tolist(), "fov": 40.0}]
     page_of(state, tmp_path / "page.html", title=title)

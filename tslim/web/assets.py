@@ -1,5 +1,6 @@
 """The files of this folder as text, and how a page is put together of them."""
 
+import html
 import json
 from importlib import resources
 from typing import Any
@@ -26,6 +27,11 @@ def module(name: str, *names: str, exports: tuple[str, ...]) -> str:
 def json_text(value: Any) -> str:
     """As json that may stand within a script element, whatever strangers' texts it holds."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def head(title: str, style: str) -> str:
+    """What every page begins with, up to its body; ``style``: its own file of styles."""
+    return filled("head.html", title=html.escape(title), style=text("base.css") + text(style))
 
 
 def filled(name: str, **values: str) -> str:

@@ -5,5 +5,4 @@ from tslim.web import assets
 
 def live_page() -> str:
     """All of it as one text."""
-    style = assets.text("base.css") + assets.text("live.css")
-    return assets.filled("live.html", style=style, script=assets.script("live.js"))
+    return assets.filled("live.html", head=assets.head("tslim: preview", "live.css"), script=assets.script("live.js"))

@@ -57,15 +57,15 @@ def write_page(
     }
     text = assets.filled(
         "page.html",
+        head=assets.head(title, "page.css"),
         title=html.escape(title),
         ranks=str(state.rank),
-        style=assets.text("base.css") + assets.text("page.css"),
         thumbnail=f'src="data:image/webp;base64,{picture}"' if picture else "",
         about=assets.json_text(about),
         reading=assets.module("reading", *READING, exports=READ),
         script=assets.script(*SCRIPTS, MARCH_SHADER=assets.text("march.frag")),
     )
-    before, after = text.split("{{parts}}")
+    before, _, after = text.rpartition("{{parts}}")
     with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         out.write(before)
         for part in () if isinstance(model, str) else _parts(model):
