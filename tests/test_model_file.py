@@ -263,7 +263,10 @@ def test_other_files_and_versions_are_named(tmp_path):
     path = tmp_path / "a.slim"
     for other in (b"", b"PK\x03\x04", b"\x93TSLIM", b"hello, this is a text file, not a model"):
         path.write_bytes(other)
-        with pytest.raises(ModelFileError, match=r"a\.slim is (not a tslim model file|cut short|no checkpoint of TensoRF: it is damaged)"):
+        with pytest.raises(
+            ModelFileError,
+            match=r"a\.slim is (not a tslim model file|cut short|no checkpoint of TensoRF: it is damaged)",
+        ):
             model_file.read(path)
     data = model_file.write(make_state(), path).read_bytes()
     path.write_bytes(data[:8] + struct.pack("<I", 5) + data[12:])

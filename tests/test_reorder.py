@@ -47,7 +47,7 @@ def test_slim_puts_ranks_in_order_where_some_are_dropped(whole, tmp_path):
         (["--rank", 4], False),
         (["--precision", "compact"], False),
         (["--max-mb", 9], False),
-        (["--max-mb", 0.1], True),
+        (["--max-mb", 0.11], True),
         (["--density-rank", 4, "--appearance-rank", 4], False),
         (["--density-rank", 4, "--appearance-rank", 2], True),
         (["--rank", 4, "--reorder", "yes"], True),
