@@ -31,7 +31,10 @@ def checkpoint(
     from tslim.model import tensorf_write
 
     if state.metadata.get("march", {}).get("colour_span"):
-        console.line("TensoRF decodes each sample by itself, and here near ones share a colour: pixels differ a little")
+        console.warn(
+            "the model was trained with colours that near samples share (colour_span); TensoRF decodes each by itself: "
+            "that can cost a dB and more; train with --colour-span 0 for checkpoints"
+        )
     return [tensorf_write.write(state, args.out)]
 
 
