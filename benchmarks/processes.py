@@ -21,12 +21,14 @@ after_import = time.perf_counter()
 tslim.init("cpu")
 after_init = time.perf_counter()
 import numpy as np
+from tslim.scene.domain import Domain
 from tslim.scene.scene import Views
 eyes = 4 * np.random.default_rng(0).normal(size=(4, 3)) / 1.7
 cameras = tslim.Cameras.look_at(eyes, (0, 0, 0), (0, 0, 1), 40, (64, 64))
 pixels = np.full(4 * 64 * 64, 0xFF808080, np.uint32)
 views = Views(cameras, pixels, np.arange(5) * 64 * 64, tuple("abcd"))
-scene = tslim.Scene("grey", "none", "none", views, Views.none(), np.array([[-1.5] * 3, [1.5] * 3]), 0.1, 9.0, (1, 1, 1))
+domain = Domain.of(np.array([[-1.5] * 3, [1.5] * 3]), near=0.1, far=9.0)
+scene = tslim.Scene("grey", "none", "none", views, Views.none(), domain)
 settings = tslim.presets.quick()
 made = time.perf_counter()
 for event in tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings).run():

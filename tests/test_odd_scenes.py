@@ -47,7 +47,7 @@ def test_photographs_of_one_colour_train_to_finite_numbers(scene, pixel, images)
 
 def test_a_scene_that_is_transparent_everywhere_on_no_background_is_refused(scene):
     with pytest.raises(SceneError, match="transparent, everywhere"):
-        trained(dataclasses.replace(painted(scene, CLEAR), background=None))
+        trained(painted(scene, CLEAR).placed(background=None))
 
 
 def test_one_pixel_of_one_image_trains(scene):
@@ -70,7 +70,7 @@ def test_numbers_that_are_none_are_refused_before_anything_is_trained(scene, whe
     if where == "box":
         box = scene.box.copy()
         box[0, 0] = bad
-        odd = dataclasses.replace(scene, box=box)
+        odd = scene.placed(box=box)
     else:
         values = getattr(scene.train.cameras, where).copy()
         values[0, 0] = bad

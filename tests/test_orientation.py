@@ -1,13 +1,12 @@
 """A capture's world is turned so that what stands in it lies along the axes, and shows what it showed before."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from tests import captures
 from tslim.data import geometry
 from tslim.data.orientation import LEAST_POINTS, along_axes, turned
+from tslim.scene.domain import Domain
 from tslim.scene.scene import Scene, Views
 
 
@@ -28,9 +27,8 @@ def scene_of(points: np.ndarray | None, space: str = "contracted") -> Scene:
     offsets = np.concatenate([[0], np.cumsum(cameras.sizes.astype(np.int64).prod(1))])
     views = Views(cameras, pixels, offsets, tuple(map(str, range(6))))
     box, near, far = geometry.surroundings(cameras, points)
-    return Scene(
-        "room", "tests", "none", views.subset([0, 1, 2, 3]), views.subset([4, 5]), box, near, far, None, space, points
-    )
+    domain = Domain.unchecked(box, near, far, space, None)
+    return Scene("room", "tests", "none", views.subset([0, 1, 2, 3]), views.subset([4, 5]), domain, points)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -75,4 +73,4 @@ def test_scenes_with_too_few_points_and_objects_in_a_box_stay_as_they_are():
     points = room().astype(np.float32)
     for scene in (scene_of(None), scene_of(points[: LEAST_POINTS - 1]), scene_of(points, "box")):
         assert turned(scene) is scene
-    assert turned(dataclasses.replace(scene_of(points), space="ndc")).space == "ndc"
+    assert turned(scene_of(points).placed(space="ndc")).space == "ndc"

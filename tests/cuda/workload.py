@@ -28,8 +28,8 @@ def scenes() -> dict[str, Scene]:
     cube = np.array([[-1.0] * 3, [1.0] * 3])
     return {
         "box": box,
-        "ndc": dataclasses.replace(box, train=forward, space="ndc", near=1.0, far=9.0, box=cube),
-        "contracted": dataclasses.replace(box, space="contracted", box=cube, near=0.1, far=50.0, background=None),
+        "ndc": dataclasses.replace(box, train=forward).placed(space="ndc", near=1.0, far=9.0, box=cube),
+        "contracted": box.placed(space="contracted", box=cube, near=0.1, far=50.0, background=None),
     }
 
 

@@ -100,7 +100,7 @@ def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     colour = parse_colour(background)
     train, test = (n if most is None else min(n, most) for n in (builtin.TRAIN, builtin.TEST))
     scene = builtin.builtin_scene(size=builtin.SIZE // downscale, train=train, test=test)
-    scene = replace(scene, background=colour)
+    scene = scene.placed(background=colour)
     return scene if space is None else checked(spaces.in_space(scene, space))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from tslim.device import backend
 from tslim.errors import SceneError
 from tslim.scene.cameras import Cameras
+from tslim.scene.domain import Domain
 from tslim.scene.scene import Scene, Views, checked
 
 SIZE = 200
@@ -50,10 +51,7 @@ def builtin_scene(*, size: int = SIZE, train: int = TRAIN, test: int = TEST, see
             format="built-in",
             train=render_views(hemisphere(train, size, rng), "train"),
             test=render_views(hemisphere(test, size, rng), "test"),
-            box=np.array(BOX),
-            near=NEAR,
-            far=FAR,
-            background=(1.0, 1.0, 1.0),
+            domain=Domain.of(np.array(BOX), near=NEAR, far=FAR),
         )
     )
 

@@ -10,6 +10,7 @@ from tslim.data import image_circle, shots, spaces
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.data.spaces import Region
+from tslim.scene.domain import Domain
 from tslim.scene.scene import LEAST_ALPHA, Scene, Views
 
 
@@ -68,10 +69,7 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
         format=capture.format,
         train=train,
         test=test,
-        box=np.array([[-1.0] * 3, [1.0] * 3]),
-        near=0.0,
-        far=1.0,
-        background=None,
+        domain=Domain.of(np.array([[-1.0] * 3, [1.0] * 3]), far=1.0, background=None),  # until it is placed
         points=None if points is None or not len(points) else points.astype(np.float32),
         warnings=tuple(warnings),
         notes=tuple(notes),

@@ -36,7 +36,7 @@ def turned(scene: Scene) -> Scene:
     train, test = (replace(v, cameras=_turned(v.cameras, turn)) for v in (scene.train, scene.test))
     points = scene.points @ turn.T.astype(np.float32)
     box, near, far = geometry.surroundings(train.cameras, points)
-    return replace(scene, train=train, test=test, points=points, box=box, near=near, far=far)
+    return replace(scene, train=train, test=test, points=points).placed(box=box, near=near, far=far)
 
 
 def along_axes(points: np.ndarray) -> np.ndarray:

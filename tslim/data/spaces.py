@@ -83,7 +83,7 @@ def _with_background(scene: Scene, space: str, region: Region, seen: Look, optio
         colour = seen.plain
         if colour is None and region.box is not None and not region.usual:
             colour = options.background
-    return replace(scene, background=colour)
+    return scene.placed(background=colour)
 
 
 def _guess(scene: Scene, region: Region, seen: Look) -> str:
@@ -127,7 +127,7 @@ def _in(scene: Scene, space: str, region: Region, seen: Look) -> Scene:
     box, near, far = geometry.surroundings(cameras, scene.points)
     if region.bounds is not None:
         near, far = NEAR_PLANE * region.bounds[0], max(far, region.bounds[1])
-    return replace(scene, space=space, box=box, near=near, far=far)
+    return scene.placed(space=space, box=box, near=near, far=far)
 
 
 def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
@@ -154,7 +154,7 @@ def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
     else:
         near, far, limits_note = _limits(cameras, box, region)
         warnings += limits_note
-    return replace(scene, space="box", box=box, near=near, far=far).with_warnings(*warnings)
+    return scene.placed(space="box", box=box, near=near, far=far).with_warnings(*warnings)
 
 
 def _limits(cameras: Cameras, box: np.ndarray, region: Region) -> tuple[float, float, list[str]]:
@@ -217,13 +217,9 @@ def _forward_facing(scene: Scene, region: Region) -> Scene:
         )
     n = len(scene.train)
     return replace(
-        scene,
+        scene.placed(space="ndc", box=box, near=near, far=far),
         train=replace(scene.train, cameras=moved[:n]),
         test=replace(scene.test, cameras=moved[n:]),
-        space="ndc",
-        box=box,
-        near=near,
-        far=far,
         points=None if points is None else points.astype(np.float32),
     )
 

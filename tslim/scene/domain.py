@@ -67,11 +67,16 @@ class Domain:
             raise ConfigError(f"space {space}: known are {', '.join(SPACES)}")
         if space == "ndc" and not near > 0:
             raise ConfigError(f"near {near}: ndc needs the distance of a near plane, above 0")
-        cube = None
+        sides = box[1] - box[0]
+        if space == "contracted" and not np.allclose(sides, sides[0], rtol=1e-3):
+            raise ConfigError(f"box {box.tolist()}: what a contracted space leaves as it is must be a cube")
+        return Domain.unchecked(box, near, far, space, background)
+
+    @staticmethod
+    def unchecked(box: np.ndarray, near: float, far: float, space: str, background: Colour | None) -> "Domain":
+        """The same, whatever it is given: of a scene that is still to be looked at."""
+        cube, box = None, np.array(box, np.float32).reshape(2, 3)
         if space == "contracted":
-            sides = box[1] - box[0]
-            if not np.allclose(sides, sides[0], rtol=1e-3):
-                raise ConfigError(f"box {box.tolist()}: what a contracted space leaves as it is must be a cube")
             cube, box = box, CONTRACTED_BOX.copy()
         return Domain(box, float(near), float(far), cast(Space, space), background, cube)
 

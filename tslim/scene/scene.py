@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from tslim.errors import SceneError
 from tslim.scene import paths
 from tslim.scene.cameras import Cameras
-from tslim.scene.domain import SPACES
+from tslim.scene.domain import SPACES, Domain, InDomain
 
 LEAST_ALPHA = 128
 """Pixels of less alpha (0 to 255) show nothing of use where the colour behind them is not known."""
@@ -89,7 +90,7 @@ class Views:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Scene(InDomain):
     """Everything known about what is to be reconstructed."""
 
     name: str
@@ -100,16 +101,9 @@ class Scene:
     train: Views
     test: Views
     """Held out from training; may be empty."""
-    box: np.ndarray
-    """(2, 3) float32: smallest and largest corner, in world units except in ndc; ``tslim.data.geometry`` says more."""
-    near: float
-    """Rays start here, world units."""
-    far: float
-    """Rays end here, world units."""
-    background: tuple[float, float, float] | None
-    """Colour behind what is transparent, sRGB; None where photographs are opaque."""
-    space: str = "box"
-    """box: an object inside the box; ndc: forward-facing; contracted: everything around."""
+    domain: Domain
+    """Which part of the world there is to see, and what lies behind it (None where photographs are opaque). The space
+    is "box" for an object inside a box, "ndc" for forward-facing scenes, "contracted" for everything around."""
     points: np.ndarray | None = None
     """(p, 3) float32 sparse surface points, if the data set has them."""
     warnings: tuple[str, ...] = ()
@@ -117,8 +111,16 @@ class Scene:
     notes: tuple[str, ...] = ()
     """What the loader found besides, and where, one line each."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "box", np.asarray(self.box, np.float32).reshape(2, 3))
+    @property
+    def box(self) -> np.ndarray:
+        """(2, 3) float32 corners as ``Field`` takes them: in world units except in ndc, and in a contracted space of
+        the cube that stays as it is; ``tslim.data.geometry`` says more."""
+        return self.domain.box if self.domain.cube is None else self.domain.cube
+
+    def placed(self, **changes: Any) -> "Scene":
+        """The same scene with another ``box``, ``near``, ``far``, ``space`` or ``background``."""
+        names = ("box", "near", "far", "space", "background")
+        return replace(self, domain=Domain.unchecked(**{name: getattr(self, name) for name in names} | changes))
 
     def __repr__(self) -> str:
         views = f"{self.train.cameras.in_words()} to train on, {len(self.test)} to test on"
