@@ -177,6 +177,12 @@ class Painter:
             self._forecast = key, Forecast(self.field.slim(1).state(), self.field.separate_ranks)
         return self._forecast[1].bytes_of(rank)
 
+    def file_text(self, rank: int) -> str:
+        """The same in words: the size in the model's own file, or in half precision, in which a training's are saved from
+        here."""
+        how = "in half precision" if self.model is None else "as file"
+        return f"{self.file_bytes(rank) / 1e6:.2f} MB {how}"
+
 
 def _exact(controls: Controls) -> Cameras | None:
     """The data-set camera that the controls look through, if they do."""

@@ -334,7 +334,7 @@ class Preview:
 
     def _lines(self) -> list[str]:
         """The state in words, for the panel and for ``preview.png``."""
-        lines = shown_lines(self._controls, self.painting, self._painter.file_bytes(self._controls.rank))
+        lines = shown_lines(self._controls, self.painting, self._painter.file_text(self._controls.rank))
         if self._steps:
             state = "finished" if self._finished else "paused" if self._controls.paused else "training"
             lines.append(f"{state}: step {self._step} of {self._steps}")

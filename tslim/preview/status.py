@@ -6,12 +6,12 @@ from tslim.preview.painter import Painting
 from tslim.training.events import Progress
 
 
-def shown_lines(controls: Controls, painting: Painting | None, file_bytes: int) -> list[str]:
+def shown_lines(controls: Controls, painting: Painting | None, file_text: str) -> list[str]:
     """Two lines on the picture; always two, so that nothing below them jumps."""
     width, height = painting.size if painting else (0, 0)
     psnr = f", PSNR {painting.psnr:.2f} dB" if painting and painting.psnr is not None else ""
     return [
-        f"rank {controls.rank} of {controls.max_rank}, {file_bytes / 1e6:.2f} MB as file",
+        f"rank {controls.rank} of {controls.max_rank}, {file_text}",
         f"picture: {width} x {height}{psnr}",
     ]
 
