@@ -178,7 +178,7 @@ class Painter:
         return self._forecast[1].bytes_of(rank)
 
     def file_text(self, rank: int) -> str:
-        """The same in words: in the model's own file, or in half precision, in which a training's is saved from here."""
+        """The same in words: in the model's own file, or in half precision, in which one in training is saved."""
         how = "in half precision" if self.model is None else "as file"
         return f"{self.file_bytes(rank) / 1e6:.2f} MB {how}"
 
