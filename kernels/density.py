@@ -119,9 +119,9 @@ def density_at(
 
 
 @ti.func
-def find_copies(path: ti.i32, n_paths: ti.i32, copies: ti.template(), chunk: ti.i32, rays: ti.template()):
-    """Rank, first sample and number of samples (0 at ranks without the chunk) of a path's rays, as vectors; and which
-    of them has the most samples.
+def find_copies(marched: ti.i32, n_marched: ti.i32, copies: ti.template(), chunk: ti.i32, rays: ti.template()):
+    """Rank, first sample and number of samples (0 at ranks without the chunk) of a marched ray's copies; and
+    which of them has the most samples.
     """
     ray_rank, ray_start, ray_used = ti.static(rays)
     ranks = ti.Vector([0] * copies)
@@ -129,7 +129,7 @@ def find_copies(path: ti.i32, n_paths: ti.i32, copies: ti.template(), chunk: ti.
     used = ti.Vector([0] * copies)
     longest = 0
     for r in ti.static(range(copies)):
-        ray = r * n_paths + path
+        ray = r * n_marched + marched
         ranks[r] = ray_rank[ray]
         starts[r] = ray_start[ray]
         if chunk * CHUNK < ranks[r]:
@@ -144,7 +144,7 @@ def sum_copies(
     k: ti.i32, chunk: ti.i32, mask: vec16, ranks: ti.template(), starts: ti.template(), used: ti.template(),
     sample_grad: ti.template(),
 ) -> vec16:  # fmt: skip
-    """dL/dp of a chunk's components at sample k of a path's rays: each component's from the rays of higher rank.
+    """dL/dp of a chunk's components at sample k of a marched ray's copies: each component's from those of higher rank.
 
     ``mask``: the lanes below the first ray's rank.
     """
@@ -161,16 +161,16 @@ def sum_copies(
 
 
 @ti.func
-def scatter_path(
-    path: ti.i32, n_paths: ti.i32, copies: ti.template(), share: Share, layout: ti.template(), rays: ti.template(),
+def scatter_marched(
+    marched: ti.i32, n_marched: ti.i32, copies: ti.template(), share: Share, layout: ti.template(), rays: ti.template(),
     samples: ti.template(), factors: ti.template(), atomic: ti.template(),
 ):  # fmt: skip
-    """Adds a share of the gradients that a path's samples have: what the two kernels below have in common."""
+    """Adds a share of the gradients that a marched ray's samples have: what the two kernels below have in common."""
     sample_at, sample_grad = ti.static(samples)
     values, grad = ti.static(factors)
     m = share.task % 3
     chunk = share.task // 3
-    ranks, starts, used, longest = find_copies(path, n_paths, copies, chunk, rays)
+    ranks, starts, used, longest = find_copies(marched, n_marched, copies, chunk, rays)
     mask = lane_mask(ranks[0], chunk)
     for k in range(used[longest]):
         corner = layout.corner(m, chunk, layout.spot(load3(sample_at, starts[longest] + k)))
@@ -183,13 +183,13 @@ def scatter_path(
 
 @vector_kernel
 def density_backward(
-    n_paths: ti.i32, copies: ti.template(), n_chunks: ti.i32, cut: Cut,
+    n_marched: ti.i32, copies: ti.template(), n_chunks: ti.i32, cut: Cut,
     ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d, sample_at: f32_1d, sample_grad: f32_1d,
     factors: vec16_1d, grad_factors: vec16_1d, layout: Layout,
 ):  # fmt: skip
     """Adjoint of the density feature: adds to grad_factors, given sample_grad = dL/df of each used sample.
 
-    sample_at, n_paths, copies: as ``trace.trace`` left and takes them. For the CPU: a thread owns what it writes.
+    sample_at, n_marched, copies: as ``trace.trace`` left and takes them. For the CPU: a thread owns what it writes.
     """
     n_tasks = 3 * n_chunks
     spread = ti.static(indices_each(1))
@@ -197,24 +197,24 @@ def density_backward(
         if index % spread > 0:
             continue
         share = cut.share(index // spread, n_tasks)
-        for path in range(n_paths):
-            scatter_path(
-                path, n_paths, copies, share, layout, (ray_rank, ray_start, ray_used), (sample_at, sample_grad),
+        for marched in range(n_marched):
+            scatter_marched(
+                marched, n_marched, copies, share, layout, (ray_rank, ray_start, ray_used), (sample_at, sample_grad),
                 (factors, grad_factors), False,
             )  # fmt: skip
 
 
 @vector_kernel
 def density_backward_atomic(
-    n_paths: ti.i32, copies: ti.template(), n_chunks: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
+    n_marched: ti.i32, copies: ti.template(), n_chunks: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
     sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d, grad_factors: vec16_1d,
     layout: Layout,
 ):  # fmt: skip
-    """``density_backward`` for a GPU: a thread for each path, chunk and mode, by atomics."""
-    for item in range(n_paths * n_chunks * 3):
-        scatter_path(
-            item % n_paths, n_paths, copies, whole_share(item // n_paths), layout, (ray_rank, ray_start, ray_used),
-            (sample_at, sample_grad), (factors, grad_factors), True,
+    """``density_backward`` for a GPU: a thread for each marched ray, chunk and mode, by atomics."""
+    for item in range(n_marched * n_chunks * 3):
+        scatter_marched(
+            item % n_marched, n_marched, copies, whole_share(item // n_marched), layout,
+            (ray_rank, ray_start, ray_used), (sample_at, sample_grad), (factors, grad_factors), True,
         )  # fmt: skip
 
 

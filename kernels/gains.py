@@ -13,19 +13,19 @@ from kernels.types import f32_1d, i32_1d
 
 
 @kernel
-def apply_gains(n_rays: ti.i32, n_paths: ti.i32, ray_image: i32_1d, gains: f32_1d, pixel: f32_1d):
+def apply_gains(n_rays: ti.i32, n_pixels: ti.i32, ray_image: i32_1d, gains: f32_1d, pixel: f32_1d):
     """pixel (n_rays, 3) becomes what the photographs show, in place. Adjoint: ``gains_backward``.
 
-    gains (n_images, 3); ray_image (n_paths).
+    gains (n_images, 3); ray_image (n_pixels).
     """
     for i in range(3 * n_rays):
-        image = ray_image[i // 3 % n_paths]
+        image = ray_image[i // 3 % n_pixels]
         pixel[i] = pixel[i] * ti.exp(gains[3 * image + i % 3])
 
 
 @kernel
 def gains_backward(
-    n_rays: ti.i32, n_paths: ti.i32, ray_image: i32_1d, gains: f32_1d, seen: f32_1d, grad_pixel: f32_1d,
+    n_rays: ti.i32, n_pixels: ti.i32, ray_image: i32_1d, gains: f32_1d, seen: f32_1d, grad_pixel: f32_1d,
     grad_gains: f32_1d,
 ):  # fmt: skip
     """Adds to grad_gains (n_images, 3), and turns grad_pixel = dL/dseen into dL/dpixel.
@@ -40,12 +40,12 @@ def gains_backward(
             c = index // spread
             for ray in range(n_rays):
                 at = 3 * ray + c
-                gain = 3 * ray_image[ray % n_paths] + c
+                gain = 3 * ray_image[ray % n_pixels] + c
                 grad_gains[gain] = grad_gains[gain] + grad_pixel[at] * seen[at]
                 grad_pixel[at] = grad_pixel[at] * ti.exp(gains[gain])
     else:
         for i in range(3 * n_rays):
-            gain = 3 * ray_image[i // 3 % n_paths] + i % 3
+            gain = 3 * ray_image[i // 3 % n_pixels] + i % 3
             ti.atomic_add(grad_gains[gain], grad_pixel[i] * seen[i])
             grad_pixel[i] = grad_pixel[i] * ti.exp(gains[gain])
 

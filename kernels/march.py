@@ -174,12 +174,12 @@ def offsets_from_counts(n: ti.i32, period: ti.i32, counts: i32_1d, starts: i32_1
 
 @kernel
 def expand(
-    n_rays: ti.i32, n_paths: ti.i32, how: March, ray_t0: f32_1d, ray_mask: u32_1d, ray_start: i32_1d,
+    n_rays: ti.i32, n_marched: ti.i32, how: March, ray_t0: f32_1d, ray_mask: u32_1d, ray_start: i32_1d,
     sample_t: f32_1d,
 ):  # fmt: skip
     """Writes the distance t of each sample: sample_t[ray_start[i]:ray_start[i + 1]], front to back.
 
-    Ray i has the samples that ``march`` found for ray i % n_paths.
+    Ray i has the samples that ``march`` found for ray i % n_marched.
     """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
@@ -187,12 +187,12 @@ def expand(
             continue
         i = index // spread
         n_words = how.words()
-        path = i % n_paths
+        marched = i % n_marched
         at = ray_start[i]
         for w in range(n_words):
-            bits = ray_mask[path * n_words + w]
+            bits = ray_mask[marched * n_words + w]
             while bits != ti.u32(0):
-                sample_t[at] = ray_t0[path] + how.step * ti.cast(w * 32 + lowest_bit(bits), ti.f32)
+                sample_t[at] = ray_t0[marched] + how.step * ti.cast(w * 32 + lowest_bit(bits), ti.f32)
                 at += 1
                 bits &= bits - ti.u32(1)
 
@@ -261,12 +261,12 @@ def march_contracted(
 
 @kernel
 def gather(
-    n_rays: ti.i32, n_paths: ti.i32, how: March, ray_samples: f32_1d, ray_start: i32_1d,
+    n_rays: ti.i32, n_marched: ti.i32, how: March, ray_samples: f32_1d, ray_start: i32_1d,
     sample_t: f32_1d, sample_along: f32_1d,
 ):  # fmt: skip
     """Packs the samples that ``march_contracted`` left, those of ray i from ray_start[i], front to back.
 
-    Ray i has the samples of ray i % n_paths.
+    Ray i has the samples of ray i % n_marched.
     """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
@@ -274,6 +274,6 @@ def gather(
             continue
         i = index // spread
         for s in range(ray_start[i], ray_start[i + 1]):
-            at = 2 * (i % n_paths * how.n_steps + s - ray_start[i])
+            at = 2 * (i % n_marched * how.n_steps + s - ray_start[i])
             sample_t[s] = ray_samples[at]
             sample_along[s] = ray_samples[at + 1]

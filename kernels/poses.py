@@ -36,7 +36,7 @@ def ray_moves(ray: ti.i32, rays: ti.template(), centre: vec3, unit: ti.f32):
 
 @kernel
 def move_gradients(
-    n_rays: ti.i32, n_paths: ti.i32, ray_image: i32_1d, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d,
+    n_rays: ti.i32, n_pixels: ti.i32, ray_image: i32_1d, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d,
     centre: vec3, unit: ti.f32, grad_moves: f32_1d,
 ):  # fmt: skip
     """Adds to grad_moves (n_images, 6) the gradients (2), given those of world rays (n_rays, 3).
@@ -52,13 +52,13 @@ def move_gradients(
             for ray in range(n_rays):
                 turn, shift = ray_moves(ray, (ray_o, ray_d, grad_o, grad_d), centre, unit)
                 by = ti.select(part == 0, turn, shift)
-                at = N_MOVES * ray_image[ray % n_paths] + 3 * part
+                at = N_MOVES * ray_image[ray % n_pixels] + 3 * part
                 for a in ti.static(range(3)):
                     grad_moves[at + a] = grad_moves[at + a] + by[a]
     else:
         for ray in range(n_rays):
             turn, shift = ray_moves(ray, (ray_o, ray_d, grad_o, grad_d), centre, unit)
-            at = N_MOVES * ray_image[ray % n_paths]
+            at = N_MOVES * ray_image[ray % n_pixels]
             for a in ti.static(range(3)):
                 ti.atomic_add(grad_moves[at + a], turn[a])
                 ti.atomic_add(grad_moves[at + 3 + a], shift[a])

@@ -131,12 +131,14 @@ def end_of_piece(q: vec3, x: vec3, forwards: ti.i32, axis: ti.i32) -> ti.f32:
 
 
 @kernel
-def cube_rays(n_rays: ti.i32, centre: vec3, half: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o: f32_1d, path_d: f32_1d):
+def cube_rays(
+    n_rays: ti.i32, centre: vec3, half: ti.f32, ray_o: f32_1d, ray_d: f32_1d, marched_o: f32_1d, marched_d: f32_1d
+):
     """Rays of the world in the coordinates q of a contracted space. All arrays (n_rays, 3)."""
     for i in range(n_rays):
         for a in ti.static(range(3)):
-            path_o[3 * i + a] = (ray_o[3 * i + a] - centre[a]) / half
-            path_d[3 * i + a] = ray_d[3 * i + a] / half
+            marched_o[3 * i + a] = (ray_o[3 * i + a] - centre[a]) / half
+            marched_d[3 * i + a] = ray_d[3 * i + a] / half
 
 
 @ti.func
@@ -154,7 +156,7 @@ def ndc_ends(o: vec3, d: vec3, near: ti.f32):
 
 
 @kernel
-def ndc_rays(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o: f32_1d, path_d: f32_1d):
+def ndc_rays(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, marched_o: f32_1d, marched_d: f32_1d):
     """Rays of the world in NDC. All arrays (n_rays, 3). A ray that does not look along -z meets nothing."""
     for i in range(n_rays):
         d = load3(ray_d, i)
@@ -164,8 +166,8 @@ def ndc_rays(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, path_o:
             start, end, _ = ndc_ends(load3(ray_o, i), d, near)
             along = (end - start).normalized()
         for a in ti.static(range(3)):
-            path_o[3 * i + a] = start[a]
-            path_d[3 * i + a] = along[a]
+            marched_o[3 * i + a] = start[a]
+            marched_d[3 * i + a] = along[a]
 
 
 @kernel
@@ -187,7 +189,7 @@ def ndc_depth(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_op
 
 @kernel
 def cube_rays_backward(n_rays: ti.i32, half: ti.f32, grad_o: f32_1d, grad_d: f32_1d):
-    """Adjoint of ``cube_rays``: turns gradients of path_o and path_d into those of ray_o and ray_d, in place."""
+    """Adjoint of ``cube_rays``: turns gradients of marched_o and marched_d into those of ray_o and ray_d, in place."""
     for i in range(3 * n_rays):
         grad_o[i] = grad_o[i] / half
         grad_d[i] = grad_d[i] / half
@@ -219,7 +221,7 @@ def ndc_pull_back(o: vec3, d: vec3, near: ti.f32, by_start: vec3, by_end: vec3):
 
 @kernel
 def ndc_rays_backward(n_rays: ti.i32, near: ti.f32, ray_o: f32_1d, ray_d: f32_1d, grad_o: f32_1d, grad_d: f32_1d):
-    """Adjoint of ``ndc_rays``: turns gradients of path_o and path_d into those of ray_o and ray_d, in place.
+    """Adjoint of ``ndc_rays``: turns gradients of marched_o and marched_d into those of ray_o and ray_d, in place.
 
     All arrays (n_rays, 3).
     """

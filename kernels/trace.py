@@ -38,42 +38,42 @@ class Medium:
 
 @vector_kernel
 def trace_density(
-    n_paths: ti.i32, copies: ti.template(), ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d,
+    n_marched: ti.i32, copies: ti.template(), ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d,
     sample_t: f32_1d, factors: vec16_1d, rank_scales: f32_1d, lattice: Lattice, medium: Medium,
     sample_at: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
     ray_used: i32_1d, ray_opacity: f32_1d, ray_depth: f32_1d,
 ):  # fmt: skip
     """Density feature and weight of each sample, front to back until the ray ends.
 
-    Rays path, path + n_paths, .. of n_paths copies are the same but for their rank: their samples are at the same
-    places, where texels are read once for all. ray_o, ray_d: of at least n_paths rays.
+    Rays i, i + n_marched, .. are the same but for their rank, ``copies`` of them: their samples are at the same
+    places, where texels are read once for all. ray_o, ray_d: of at least n_marched rays.
     Out, for the first ray_used[i] samples of ray i: sample_at (xyz in texels of the grid), sample_feature and
     sample_weight; ray_opacity and ray_depth of each ray. Adjoint: ``trace_backward`` and ``density.density_backward``.
     """
     spread = ti.static(indices_each(16))
-    for index in range(n_paths * spread):
+    for index in range(n_marched * spread):
         if index % spread > 0:
             continue
-        path = index // spread
-        o = load3(ray_o, path)
-        d = load3(ray_d, path)
+        marched = index // spread
+        o = load3(ray_o, marched)
+        d = load3(ray_d, marched)
         ranks = ti.Vector([0] * copies)
         transmittance = ti.Vector([1.0] * copies)
         used = ti.Vector([0] * copies)
         opacity = ti.Vector([0.0] * copies)
         depth = ti.Vector([0.0] * copies)
         for r in ti.static(range(copies)):
-            ranks[r] = ray_rank[r * n_paths + path]
-        count = ray_start[path + 1] - ray_start[path]
+            ranks[r] = ray_rank[r * n_marched + marched]
+        count = ray_start[marched + 1] - ray_start[marched]
         k = 0
         while k < count:
-            t = sample_t[ray_start[path] + k]
+            t = sample_t[ray_start[marched] + k]
             at = lattice.along_ray(o, d, t)
             features = density_features(factors, lattice.layout, at, ranks)
             going = 0
             for r in ti.static(range(copies)):
                 if used[r] == k:
-                    s = ray_start[r * n_paths + path] + k
+                    s = ray_start[r * n_marched + marched] + k
                     scale, shift = medium.activation.scale_and_shift(rank_scales, ranks[r])
                     sigma = medium.activation.density(scale * features[r] + shift)
                     passed = exp_minus(medium.delta_scaled * sigma)  # 1 - (1)
@@ -94,7 +94,7 @@ def trace_density(
             if going == 0:
                 count = k
         for r in ti.static(range(copies)):
-            ray = r * n_paths + path
+            ray = r * n_marched + marched
             ray_used[ray] = ti.abs(used[r])
             ray_opacity[ray] = opacity[r]
             ray_depth[ray] = depth[r]

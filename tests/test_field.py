@@ -111,7 +111,7 @@ def test_cropping_keeps_the_remaining_texels_and_the_density_there(cpu, state):
 def test_loading_the_kernels_of_growth_ahead_of_time_changes_nothing(cpu, state):
     field = make(state)
     before = {name: values.tobytes() for name, values in all_arrays(field.state()).items()}
-    scratch = (field.density.twin(), field.appearance.twin())
+    scratch = (field.density.zeros_like(), field.appearance.zeros_like())
     field.prepare(scratch)
     assert {name: values.tobytes() for name, values in all_arrays(field.state()).items()} == before
     assert field.occupancy is None
@@ -136,8 +136,8 @@ def test_occupied_cells_are_those_of_the_twin(cpu, ranks):
     axes = [np.linspace(BOX[0, a], BOX[1, a], GRID[a]) for a in range(3)]
     z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
     points = torch.tensor(np.stack([x, y, z], -1).reshape(-1, 3))
-    twin = reference.ReferenceField.from_state(state)
-    sigma = torch.stack([reference.density(twin, points, torch.full((len(points),), r)) for r in ranks]).amax(0)
+    zeros_like = reference.ReferenceField.from_state(state)
+    sigma = torch.stack([reference.density(zeros_like, points, torch.full((len(points),), r)) for r in ranks]).amax(0)
     alpha = (1 - torch.exp(-sigma * delta)).numpy().reshape(GRID[::-1])
     largest = np.sort(alpha.ravel())[-6:]
     threshold = (largest[0] + largest[1]) / 2

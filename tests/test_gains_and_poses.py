@@ -6,7 +6,7 @@ import pytest
 from tslim.config import FieldConfig, ScheduleConfig, TrainConfig
 from tslim.device import buffers
 
-N_IMAGES, N_PATHS, COPIES = 4, 60, 2
+N_IMAGES, N_PIXELS, COPIES = 4, 60, 2
 CENTRE, UNIT = np.array([0.3, -0.2, 0.5]), 2.0
 
 
@@ -28,16 +28,16 @@ def turned(w: np.ndarray, x: np.ndarray) -> np.ndarray:
 def test_gains_and_their_gradients_are_those_of_the_formula(cpu, rng):
     from kernels import gains
 
-    n = N_PATHS * COPIES
-    image = rng.integers(0, N_IMAGES, N_PATHS).astype(np.int32)
+    n = N_PIXELS * COPIES
+    image = rng.integers(0, N_IMAGES, N_PIXELS).astype(np.int32)
     logs = rng.normal(0, 0.3, (N_IMAGES, 3)).astype(np.float32)
     pixel, weight = rng.random((2, n, 3)).astype(np.float32)
     seen, grad, by_gain = (buffers.upload(a.reshape(-1)) for a in (pixel, weight, np.ones_like(logs)))
     arrays = buffers.upload(image), buffers.upload(logs.reshape(-1))
-    gains.apply_gains(n, N_PATHS, *arrays, seen)
+    gains.apply_gains(n, N_PIXELS, *arrays, seen)
     right = pixel * np.exp(logs[np.tile(image, COPIES)])
     np.testing.assert_allclose(buffers.read(seen).reshape(n, 3), right, rtol=1e-5)
-    gains.gains_backward(n, N_PATHS, *arrays, seen, grad, by_gain)
+    gains.gains_backward(n, N_PIXELS, *arrays, seen, grad, by_gain)
     np.testing.assert_allclose(
         buffers.read(grad).reshape(n, 3), weight * np.exp(logs[np.tile(image, COPIES)]), rtol=1e-5
     )
@@ -49,12 +49,12 @@ def test_gains_and_their_gradients_are_those_of_the_formula(cpu, rng):
 def test_gradients_of_moves_are_central_differences_of_the_moved_rays(cpu, rng):
     from kernels import poses
 
-    n = N_PATHS * COPIES
-    image = rng.integers(0, N_IMAGES, N_PATHS).astype(np.int32)
+    n = N_PIXELS * COPIES
+    image = rng.integers(0, N_IMAGES, N_PIXELS).astype(np.int32)
     o, d, by_o, by_d = rng.normal(size=(4, n, 3))
     found = buffers.array(6 * N_IMAGES)
     rays = [buffers.upload(a.astype(np.float32).reshape(-1)) for a in (o, d, by_o, by_d)]
-    poses.move_gradients(n, N_PATHS, buffers.upload(image), *rays, CENTRE.tolist(), UNIT, found)
+    poses.move_gradients(n, N_PIXELS, buffers.upload(image), *rays, CENTRE.tolist(), UNIT, found)
 
     def loss(of: int, move: np.ndarray) -> float:
         total = 0.0

@@ -146,7 +146,7 @@ def test_pixels_and_all_gradients_agree_with_the_twin_in_every_space(cpu, space,
 
     rng = np.random.default_rng(33)
     for name in ("grad_pixel", "grad_opacity", "grad_depth"):
-        into = getattr(pipeline, name)
+        into = getattr(pipeline.rays, name)
         buffers.write(into, np.float32(rng.normal(size=into.shape)))
     gradients = Gradients(field)
     pipeline.backward(gradients, of_rays=True)
@@ -260,7 +260,7 @@ def test_ndc_rays_start_at_the_near_plane_run_straight_and_end_at_infinity(cpu):
     pipeline = run(field, "ndc")
     host = on_host(pipeline.space)
     origins, directions = make_rays("ndc")
-    start, along = host.path_o.reshape(-1, 3), host.path_d.reshape(-1, 3)
+    start, along = host.marched_o.reshape(-1, 3), host.marched_d.reshape(-1, 3)
     assert np.abs(start[2:, 2] + 1).max() < 1e-6 and start[0, 2] == pytest.approx(1 - 2 * NEAR_PLANE / 2.5)
     for distance in (3.0, 5.0, 80.0):
         image = domain.to_ndc(origins + distance * directions, NEAR_PLANE)
@@ -284,7 +284,7 @@ def test_depth_in_ndc_is_the_distance_in_the_world(cpu):
     host, opacity = on_host(space), np.linspace(0.2, 1, N_RAYS, dtype=np.float32)
     for distance in (3.0, 9.0):
         image = domain.to_ndc(origins + distance * directions, NEAR_PLANE)
-        t = ((image - host.path_o.reshape(-1, 3)) * host.path_d.reshape(-1, 3)).sum(1)
+        t = ((image - host.marched_o.reshape(-1, 3)) * host.marched_d.reshape(-1, 3)).sum(1)
         depth = buffers.upload((opacity * t).astype(np.float32))
         space.to_world_depth(N_RAYS, buffers.upload(opacity), depth)
         seen = np.arange(N_RAYS) != 1
@@ -321,7 +321,7 @@ def test_a_model_file_keeps_the_space_and_needs_nothing_else(cpu, space, tmp_pat
     again = Field.from_state(model_file.read(field.save(tmp_path / "model.slim", precision="float32")))
     assert (again.space, again.near, again.far) == (field.space, field.near, field.far)
     assert (again.cube is None) == (space != "contracted")
-    assert on_host(run(again, space)).pixel.tobytes() == on_host(run(field, space)).pixel.tobytes()
+    assert on_host(run(again, space)).rays.pixel.tobytes() == on_host(run(field, space)).rays.pixel.tobytes()
     slim = Field.from_state(model_file.read(field.slim(4).save(tmp_path / "slim.slim")))
     assert slim.space == space and slim.world_box.tolist() == field.world_box.tolist()
 

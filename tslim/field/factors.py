@@ -35,7 +35,7 @@ class Factors:
         """The arena, laid out as ``kernels`` says."""
         self.clear()
 
-    def twin(self) -> "Factors":
+    def zeros_like(self) -> "Factors":
         """Zeroed factors of the same layout: for gradients and moments."""
         return Factors(self.components, self.grid, self.capacity)
 
@@ -111,7 +111,7 @@ class Factors:
 
         ``scratch`` are factors of the same layout whose contents are not needed any more; without, they are made.
         """
-        old = scratch or self.twin()
+        old = scratch or self.zeros_like()
         arena.copy_arena(self.values, old.values, self._in_use)
         before = self.layout
         self.fit(grid)

@@ -66,8 +66,8 @@ class Gradients:
     """Room for the gradients of all that a field learns, zeroed. ``Pipeline.backward`` adds to it."""
 
     def __init__(self, field: Field) -> None:
-        self.density: Factors = field.density.twin()
-        self.appearance: Factors = field.appearance.twin()
+        self.density: Factors = field.density.zeros_like()
+        self.appearance: Factors = field.appearance.zeros_like()
         self.basis = buffers.array(field.basis.shape[0])
         self.rank_scales = buffers.array(field.rank_scales.shape[0])
         self.decoder = buffers.array(field.decoder.params.shape[0])

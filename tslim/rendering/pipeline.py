@@ -179,12 +179,12 @@ class Pipeline:
     def _trace(self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1) -> None:
         """Marches rays, each to so many samples at most, and finds the weights of the samples."""
         field, rays, config = self.field, self.rays, self.config
-        self.n_rays, self.copies, self.n_paths = n_rays, copies, n_rays // copies
-        self.march(self.n_paths, jitter, most)
-        march.offsets_from_counts(n_rays, self.n_paths, self.ray_count, self.ray_start)
+        self.n_rays, self.copies, self.n_marched = n_rays, copies, n_rays // copies
+        self.march(self.n_marched, jitter, most)
+        march.offsets_from_counts(n_rays, self.n_marched, self.ray_count, self.ray_start)
         self.n_samples = int(self.ray_start[n_rays])
         self._reserve_samples(self.n_samples)
-        marched = n_rays, self.n_paths, self._how
+        marched = n_rays, self.n_marched, self._how
         if self.space.contracted:
             march.gather(*marched, self.ray_samples, self.ray_start, self.sample_t, self.sample_along)
         else:
@@ -194,9 +194,9 @@ class Pipeline:
             early_stop=config.early_stop,
         )  # fmt: skip
         trace.trace_density(
-            self.n_paths, copies, self.space.path_o, self.space.path_d, rays.ranks, self.ray_start, self.sample_t,
-            field.density.values, field.rank_scales, field.lattice(field.density), self.medium, self.sample_at,
-            self.sample_feature, self.sample_weight, self.ray_used, rays.opacity, rays.depth,
+            self.n_marched, copies, self.space.marched_o, self.space.marched_d, rays.ranks, self.ray_start,
+            self.sample_t, field.density.values, field.rank_scales, field.lattice(field.density), self.medium,
+            self.sample_at, self.sample_feature, self.sample_weight, self.ray_used, rays.opacity, rays.depth,
         )  # fmt: skip
 
     def _find_visible(self) -> None:
@@ -232,7 +232,7 @@ class Pipeline:
         self._how = how = march.March(
             near=near, far=far, step=self.step, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step
         )
-        paths, occupancy = (n_rays, self.space.path_o, self.space.path_d), field.occupancy
+        paths, occupancy = (n_rays, self.space.marched_o, self.space.marched_d), field.occupancy
         occupied = EVERYTHING, self._everything, self._everything
         if occupancy is not None:
             occupied = occupancy.lattice, occupancy.words, occupancy.coarse
@@ -320,7 +320,7 @@ class Pipeline:
             self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density
-        paths = self.n_paths, self.copies, factors.chunks
+        paths = self.n_marched, self.copies, factors.chunks
         arrays = (
             self.rays.ranks, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, factors.values,
             gradients.density.values, factors.layout,
@@ -381,7 +381,7 @@ class Pipeline:
             raise ValueError("the gradients of rays need a backward pass with of_rays=True")
         if self.copies > 1:  # that were marched once
             self.space.update(self.n_rays)
-        rays = self.space.path_o, self.space.path_d, self.rays.ranks
+        rays = self.space.marched_o, self.space.marched_d, self.rays.ranks
         density.density_ray_gradients(
             self.n_rays, *rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_grad,
             field.density.values, field.lattice(field.density), grad_o, grad_d,

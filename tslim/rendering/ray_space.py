@@ -41,10 +41,10 @@ class RaySpace:
         self.ray_o, self.ray_d = ray_o, ray_d
         self.contracted = int(field.space == "contracted")
         """Kernel flag."""
-        self.path_o, self.path_d = ray_o, ray_d
+        self.marched_o, self.marched_d = ray_o, ray_d
         """Origins and directions as they are marched; in a plain box the rays themselves."""
         if field.space != "box":
-            self.path_o, self.path_d = (buffers.array(ray_o.shape[0]) for _ in range(2))
+            self.marched_o, self.marched_d = (buffers.array(ray_o.shape[0]) for _ in range(2))
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -65,7 +65,7 @@ class RaySpace:
 
     def update(self, n_rays: int) -> None:
         """Takes over the first ``n_rays`` world rays."""
-        rays = (self.ray_o, self.ray_d, self.path_o, self.path_d)
+        rays = (self.ray_o, self.ray_d, self.marched_o, self.marched_d)
         if self.field.cube is not None:
             space.cube_rays(n_rays, self.field.cube.mean(0).tolist(), self._half, *rays)
         elif self.field.space == "ndc":

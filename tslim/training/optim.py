@@ -43,7 +43,9 @@ class Optimizer:
         """The same of each component, as the kernel takes it: 0 for those of ranks that do not learn."""
         self.learning = (0, 0)
         """Ranks first + 1 .. last for which ``component_pace`` is made."""
-        self.moments: dict[str, tuple[Any, Any]] = {p.name: (p.value.twin(), p.value.twin()) for p in self.factors}
+        self.moments: dict[str, tuple[Any, Any]] = {
+            p.name: (p.value.zeros_like(), p.value.zeros_like()) for p in self.factors
+        }
         """Adam's two of each parameter, of the kind that its value is."""
         self.moments |= {p.name: (buffers.array(p.n_values), buffers.array(p.n_values)) for p in self.flat}
         self.count = 0
