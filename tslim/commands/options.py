@@ -131,8 +131,8 @@ class Slim:
     separate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
     precision: Annotated[config.Precision | None, _maybe("{float16,float32,compact}")] = None
-    """how numbers are stored: in half or single precision, or compact, in a sixth of the bytes of half or less, for a
-    few hundredths of a dB; as in the model if not given, and compact if that is a checkpoint (.th). Without a size, all
+    """how numbers are stored: in half or single precision, or compact, in a tenth of the bytes of half, for a few
+    hundredths of a dB; as in the model if not given, and compact if that is a checkpoint (.th). Without a size, all
     ranks are kept"""
     rounding: Annotated[float | None, _maybe("FLOAT")] = None
     """how coarsely a compact model is rounded; 0.1 if not given, and with --max-mb as coarsely as it takes for all
@@ -225,7 +225,7 @@ class Export:
     rank: Annotated[int | None, _maybe("INT")] = None
     """ranks to keep; all by default"""
     precision: Annotated[Literal["compact", "float16"] | None, _maybe("{compact,float16}")] = None
-    """how the page's model is stored: compact, or in half precision in six times the bytes; compact if not given"""
+    """how the page's model is stored: compact, or in half precision in ten times the bytes; compact if not given"""
     title: Annotated[str | None, _maybe("TEXT")] = None
     """what stands above the page's picture; the model's name if not given"""
     what: Annotated[Literal["mesh", "points"] | None, _maybe("{mesh,points}")] = None
