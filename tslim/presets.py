@@ -5,9 +5,6 @@ from collections.abc import Callable
 
 from tslim.config import FieldConfig, ScheduleConfig, Space, TrainConfig, with_steps
 
-FINE_STEPS, BEST_STEPS = 10_000, 25_000
-"""Of an object in a box."""
-
 
 def paper(space: Space = "box") -> TrainConfig:
     """SlimmeRF's published setting for NeRF-synthetic: 30 000 steps, 128³ to 300³, TRaIn with υ = 0.4.
@@ -75,15 +72,15 @@ def quick(space: Space = "box") -> TrainConfig:
 def fine(space: Space = "box") -> TrainConfig:
     """Sharper than quick, for three to four times the time: as quick, with a finer grid and the paper's decoder.
 
-    In other spaces than a box rays are sampled as in quick: there they pass through fog for long, in which every sample
+    A box is grown and emptied in the steps in which quick does it: what is learned on a coarse grid is soon learned. In
+    other spaces than a box rays are sampled as in quick: there they pass through fog for long, in which every sample
     would have to be decoded.
     """
     start = quick(space)
-    settings = with_steps(start, FINE_STEPS if space == "box" else start.steps * 4 // 3)
+    longer = dataclasses.replace(start, steps=9000) if space == "box" else with_steps(start, start.steps * 4 // 3)
     return dataclasses.replace(
-        settings,
-        field=dataclasses.replace(settings.field, decoder_width=128, feature_encoding=2),
-        schedule=_for_long(settings.schedule) if space == "box" else settings.schedule,
+        longer,
+        field=dataclasses.replace(longer.field, decoder_width=128, feature_encoding=2),
         lr_network=3e-3,
         grid_end=300,
         colour_span=3.0,
@@ -94,19 +91,22 @@ def best(space: Space = "box") -> TrainConfig:
     """The best that an hour or so can do: as fine, in some three times the steps.
 
     An object in a box has a finer grid still, which so many steps can fill; its rays take samples as far apart as
-    those of fine do.
+    those of fine do. In a run so long all ranks become about as good as they can, so that prefixes get more of the
+    rays, and sooner.
     """
     start = fine(space)
-    settings = with_steps(start, BEST_STEPS if space == "box" else 3 * start.steps)
     if space != "box":
-        return settings
-    return dataclasses.replace(settings, grid_end=400, step_ratio=0.6, colour_span=4.0, lr_decay=0.05)
-
-
-def _for_long(schedule: ScheduleConfig) -> ScheduleConfig:
-    """Of a run long enough that all ranks are about as good as they get: more rays for the prefixes, from rank 4 up."""
+        return with_steps(start, 3 * start.steps)
     ranks = (1, 2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 14)
-    return dataclasses.replace(schedule, prefix_share=0.55, order_at=(0.55,), prefix_ranks=ranks)
+    return dataclasses.replace(
+        start,
+        schedule=dataclasses.replace(start.schedule, prefix_share=0.55, order_at=(0.55,), prefix_ranks=ranks),
+        steps=25_000,
+        grid_end=400,
+        step_ratio=0.6,
+        colour_span=4.0,
+        lr_decay=0.05,
+    )
 
 
 def _coarse(space: Space) -> TrainConfig:
