@@ -50,6 +50,31 @@ def test_a_penalty_alone_has_the_gradients_that_it_has_beside_an_error_of_zero(c
     np.testing.assert_allclose(host[1], host[0], rtol=1e-4, atol=1e-7)
 
 
+def test_errors_and_penalties_apart_have_the_gradients_that_they_have_together(cpu):
+    from tslim.rendering.pipeline import Gradients, Penalties
+
+    field, _ = make_field()
+    penalties, rng = Penalties(distortion=0.2, occlusion=0.7, occlusion_range=0.4), np.random.default_rng(4)
+    pipeline, together, apart = run(field), Gradients(field), Gradients(field)
+    for grad in (pipeline.rays.grad_pixel, pipeline.rays.grad_opacity, pipeline.rays.grad_depth):
+        buffers.write(grad, rng.normal(size=grad.shape[0]).astype(np.float32))
+    pipeline.backward(together, penalties, 0.3)
+    pipeline = _same_errors(field, pipeline)
+    pipeline.backward(apart, None, 0.3)
+    pipeline.penalties_backward(apart, penalties, 0.3)
+    for kind in ("planes", "lines"):
+        for one, other in zip(*(of_density(g, kind) for g in (together, apart)), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5 * np.abs(one).max())
+
+
+def _same_errors(field, pipeline):
+    """Another pipeline after the same forward pass, with the same gradients of its pixels to begin with."""
+    other = run(field)
+    for name in ("grad_pixel", "grad_opacity", "grad_depth"):
+        buffers.write(getattr(other.rays, name), buffers.read(getattr(pipeline.rays, name)))
+    return other
+
+
 def of_density(gradients, kind: str) -> list[np.ndarray]:
     """Planes or lines of the density's gradients."""
     return gradients.density.get(gradients.density.components)[kind == "lines"]

@@ -289,6 +289,12 @@ class Pipeline:
         )  # fmt: skip
         self._density_backward(gradients, fade)
 
+    def penalties_backward(self, gradients: Gradients, penalties: Penalties, fade: float = 0.0) -> None:
+        """Adds the penalties' gradients alone, of the rays of the last ``forward``: for who needs ``ray_gradients`` of
+        the errors without them. It overwrites what those are made of."""
+        self._penalties_backward(penalties)
+        self._density_backward(gradients, fade)
+
     def penalise(self, n_rays: int, penalties: Penalties, gradients: Gradients, jitter: tuple[int, int]) -> None:
         """Adds the gradients of the occlusion penalty of the first ``n_rays`` rays, which need not show anything.
 

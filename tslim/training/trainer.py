@@ -219,9 +219,13 @@ class Trainer:
         if penalties is not None:  # they count for as much as the errors of a ray's renders do together
             penalties = penalties.times(batch.pixel_weight)
         refinement = self.refinement if step >= settings.poses_from * settings.steps else None
-        pipeline.backward(gradients, penalties, settings.near_fade, of_rays=refinement is not None)
-        if refinement:
+        if refinement:  # cameras follow what photographs show, and not what penalties want
+            pipeline.backward(gradients, None, settings.near_fade, of_rays=True)
             refinement.backward(pipeline, batch)
+            if penalties is not None:
+                pipeline.penalties_backward(gradients, penalties, settings.near_fade)
+        else:
+            pipeline.backward(gradients, penalties, settings.near_fade)
         if self.unseen and self.started:
             self.unseen.backward(batch, step, gradients)
         self._total_variation(gradients, rank)
