@@ -144,6 +144,19 @@ def trace_backward(
 
 
 @kernel
+def lift_fade(n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, sample_t: f32_1d, fade: ti.f32, sample_grad: f32_1d):
+    """Takes back what ``trace_backward`` shortened gradients by: sample_grad is that of the loss again."""
+    spread = ti.static(indices_each(32))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            if sample_t[s] < fade:
+                sample_grad[s] = sample_grad[s] * fade * fade / ti.max(sample_t[s] * sample_t[s], 1e-12)
+
+
+@kernel
 def sum_rank_scales(
     n_rays: ti.i32, max_rank: ti.i32, ray_rank: i32_1d, ray_grad_scales: f32_1d, grad_rank_scales: f32_1d
 ):

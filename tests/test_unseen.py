@@ -67,6 +67,25 @@ def test_errors_and_penalties_apart_have_the_gradients_that_they_have_together(c
             np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5 * np.abs(one).max())
 
 
+def test_gradients_of_rays_are_those_of_the_loss_whatever_fades_near_cameras(cpu):
+    from tslim.field.parameters import Gradients
+
+    field, _ = make_field()
+    first, rng = run(field), np.random.default_rng(4)
+    for grad in (first.rays.grad_pixel, first.rays.grad_opacity, first.rays.grad_depth):
+        buffers.write(grad, rng.normal(size=grad.shape[0]).astype(np.float32))
+    of_rays, of_field = [], []
+    for fade in (0.0, 3.0):
+        pipeline, gradients = _same_errors(field, first), Gradients(field)
+        found = [buffers.array(3 * N_RAYS) for _ in range(2)]
+        pipeline.backward(gradients, None, fade, of_rays=True)
+        pipeline.ray_gradients(*found)
+        of_rays.append(np.stack([buffers.read(values) for values in found]))
+        of_field.append(of_density(gradients, "planes")[0])
+    np.testing.assert_allclose(of_rays[1], of_rays[0], rtol=1e-3, atol=1e-4 * np.abs(of_rays[0]).max())
+    assert np.abs(of_field[1]).max() < 0.9 * np.abs(of_field[0]).max()
+
+
 def _same_errors(field, pipeline):
     """Another pipeline after the same forward pass, with the same gradients of its pixels to begin with."""
     other = run(field)

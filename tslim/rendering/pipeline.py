@@ -74,6 +74,7 @@ class Pipeline:
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
+        self._fade = 0.0
         self.visible_slope = buffers.array(1)
         self.grad_directions = None
         """What each group says of its ray's direction, where ``backward`` was told that someone wants to know."""
@@ -320,9 +321,10 @@ class Pipeline:
     def _density_backward(self, gradients: Gradients, fade: float) -> None:
         """From the gradients of the samples' weights to those of the density factors."""
         field = self.field
+        self._fade = fade * self.space.farthest
         trace.trace_backward(
             self.n_rays, self.rays.ranks, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
-            self.sample_weight, field.rank_scales, self.medium, fade * self.space.farthest, self.sample_grad,
+            self.sample_weight, field.rank_scales, self.medium, self._fade, self.sample_grad,
             self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density
@@ -377,7 +379,7 @@ class Pipeline:
 
         Samples stay at their t along the ray (see ``kernels.space``): the march is not differentiated. The direction
         counts twice: as where samples lie, and as what the decoder looks along. Its three numbers are taken as free,
-        though they make a unit vector.
+        though they make a unit vector. No fade shortens them.
 
         Raises:
             ValueError: the last backward pass was not told to prepare for this.
@@ -387,6 +389,9 @@ class Pipeline:
             raise ValueError("the gradients of rays need a backward pass with of_rays=True")
         if self.copies > 1:  # that were marched once
             self.space.update(self.n_rays)
+        if self._fade > 0:
+            trace.lift_fade(self.n_rays, self.ray_start, self.ray_used, self.sample_t, self._fade, self.sample_grad)
+            self._fade = 0.0
         rays = self.space.marched_o, self.space.marched_d, self.rays.ranks
         density.density_ray_gradients(
             self.n_rays, *rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_grad,
