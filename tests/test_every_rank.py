@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_evaluate import make_views, plain_field
 from tslim.measuring import evaluate
-from tslim.measuring.evaluate import SweepRow
+from tslim.measuring.evaluate import Measure, SweepRow
 from tslim.measuring.every_rank import better_below, every_rank, falls_text, n_renders
 
 NOISE = (0.02, 0.05, 0.01, 0.08, 0.03, 0.02, 0.06, 0.04, 0.01, 0.07)
@@ -27,10 +27,15 @@ class Renderer:
         return SimpleNamespace(rgb=self.views.image(index, background) + off, seconds=0.01)
 
 
+def measured(rank: int, views, **how) -> list[SweepRow]:
+    field = plain_field(rank)
+    return every_rank(field, Measure(field, views, **how))
+
+
 def test_ranks_in_between_come_out_as_if_all_views_had_been_looked_at():
     views, by_rank = make_views(10), {1: 1.0, 2: 0.8, 3: 0.9, 4: 0.7, 5: 0.6, 6: 0.65, 7: 0.5, 8: 0.4}
     renderer, seen = Renderer(views, by_rank), []
-    rows = every_rank(plain_field(8), views, renderer=renderer, on_view=lambda rank, index: seen.append((rank, index)))
+    rows = measured(8, views, renderer=renderer, on_view=lambda rank, index: seen.append((rank, index)))
     assert [row.rank for row in rows] == [8, 7, 6, 5, 4, 3, 2, 1]
     assert [row.views for row in rows] == [None, 3, 3, 3, None, 3, None, None]
     assert len(seen) == n_renders(8, 10) == 4 * 10 + 4 * 3
@@ -45,14 +50,14 @@ def test_ranks_in_between_come_out_as_if_all_views_had_been_looked_at():
 
 def test_where_there_are_few_views_all_ranks_are_measured_on_all():
     views = make_views(3)
-    rows = every_rank(plain_field(4), views, renderer=Renderer(views, dict.fromkeys(range(1, 5), 1.0)))
+    rows = measured(4, views, renderer=Renderer(views, dict.fromkeys(range(1, 5), 1.0)))
     assert [(row.rank, row.views) for row in rows] == [(4, None), (3, None), (2, None), (1, None)]
     assert n_renders(4, 3) == 12 and n_renders(1, 3) == 3 and n_renders(16, 200) == 5 * 200 + 11 * 10
 
 
 def test_pictures_without_an_error_leave_the_others_as_they_are():
     views = make_views(10)
-    rows = every_rank(plain_field(4), views, renderer=Renderer(views, {1: 1.0, 2: 0.5, 3: 0.5, 4: 0.0}))
+    rows = measured(4, views, renderer=Renderer(views, {1: 1.0, 2: 0.5, 3: 0.5, 4: 0.0}))
     assert rows[0].psnr == math.inf and math.isfinite(rows[1].psnr)
 
 

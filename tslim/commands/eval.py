@@ -111,7 +111,7 @@ def _measure(
             "fit_gains": fit_gains, "on_view": lambda rank, index: count(),
         }  # fmt: skip
         if ranks is None:
-            rows = every_rank(field, views, **how)
+            rows = every_rank(field, measure.Measure(field, views, **how))
         else:
             rows = list(measure.rank_sweep(field, views, ranks, **how))
     of = measure.measured(source, views, background, fit_gains)

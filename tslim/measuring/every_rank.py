@@ -5,8 +5,7 @@ ranks that are measured on a few are moved by as much as those around them, meas
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,6 @@ from tslim.measuring.evaluate import Measure, Measured, SweepRow, halves
 
 if TYPE_CHECKING:
     from tslim.field.field import Field
-    from tslim.rendering.renderer import Renderer
-    from tslim.scene.scene import Views
 
 FEWEST, SHARE = 3, 0.05
 """Views on which ranks in between are measured: so many, or this share of all."""
@@ -30,22 +27,11 @@ def n_renders(rank: int, n_views: int) -> int:
     return main * n_views + (rank - main) * _few(n_views)
 
 
-def every_rank(
-    field: "Field",
-    views: "Views",
-    *,
-    background: tuple[float, float, float] | None = None,
-    renderer: "Renderer | None" = None,
-    image_dir: str | Path | None = None,
-    on_view: Callable[[int, int], None] | None = None,
-    sizes: Sequence[int] | None = None,
-    fit_gains: bool = False,
-) -> list[SweepRow]:
+def every_rank(field: "Field", measure: Measure) -> list[SweepRow]:
     """A row for every rank, highest first: the field's rank and its halves on all views, the others on a few.
 
-    Arguments and errors are those of ``rank_sweep``; pictures are written of the ranks that are measured on all views.
+    Errors are those of ``rank_sweep``; pictures are written of the ranks that are measured on all views.
     """
-    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes, fit_gains)
     main = {rank: measure.at(rank) for rank in halves(field.rank)}
     rows = {rank: measure.row(rank, found) for rank, found in main.items()}
     places = np.linspace(0, len(measure.counting) - 1, _few(len(measure.counting))).round().astype(int)

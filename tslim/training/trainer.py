@@ -73,10 +73,6 @@ class Trainer:
             owned = contextlib.ExitStack()
             owned.enter_context(self.folder.owned())
             weakref.finalize(self, owned.close)
-        self.step = 0
-        """Optimiser steps done."""
-        self.seconds = 0.0
-        """Time spent training."""
         self.schedule = make_schedule(settings.schedule, field.max_rank, settings.steps)
         field.decoder.train_in(settings.decoder_precision)
         self.march_config = MarchConfig(
@@ -106,11 +102,22 @@ class Trainer:
             field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors,
             [learned.parameter for learned in self._of_images()],
         )  # fmt: skip
+        self._begin()
+        field.rank = self.schedule.rank
+        field.prepare(self.optimizer.scratch())
+        field.metadata["march"] = dataclasses.asdict(self.march_config)
+
+    def _begin(self) -> None:
+        """What a run keeps count of, as it is before the first step."""
+        self.step = 0
+        """Optimiser steps done."""
+        self.seconds = 0.0
+        """Time spent training."""
         self.lr_steps = 0
         """Steps since the learning rates last started afresh."""
-        self.n_pixels = settings.batch_rays
+        self.n_pixels = self.config.batch_rays
         """Pixels of the next step."""
-        self.l1 = settings.l1_start
+        self.l1 = self.config.l1_start
         self.started = False
         """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
         outweighs that of the photographs, and the field would stay empty for ever."""
@@ -126,9 +133,6 @@ class Trainer:
         """What the user should know of how the run was found, one line each."""
         self.last_failure = ""
         """What the last failure to write said."""
-        field.rank = self.schedule.rank
-        field.prepare(self.optimizer.scratch())
-        field.metadata["march"] = dataclasses.asdict(self.march_config)
 
     def _of_images(self) -> list[ImageGains | PoseRefinement]:
         """What is learned of each image."""
