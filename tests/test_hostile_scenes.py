@@ -24,7 +24,7 @@ from tslim.errors import TslimError
 MEMORY = 2 << 30
 """Bytes of address space, of which Python and its packages take more than half."""
 SECONDS = 10.0
-"""For one input; typical are some milliseconds."""
+"""Of processor time for one input; typical are some milliseconds, 6 s a TIFF of 1 kB that claims 33 million pixels."""
 
 FUZZ = f"""
 import resource, sys
@@ -55,7 +55,7 @@ def fuzz(reader: str, folder: str, inputs: int, seed: int) -> None:
             changed[path] = changed_file(whole[path], rng)
         for path, data in changed.items():
             path.write_bytes(data)
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # they would reach the user
@@ -68,7 +68,7 @@ def fuzz(reader: str, folder: str, inputs: int, seed: int) -> None:
                 f"input {turn}: " + repr({path.name: data[:3000] for path, data in changed.items()}) + "\n"
             )
             raise
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
         assert slowest < SECONDS, (turn, slowest)
         for path in changed:
             path.write_bytes(whole[path])
