@@ -173,3 +173,12 @@ def test_every_lens_that_is_accepted_is_rendered_as_the_host_has_it(cpu, lens, h
     except SceneError:
         assume(False)
     assert pixels_off(camera) < 0.01
+
+
+def test_a_coefficient_next_to_nothing_folds_no_lens_and_divides_nothing():
+    """Found by fuzzing: COLMAP's numbers reach down to 5e-324, and what is divided by that overflows."""
+    for smallest in (5e-324, -1e-310, 1e-308):
+        assert lenses.max_radius(lenses.RADIAL, np.array([0.01, smallest, 0, 0, 0, 0, 0, 0])) > 10
+        bent = np.array([-0.3, 0, 0, 0, smallest, 0, 0, 0])
+        alone = np.array([-0.3, 0, 0, 0, 0, 0, 0, 0])
+        assert np.isclose(lenses.max_radius(lenses.RADIAL, bent), lenses.max_radius(lenses.RADIAL, alone))

@@ -158,8 +158,10 @@ def _max_radius(lens: int, radial: tuple[float, ...]) -> float:
 
 
 def _roots(coefficients: np.ndarray) -> np.ndarray:
-    """Of a polynomial, lowest power first; leading zeros, which have no inverse, are cut off."""
-    return polynomial.polyroots(np.trim_zeros(coefficients, "b"))
+    """Of a polynomial, lowest power first; leading zeros are cut off, and what is so small that dividing by it would
+    overflow: the roots that it adds lie beyond anything."""
+    large = np.flatnonzero(np.abs(coefficients) > 1e-150 * np.abs(coefficients).max())
+    return polynomial.polyroots(coefficients[: large[-1] + 1])
 
 
 def _unbend(target: np.ndarray, t: np.ndarray, end: float) -> np.ndarray:
