@@ -25,7 +25,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameter:
     """One array that a field learns, and its gradient."""
 
