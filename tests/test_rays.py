@@ -41,8 +41,10 @@ def draw(sampler, n: int) -> tuple[np.ndarray, np.ndarray]:
 
     batch = Batch(n)
     sampler.fill(batch, n)
-    rays = np.concatenate([batch.origins.reshape(n, 3), batch.directions.reshape(n, 3)], 1)
-    return rays, batch.target.reshape(n, 3)
+    origins, directions, target = (
+        buffers.read(a).reshape(n, 3) for a in (batch.origins, batch.directions, batch.target)
+    )
+    return np.concatenate([origins, directions], 1), target
 
 
 def which(rays: np.ndarray, known: np.ndarray) -> np.ndarray:
