@@ -87,7 +87,7 @@ def test_a_terminal_that_is_closed_ends_it_saved(tmp_path):
     os.close(ours)
     time.sleep(0.2)
     training.send_signal(signal.SIGHUP)
-    assert training.wait(timeout=60) == 129
+    assert training.wait(timeout=60) in (129, 141)  # whichever it meets first
     assert saved_step(tmp_path) >= 3
 
 
