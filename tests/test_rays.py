@@ -135,9 +135,11 @@ def test_the_rays_of_an_image_come_row_by_row_and_hit_the_pixel_centres(views):
         device = camera_table(views.cameras[[i]])
         kernels.image_rays(n - 4, 0, 4, width, device, made.origins, made.directions)
         origins, directions = views.cameras.rays(i)
-        assert made.origins.reshape(n, 3)[: n - 4] == pytest.approx(origins[4:], abs=1e-6)
-        assert made.directions.reshape(n, 3)[: n - 4] == pytest.approx(directions[4:], abs=1e-6)
-        assert np.linalg.norm(made.directions.reshape(n, 3)[: n - 4], axis=1) == pytest.approx(1, abs=1e-6)
+        assert buffers.read(made.origins).reshape(n, 3)[: n - 4] == pytest.approx(origins[4:], abs=1e-6)
+        assert buffers.read(made.directions).reshape(n, 3)[: n - 4] == pytest.approx(directions[4:], abs=1e-6)
+        assert np.linalg.norm(buffers.read(made.directions).reshape(n, 3)[: n - 4], axis=1) == pytest.approx(
+            1, abs=1e-6
+        )
 
 
 def test_alpha_is_straight_and_composited_in_srgb_over_the_background(views):
