@@ -1,14 +1,14 @@
 """The ray that a lens gives a pixel: ``tslim.scene.lenses`` on the device, equation by equation and step by step.
 
 Notation: q' = ((u − cx) / fx, (v − cy) / fy) is the point of the picture, y downwards, q what the lens bent there,
-s = |q|², and with the 12 numbers a1..a4, b1..b3, p1, p2, s1, s2, reach that describe a lens (``TABLE`` a camera)::
+s = |q|², and with the 12 numbers a1..a4, b1..b3, p1, p2, s1, s2, max_radius that describe a lens (``TABLE`` a camera)::
 
     F(s) = (1 + a1 s + a2 s² + a3 s³ + a4 s⁴) / (1 + b1 s + b2 s² + b3 s³)
     x' = x F + 2 p1 x y + p2 (s + 2x²) + s1 s
     y' = y F + p1 (s + 2y²) + 2 p2 x y + s2 s
 
 q is a point of the plane z = 1 for perspective lenses, and θ (cos φ, sin φ) for a fisheye, θ the angle from the axis.
-``max_radius`` is the |q| up to which r F(r²) grows, so that the root is alone in [0, reach].
+``max_radius`` is the |q| up to which r F(r²) grows, so that the root is alone in [0, max_radius].
 """
 
 import taichi as ti
@@ -37,7 +37,7 @@ def factor_and_slope(s: ti.f32, a: vec4, b: vec3) -> vec2:
 
 @ti.func
 def unbent_radius(wanted: ti.f32, max_radius: ti.f32, a: vec4, b: vec3) -> ti.f32:
-    """The root r in [0, reach] of r F(r²) = wanted: Newton's method, halving the bracket where a step would leave
+    """The root r in [0, max_radius] of r F(r²) = wanted: Newton's method, halving the bracket where a step would leave
     it."""
     low, high = 0.0, max_radius
     radius = ti.min(wanted, max_radius)

@@ -236,6 +236,12 @@ def focus_point(cameras: Cameras) -> np.ndarray:
     return np.linalg.solve(matrix, (across @ cameras.origins.astype(np.float64)[:, :, None]).sum(0)[:, 0])
 
 
+def focus_and_distance(cameras: Cameras) -> tuple[np.ndarray, float]:
+    """``focus_point``, and the median distance of the cameras from there, world units."""
+    centre = focus_point(cameras)
+    return centre, float(np.median(np.linalg.norm(cameras.origins.astype(np.float64) - centre, axis=1)))
+
+
 def _fov_that_shows_as_much(fov: float, size: tuple[int, int], new: tuple[int, int]) -> float:
     """Horizontal field of view (degrees) at which pictures of the new size hold all that those of ``size`` did."""
     wider = (new[0] / size[0]) / min(new[0] / size[0], new[1] / size[1])

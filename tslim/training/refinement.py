@@ -26,10 +26,8 @@ class PoseRefinement:
     def __init__(self, views: Views, cameras, most_rays: int) -> None:
         self.n_images = len(views)
         self.cameras = cameras
-        origins = views.cameras.origins.astype(np.float64)
-        self.centre = paths.focus_point(views.cameras)
-        distances = np.linalg.norm(origins - self.centre, axis=1)
-        self.unit = float(np.median(distances)) or 1.0
+        self.centre, distance = paths.focus_and_distance(views.cameras)
+        self.unit = distance or 1.0
         """What a shift by 1 is, world units: the distance at which cameras stand from what they look at."""
         self.values, self.gradients = (buffers.array(poses.N_MOVES * self.n_images) for _ in range(2))
         self.parameter = Parameter("moves", "poses", self.values, self.gradients)

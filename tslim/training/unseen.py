@@ -6,8 +6,6 @@ as that space goes, and density there costs the penalty ``occlusion`` of ``kerne
 through the same space go on saying what is really there.
 """
 
-import numpy as np
-
 from kernels import unseen
 from tslim.device import buffers
 from tslim.field.field import Field
@@ -36,8 +34,7 @@ class UnseenCameras:
     ) -> None:  # fmt: skip
         self.pipeline = Pipeline(field, Rays(n_rays), march)
         self.spread, self.penalties, self.seed = spread, penalties, seed
-        self.centre = paths.focus_point(cameras)
-        self.unit = float(np.median(np.linalg.norm(cameras.origins - self.centre, axis=1)))
+        self.centre, self.unit = paths.focus_and_distance(cameras)
 
     def backward(self, seen: Batch, step: int, gradients: Gradients) -> None:
         """Adds the penalties' gradients, from rays beside the first ones of ``seen``, at the same ranks."""
