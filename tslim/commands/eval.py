@@ -32,7 +32,7 @@ VIDEO_FPS = 20
 def evaluate(args: Eval, console: Console) -> None:
     """Measures a model on all test photographs."""
     source, folder = shared.find_model(args.model, console)
-    out = args.out or (folder.path if folder else source.with_name(f"{source.stem}-eval"))
+    out = args.out or shared.results_of(source, folder).path
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
     shared.start(args.arch, console)

@@ -81,7 +81,7 @@ def measured(header: ModelHeader, source: Path, folder: RunFolder | None) -> dic
     """dB by rank, as the file says, or as ``eval`` has measured this very model; nothing where neither has."""
     if header.table is not None and header.table.quality:
         return header.table.quality
-    result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
+    result = shared.results_of(source, folder)
     try:
         rows, _ = evaluate.read_eval_json(result.evaluation)
     except (FileNotFoundError, ModelFileError):

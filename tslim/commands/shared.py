@@ -69,6 +69,11 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
     raise RunFolderError(f"{path} holds no model yet: its run has not saved one (continue it with train --resume)")
 
 
+def results_of(source: Path, folder: RunFolder | None) -> RunFolder:
+    """Where what ``eval`` measures of a model goes unless told otherwise: its run, or a folder beside a lone file."""
+    return folder or RunFolder(source.with_name(f"{source.stem}-eval"))
+
+
 def open_scene(where: str | Path | None, args: SceneOptions, remembered: dict[str, Any] | None = None):
     """Loads photographs, or makes the built-in scene where there is no path.
 

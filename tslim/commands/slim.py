@@ -195,7 +195,7 @@ def _rank_of_quality(
 
 def _stored_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
     """What ``eval`` measured of a model file, lowest rank first. Raises ``ConfigError`` or ``ModelFileError``."""
-    result = folder or RunFolder(source.with_name(f"{source.stem}-eval"))
+    result = shared.results_of(source, folder)
     try:
         rows, _ = evaluate.read_eval_json(result.evaluation)
     except FileNotFoundError:
