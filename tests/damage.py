@@ -27,9 +27,11 @@ def environment(**changes: str | None) -> dict[str, str]:
     return {name: value for name, value in env.items() if value is not None}
 
 
-def python(code: str, *, cwd: Path, before: list[str] | None = None, timeout: float = 120, **env: str | None):
-    """Runs Python code in a process of its own."""
-    command = [*(before or []), sys.executable, "-c", code]
+def python(
+    code: str, *words: object, cwd: Path, before: list[str] | None = None, timeout: float = 120, **env: str | None
+):
+    """Runs Python code in a process of its own, with words on its command line."""
+    command = [*(before or []), sys.executable, "-c", code, *map(str, words)]
     env = environment(**env)
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 

@@ -3,7 +3,6 @@ and time, each reader in a process of its own."""
 
 import json
 import random
-import subprocess
 import sys
 import time
 import warnings
@@ -200,8 +199,6 @@ READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
 @pytest.mark.parametrize("inputs", [1000, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_of_scenes_refuses_or_reads_whatever_it_is_given(tmp_path, reader, inputs):
-    words = [sys.executable, "-c", FUZZ, reader, str(tmp_path), str(inputs), "1"]
-    env = damage.environment()
-    done = subprocess.run(words, cwd=damage.ROOT, env=env, capture_output=True, text=True, timeout=3600)
+    done = damage.python(FUZZ, reader, tmp_path, inputs, 1, cwd=damage.ROOT, timeout=3600)
     assert done.returncode == 0, done.stderr[-4000:]
     print(done.stdout)

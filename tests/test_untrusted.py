@@ -3,8 +3,6 @@
 import json
 import random
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -217,7 +215,5 @@ READERS = {"models": fuzz_models, "checkpoints": fuzz_checkpoints, "configs": fu
 @pytest.mark.parametrize("inputs", [150, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_refuses_or_reads_whatever_it_is_given_in_little_memory(tmp_path, reader, inputs):
-    words = [sys.executable, "-c", FUZZ, reader, str(tmp_path), str(inputs), "1"]
-    env = damage.environment()
-    done = subprocess.run(words, cwd=damage.ROOT, env=env, capture_output=True, text=True, timeout=900)
+    done = damage.python(FUZZ, reader, tmp_path, inputs, 1, cwd=damage.ROOT, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
