@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tslim.errors import ConfigError
-from tslim.exporting.surface import MOST_GRID, Mesh
+from tslim.exporting.surface import Mesh, require_grid
+from tslim.rendering import media
 from tslim.rendering.renderer import Image, Renderer
 from tslim.scene.cameras import Cameras
 
@@ -37,8 +38,7 @@ def points(
     Raises:
         ConfigError: a grid that there cannot be, or nothing opaque in sight.
     """
-    if grid is not None and not 2 <= grid <= MOST_GRID:
-        raise ConfigError(f"grid {grid}: expected 2 to {MOST_GRID} cubes along the longest side")
+    require_grid(grid)
     renderer, found, seen = Renderer(field), [], []
     for index in range(len(cameras)):
         image = renderer.render(cameras, index, background=(0.0, 0.0, 0.0))
@@ -47,15 +47,15 @@ def points(
         at = (origins + image.depth.reshape(-1, 1) * directions).reshape(*image.depth.shape, 3)
         found.append(at[solid].astype(np.float32))
         on_view()
-        seen.append((image.rgb / np.maximum(image.opacity, 1e-3)[..., None])[solid])
-    positions, colours = np.concatenate(found), np.clip(np.concatenate(seen), 0, 1)
+        seen.append(image.own_colours[solid])
+    positions, colours = np.concatenate(found), np.concatenate(seen)
     if not len(positions):
         raise ConfigError("no ray of these cameras meets anything opaque: there are no points")
     side = float((field.world_box[1] - field.world_box[0]).max()) / (grid or max(field.grid))
     cubes = np.floor(positions / side).astype(np.int64)
     _, first = np.unique(cubes, axis=0, return_index=True)
     chosen = np.sort(first)
-    return Mesh(positions[chosen], np.zeros((0, 3), np.int32), (colours[chosen] * 255 + 0.5).astype(np.uint8))
+    return Mesh(positions[chosen], np.zeros((0, 3), np.int32), media.as_bytes(colours[chosen]))
 
 
 def _solid(image: Image, focal: float) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from tslim.device import memory
 from tslim.errors import ConfigError
 from tslim.optional import need
+from tslim.rendering import media
 from tslim.rendering.renderer import Renderer
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def surface(field: "Field", *, grid: int | None = None, level: float = LEVEL) ->
     measure = need("skimage.measure", "a mesh", "pip install scikit-image")
     if not 0 < level < 1:
         raise ConfigError(f"level {level:g}: expected a share of the light, above 0 and below 1")
-    if grid is not None and not 2 <= grid <= MOST_GRID:
-        raise ConfigError(f"grid {grid}: expected 2 to {MOST_GRID} cubes along the longest side")
+    require_grid(grid)
     low, high = _region(field)
     cube = float((high - low).max()) / (grid or round(float(((high - low) * field.texels_per_unit).max())))
     sides = np.maximum(np.ceil((high - low) / cube).astype(int), 1) + 1
@@ -71,6 +71,12 @@ def surface(field: "Field", *, grid: int | None = None, level: float = LEVEL) ->
     faces = faces.astype(np.int32)  # z, y, x to x, y, z is a reflection, which turns them to be seen from outside
     world = field.domain.to_world(vertices).astype(np.float32)
     return Mesh(world, faces, _colours(field, world, normals(world, faces)))
+
+
+def require_grid(grid: int | None) -> None:
+    """Raises ``ConfigError`` for a number of cubes along the longest side that there cannot be."""
+    if grid is not None and not 2 <= grid <= MOST_GRID:
+        raise ConfigError(f"grid {grid}: expected 2 to {MOST_GRID} cubes along the longest side")
 
 
 def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -120,6 +126,4 @@ def _colours(field: "Field", points: np.ndarray, outwards: np.ndarray) -> np.nda
         domain = field.domain
         field = field.slim(field.rank)
         field.domain = replace(domain, near=0.0, far=_BEHIND * voxel)
-    image = Renderer(field).render_rays(origins, directions, background=(0.0, 0.0, 0.0))
-    colours = image.rgb / np.maximum(image.opacity, 1e-3)[:, None]
-    return (np.clip(colours, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return media.as_bytes(Renderer(field).render_rays(origins, directions, background=(0.0, 0.0, 0.0)).own_colours)

@@ -29,13 +29,18 @@ _INK = 30
 _FRAME = 224
 
 
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """Floats of any shape as uint8: clipped to [0, 1] and rounded to nearest; NaN becomes 0."""
+    return (np.clip(np.nan_to_num(values, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
 def to_uint8(image: np.ndarray) -> np.ndarray:
     """A picture as (h, w, 3) uint8; floats are clipped to [0, 1] and rounded to nearest, NaN becomes 0."""
     image = np.asarray(image)
     if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise ConfigError(f"a picture has shape (h, w, 3) or (h, w), got {image.shape}")
     if image.dtype != np.uint8:
-        image = (np.clip(np.nan_to_num(image, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
+        image = as_bytes(image)
     return np.broadcast_to(image[..., None] if image.ndim == 2 else image, (*image.shape[:2], 3))
 
 

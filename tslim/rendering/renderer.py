@@ -37,6 +37,11 @@ class Image:
     seconds: float
     """time that rendering took"""
 
+    @property
+    def own_colours(self) -> np.ndarray:
+        """(h, w, 3) f32 in [0, 1]: the field's colours alone, of what was rendered over black."""
+        return np.clip(self.rgb / np.maximum(self.opacity, 1e-3)[..., None], 0, 1)
+
     def __repr__(self) -> str:
         size = "×".join(map(str, self.opacity.shape[::-1]))
         return f"<Image: {size}, opacity {self.opacity.mean():.2f} in the mean, {1000 * self.seconds:.0f} ms>"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tslim.rendering import media
 from tslim.rendering.renderer import Renderer
 from tslim.scene import paths
 from tslim.scene.cameras import Cameras
@@ -27,8 +28,7 @@ def thumbnail(field: "Field", renderer: Renderer | None = None) -> bytes:
     focal = float(SIDE * (fx / width if width < height else fy / height))
     camera = Cameras.pinhole(start.poses, focal, (SIDE, SIDE))
     image = (renderer or Renderer(field)).render(camera, background=(0.0, 0.0, 0.0))
-    opacity = image.opacity[..., None]
-    rgba = np.concatenate([image.rgb / np.maximum(opacity, 1e-3), opacity], axis=2)
+    rgba = np.concatenate([image.own_colours, image.opacity[..., None]], axis=2)
     packed = io.BytesIO()
-    Image.fromarray((np.clip(rgba, 0, 1) * 255 + 0.5).astype(np.uint8)).save(packed, "WEBP", quality=QUALITY)
+    Image.fromarray(media.as_bytes(rgba)).save(packed, "WEBP", quality=QUALITY)
     return packed.getvalue()
