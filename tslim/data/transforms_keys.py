@@ -94,7 +94,7 @@ class Holder:
     def __init__(self, data: Mapping[str, Any], frame: Mapping[str, Any], where: str) -> None:
         self.data, self.frame, self.where = data, frame, where
 
-    def coefficients(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
         """Whether there is a value; null is none."""
         return self.raw(key) is not None
 
@@ -105,9 +105,9 @@ class Holder:
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number; raises ``SceneError``."""
-        if default is not None and not self.coefficients(key):
+        if default is not None and not self.has(key):
             return default
-        return reading.number({key: self.raw(key)} if self.coefficients(key) else {}, key, self.where)
+        return reading.number({key: self.raw(key)} if self.has(key) else {}, key, self.where)
 
 
 def camera_of(
@@ -118,7 +118,7 @@ def camera_of(
     ``file`` is the photograph, or a copy of it that is ``factor`` times smaller.
     """
     where = holder.where
-    if holder.coefficients("w") and holder.coefficients("h"):
+    if holder.has("w") and holder.has("h"):
         size = holder.number("w"), holder.number("h")
     else:
         width, height = images.read_header(file).size
@@ -173,7 +173,7 @@ def _lens(holder: Holder) -> tuple[int, tuple[float, ...]]:
             f"{holder.where}: unknown camera_model {str(model)[:40]}; accepted: {', '.join(MODELS)} "
             "(undistort the images for PINHOLE)"
         )
-    if any(holder.coefficients(f"ftheta_p{i}") for i in range(5)):
+    if any(holder.has(f"ftheta_p{i}") for i in range(5)):
         raise SceneError(f"{holder.where}: an f-theta lens (ftheta_p0 …); accepted: {', '.join(MODELS)}")
     try:
         return lenses.of_coefficients(MODELS[name], coefficients)
