@@ -186,7 +186,7 @@ def test_a_node_that_is_lost_costs_no_training_and_changes_no_bit(cpu, tmp_path)
         trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
         for _ in trainer.run():
             pass
-        plain = model_file.read(trainer.field.save(tmp_path / "plain.slim"))
+        plain = model_file.read(trainer.field.save(tmp_path / "plain.slim", precision=settings.precision))
         found = model_file.read(folder.model)
         for mode in range(3):
             assert (found.density_planes[mode] == plain.density_planes[mode]).all()
