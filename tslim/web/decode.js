@@ -33,11 +33,8 @@ class Tables {
     for (let context = 0; context < this.touched.length; ++context) this.share(context);
   }
 
-  learn(contexts, symbols, from, to) {
-    for (let i = from; i < to; ++i) {
-      this.counts[contexts[i] * this.width + symbols[i]] += CODE.weight;
-      this.touched[contexts[i]] = 1;
-    }
+  /** Lets what was counted since the last time take effect. */
+  learn() {
     for (let context = 0; context < this.touched.length; ++context) {
       if (this.touched[context]) this.share(context);
       this.touched[context] = 0;
@@ -72,51 +69,48 @@ class RansDecoder {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     const words = bytes.length < 4 ? 0 : view.getUint32(0, true);
     if (words < 2 * lanes || 4 + 2 * words > bytes.length) throw new CodeError("the coded numbers are cut short");
-    this.states = Float64Array.from({ length: lanes }, (_, lane) => view.getUint32(4 + 4 * lane, true));
+    this.states = Int32Array.from({ length: lanes }, (_, lane) => view.getInt32(4 + 4 * lane, true));
+    this.at = 2 * lanes;
+    this.wordsEnd = words;
+    this.words = new Uint16Array(words + CODE.piece); // a piece reads no more than a word for each number
+    for (let i = this.at; i < words; ++i) this.words[i] = view.getUint16(4 + 2 * i, true);
     this.view = view;
-    this.at = 4 + 4 * lanes;
-    this.wordsEnd = 4 + 2 * words;
-    this.bit = 8 * this.wordsEnd;
+    this.bit = 8 * (4 + 2 * words);
     this.bitsEnd = 8 * bytes.length;
-    this.symbols = new Uint8Array(0);
   }
 
   /** Writes n numbers, each in its context, into `numbers`. */
   take(tables, contexts, n, numbers) {
-    if (this.symbols.length < n) this.symbols = new Uint8Array(n);
-    for (let from = 0; from < n; from += CODE.piece) {
-      const to = Math.min(from + CODE.piece, n);
-      this.piece(tables, contexts, from, to);
-      tables.learn(contexts, this.symbols, from, to);
-    }
-    for (let i = 0; i < n; ++i) {
-      const start = STARTS[this.symbols[i]];
-      const bits = BITS[this.symbols[i]];
-      numbers[i] = bits === 0 ? start : start < 0 ? start - this.plain(bits) : start + this.plain(bits);
-    }
+    for (let from = 0; from < n; from += CODE.piece) this.piece(tables, contexts, from, Math.min(from + CODE.piece, n), numbers);
   }
 
-  piece(tables, contexts, from, to) {
-    const { states, view, symbols } = this;
-    const { parts, ends, width } = tables;
+  /** Numbers from..to, at most CODE.piece. A state is 32 bits without a sign, held in an Int32Array. */
+  piece(tables, contexts, from, to, numbers) {
+    const { states, words } = this;
+    const { parts, ends, counts, touched, width } = tables;
     const lanes = states.length;
+    let at = this.at;
     for (let i = from, lane = 0; i < to; ++i) {
       const x = states[lane];
       const slot = x & (SCALE - 1);
-      const first = contexts[i] * width;
+      const context = contexts[i];
+      const first = Math.imul(context, width);
       let which = first;
       while (ends[which] <= slot) ++which;
       const part = parts[which];
-      let next = part * Math.floor(x / SCALE) + slot - ends[which] + part;
-      if (next < CODE.low) {
-        if (this.at >= this.wordsEnd) throw new CodeError("the coded numbers end too early");
-        next = next * 65536 + view.getUint16(this.at, true);
-        this.at += 2;
-      }
+      let next = (Math.imul(part, x >>> CODE.scaleBits) + slot - ends[which] + part) | 0;
+      if (next >>> 16 === 0) next = (next << 16) | words[at++];
       states[lane] = next;
-      symbols[i] = which - first;
       if (++lane === lanes) lane = 0;
+      counts[which] += CODE.weight;
+      touched[context] = 1;
+      const symbol = which - first;
+      const start = STARTS[symbol];
+      numbers[i] = BITS[symbol] === 0 ? start : start < 0 ? start - this.plain(BITS[symbol]) : start + this.plain(BITS[symbol]);
     }
+    if (at > this.wordsEnd) throw new CodeError("the coded numbers end too early");
+    this.at = at;
+    tables.learn();
   }
 
   plain(bits) {
@@ -151,13 +145,15 @@ const CORNERS = [[-1, -1], [-1, 1], [1, -1], [1, 1]];
 const KNIGHTS = [[-2, -1], [-2, 1], [2, -1], [2, 1], [-1, -2], [1, -2], [-1, 2], [1, 2]];
 const FAR = [[-3, -1], [-3, 1], [3, -1], [3, 1], [-1, -3], [1, -3], [-1, 3], [1, 3]];
 const ALONG = [[0, -1], [0, 1]];
+const ENDS = [[0, -3], [0, 3]];
+/** Four near neighbours and eight far ones: where there are fewer they come more than once, by their weight. */
 const PASSES = {
   plane: [
-    { odd: [1, 1], near: CORNERS, far: FAR, farWeight: 1 },
-    { odd: [1, 0], near: SIDES, far: KNIGHTS, farWeight: 1 },
-    { odd: [0, 1], near: SIDES, far: CORNERS, farWeight: 2 },
+    { odd: [1, 1], near: CORNERS, far: FAR },
+    { odd: [1, 0], near: SIDES, far: KNIGHTS },
+    { odd: [0, 1], near: SIDES, far: [...CORNERS, ...CORNERS] },
   ],
-  line: [{ odd: [0, 1], near: [...ALONG, ...ALONG], far: [[0, -3], [0, 3]], farWeight: 4 }],
+  line: [{ odd: [0, 1], near: [...ALONG, ...ALONG], far: [...ENDS, ...ENDS, ...ENDS, ...ENDS] }],
 };
 
 function newTables() {
@@ -188,98 +184,130 @@ function bucketOf(size) {
   return 2 + 2 * octave + ((size >> (octave - 1)) & 1);
 }
 
-/** k planes (h, w), or lines (1, w), of which texels are coded where `seen`. */
-class Group {
-  constructor(seen, k) {
-    Object.assign(this, seen);
-    this.k = k;
-    this.stride = this.w + 2 * PAD;
-    this.size = (this.h + 2 * PAD) * this.stride;
-    this.values = new Int16Array(k * this.size);
-    this.passes = this.h > 1 ? PASSES.plane : PASSES.line;
+/** Texels of planes (h, w), or of lines (1, w), that are coded where `seen`; with a border in which all is 0. */
+class Texels {
+  constructor({ seen, h, w }) {
+    Object.assign(this, { seen, h, w });
+    this.stride = w + 2 * PAD;
+    this.size = (h + 2 * PAD) * this.stride;
+    this.passes = h > 1 ? PASSES.plane : PASSES.line;
+    this.first = this.places(0, 0, FIRST);
+    /** by stride and pass */
+    this.later = STRIDES.map((s) => this.passes.map(({ odd }) => this.places(s * odd[0], s * odd[1], 2 * s)));
+    this.near = STRIDES.map((s) => this.passes.map((pass) => this.offsets(pass.near, s)));
+    this.far = STRIDES.map((s) => this.passes.map((pass) => this.offsets(pass.far, s)));
   }
 
-  /** Writes the place of every seen texel of some rows and columns, component by component; returns how many. */
-  places(top, left, step, into) {
-    let n = 0;
-    for (let c = 0; c < this.k; ++c) {
-      for (let y = top; y < this.h; y += step) {
-        const row = c * this.size + (y + PAD) * this.stride + PAD;
-        for (let x = left, from = y * this.w; x < this.w; x += step) if (this.seen[from + x]) into[n++] = row + x;
-      }
+  /** Where the seen texels of some rows and columns are, row by row. */
+  places(top, left, step) {
+    const places = [];
+    for (let y = top; y < this.h; y += step) {
+      const row = (y + PAD) * this.stride + PAD;
+      for (let x = left, from = y * this.w; x < this.w; x += step) if (this.seen[from + x]) places.push(row + x);
     }
-    return n;
+    return Int32Array.from(places);
   }
 
-  /** Levels of one component. */
-  levels(component, into, at) {
-    for (let y = 0; y < this.h; ++y) {
-      const from = component * this.size + (y + PAD) * this.stride + PAD;
-      for (let x = 0; x < this.w; ++x) {
-        const value = this.values[from + x];
-        if (value < -CODE.most || value > CODE.most) throw new CodeError("a level that is out of range");
-        into[at++] = value;
-      }
+  offsets(list, stride) {
+    return Int32Array.from(list, ([y, x]) => stride * (y * this.stride + x));
+  }
+
+  /** k components, all 0. */
+  room(k) {
+    return { texels: this, k, values: new Int8Array(k * this.size) };
+  }
+}
+
+/** A copy of one component without its border. */
+function copyLevels({ texels: { h, w, size, stride }, values }, component, into, at) {
+  for (let y = 0; y < h; ++y, at += w) {
+    const from = component * size + (y + PAD) * stride + PAD;
+    into.set(values.subarray(from, from + w), at);
+  }
+}
+
+const PIECE = {
+  places: new Int32Array(CODE.piece), expected: new Int16Array(CODE.piece), contexts: new Uint16Array(CODE.piece),
+  numbers: new Int16Array(CODE.piece),
+};
+
+/** Takes what is coded at some places of each component, piece by piece; `look` fills in what is expected there. */
+function takeAll({ texels, k, values }, places, tables, coder, look) {
+  const { contexts, expected, numbers } = PIECE;
+  const all = k * places.length;
+  let [component, next] = [0, 0];
+  for (let done = 0; done < all; ) {
+    const n = Math.min(CODE.piece, all - done);
+    for (let filled = 0; filled < n; ) {
+      const some = Math.min(n - filled, places.length - next);
+      const base = component * texels.size;
+      for (let i = 0; i < some; ++i) PIECE.places[filled + i] = base + places[next + i];
+      look(filled, filled + some, component);
+      filled += some;
+      next += some;
+      if (next === places.length) [component, next] = [component + 1, 0];
     }
+    coder.piece(tables, contexts, 0, n, numbers);
+    let beyond = 0;
+    for (let i = 0; i < n; ++i) {
+      const value = expected[i] + numbers[i];
+      beyond |= (value + CODE.most) | (CODE.most - value);
+      values[PIECE.places[i]] = value;
+    }
+    if (beyond < 0) throw new CodeError("a level that is out of range");
+    done += n;
   }
 }
 
 function decodeGroups(groups, tables, coder, side) {
-  const most = Math.max(...groups.map((group) => group.k * group.h * group.w));
-  const found = {
-    places: new Int32Array(most), expected: new Int16Array(most), contexts: new Uint16Array(most),
-    numbers: new Int16Array(most),
-  };
-  const take = (group, n) => {
-    const { places, expected, contexts, numbers } = found;
-    coder.take(tables, contexts, n, numbers);
-    for (let i = 0; i < n; ++i) group.values[places[i]] = expected[i] + numbers[i];
-  };
   let at = 0;
   for (const group of groups) {
     const spreads = side.subarray(at, (at += group.k));
     if (spreads.some((spread) => spread > LIMITS.length)) throw new CodeError("a spread that is out of range");
-    const n = group.places(0, 0, FIRST, found.places);
-    for (let i = 0; i < n; ++i) {
-      found.expected[i] = 0;
-      found.contexts[i] = (3 * spreads[Math.floor(found.places[i] / group.size)] + 1) * 5 + 2;
-    }
-    take(group, n);
+    takeAll(group, group.texels.first, tables, coder, (from, to, component) => {
+      PIECE.expected.fill(0, from, to);
+      PIECE.contexts.fill((3 * spreads[component] + 1) * 5 + 2, from, to);
+    });
   }
-  for (const stride of STRIDES) {
+  STRIDES.forEach((_, s) => {
     for (const passes of [PASSES.plane, PASSES.line]) {
-      for (const pass of passes) {
+      passes.forEach((_, pass) => {
         const pull = side[at++];
         for (const group of groups) {
-          if (group.passes === passes) take(group, predict(group, stride, pass, pull, found));
+          const { texels, values } = group;
+          if (texels.passes !== passes) continue;
+          const [near, far] = [texels.near[s][pass], texels.far[s][pass]];
+          takeAll(group, texels.later[s][pass], tables, coder, (from, to) => predict(values, near, far, pull, from, to));
         }
-      }
+      });
     }
-  }
+  });
 }
 
-/** Finds the seen texels of a pass: their places, what is expected there and in which context. Returns how many. */
-function predict(group, stride, pass, pull, { places, expected, contexts }) {
-  const { values } = group;
-  const n = group.places(stride * pass.odd[0], stride * pass.odd[1], 2 * stride, places);
-  const offsets = (list) => Int32Array.from(list, ([y, x]) => stride * (y * group.stride + x));
-  const [n0, n1, n2, n3] = offsets(pass.near);
-  const far = offsets(pass.far);
-  const weight = 256 * pass.farWeight;
-  for (let i = 0; i < n; ++i) {
-    const place = places[i];
-    const [a, b, c, d] = [values[place + n0], values[place + n1], values[place + n2], values[place + n3]];
-    const sum = pull * (a + b + c + d);
-    const mean = sum / 256;
-    let farther = 0;
-    for (let k = 0; k < far.length; ++k) farther += Math.abs(values[place + far[k]] - mean);
-    const near = Math.abs(a - mean) + Math.abs(b - mean) + Math.abs(c - mean) + Math.abs(d - mean);
+/** Of the texels from..to of a piece: what is expected there and in which context. */
+function predict(values, near, far, pull, from, to) {
+  const { places, expected, contexts } = PIECE;
+  const [n0, n1, n2, n3] = near;
+  const [f0, f1, f2, f3, f4, f5, f6, f7] = far;
+  for (let i = from; i < to; ++i) {
+    const at = places[i];
+    const a = values[at + n0];
+    const b = values[at + n1];
+    const c = values[at + n2];
+    const d = values[at + n3];
+    const sum = Math.imul(pull, a + b + c + d);
+    const closest = Math.abs((a << 8) - sum) + Math.abs((b << 8) - sum) + Math.abs((c << 8) - sum) + Math.abs((d << 8) - sum);
+    const farther =
+      Math.abs((values[at + f0] << 8) - sum) + Math.abs((values[at + f1] << 8) - sum) +
+      Math.abs((values[at + f2] << 8) - sum) + Math.abs((values[at + f3] << 8) - sum) +
+      Math.abs((values[at + f4] << 8) - sum) + Math.abs((values[at + f5] << 8) - sum) +
+      Math.abs((values[at + f6] << 8) - sum) + Math.abs((values[at + f7] << 8) - sum);
     const whole = Math.max(-CODE.most, Math.min(CODE.most, (sum + 128) >> 8));
-    const part = Math.max(0, Math.min(4, (5 * (sum - 256 * whole + 128)) >> 8));
+    const part = Math.max(0, Math.min(4, Math.imul(5, sum - (whole << 8) + 128) >> 8));
     expected[i] = whole;
-    contexts[i] = (3 * limitsUpTo(1024 * near + weight * farther) + Math.sign(whole) + 1) * 5 + part;
+    const sign = (whole > 0) - (whole < 0) + 1;
+    contexts[i] = Math.imul(Math.imul(3, limitsUpTo((closest << 2) + farther)) + sign, 5) + part;
   }
-  return n;
 }
 
 /** How many of LIMITS are at most so much: there are two to an octave. */
@@ -287,7 +315,7 @@ function limitsUpTo(spread) {
   const first = 2 * (31 - Math.clz32(spread)) - 15;
   if (first < 1) return 0;
   if (first >= LIMITS.length) return LIMITS.length;
-  return first + (spread >= LIMITS[first]);
+  return first + +(spread >= LIMITS[first]);
 }
 
 // -- empty space: see cells.py ------------------------------------------------------------------------------------------
@@ -298,7 +326,6 @@ const CELL_BLOCK = 8;
 function decodeWaves([Z, Y, X], blocks, coarse, coder) {
   const [slice, row] = [(Y + 2) * (X + 2), X + 2];
   const padded = new Uint8Array((Z + 2) * slice);
-  const before = [-1, -row, -slice, -row - 1, -row + 1, -slice - 1, -slice + 1, -slice - row, -slice + row];
   const tables = new Tables(new Int32Array(1024).fill(8), 2);
   const { places, ends } = inWaves([Z, Y, X], blocks, coarse);
   const most = ends.reduce((longest, end, i) => Math.max(longest, end - (ends[i - 1] ?? 0)), 0);
@@ -306,9 +333,12 @@ function decodeWaves([Z, Y, X], blocks, coarse, coder) {
   let from = 0;
   for (const end of ends) {
     for (let i = from; i < end; ++i) {
-      let context = 0;
-      for (let k = 0; k < before.length; ++k) context |= padded[places[i] + before[k]] << k;
-      contexts[i - from] = context;
+      const at = places[i];
+      const above = at - row;
+      const below = at - slice;
+      contexts[i - from] =
+        padded[at - 1] | (padded[above] << 1) | (padded[below] << 2) | (padded[above - 1] << 3) | (padded[above + 1] << 4) |
+        (padded[below - 1] << 5) | (padded[below + 1] << 6) | (padded[below - row] << 7) | (padded[below + row] << 8);
     }
     coder.take(tables, contexts, end - from, bits);
     for (let i = from; i < end; ++i) padded[places[i]] = bits[i - from];
@@ -375,34 +405,46 @@ function seenTexels(header, cells) {
       Math.max(Math.floor(at[i] - 1e-3), 0), Math.min(Math.ceil(at[i + 1] + 1e-3), grid[axis] - 1),
     ]);
   });
-  return modes.map(([u, v, w]) => {
+  const { columns, slabs } = shadows(occupancy.shape, cells);
+  return modes.map(([u, v, w], mode) => {
     const plane = { seen: new Uint8Array(grid[v] * grid[u]), h: grid[v], w: grid[u] };
     const line = { seen: new Uint8Array(grid[w]), h: 1, w: grid[w] };
-    const [Z, Y, X] = occupancy.shape;
-    const columns = new Uint8Array(occupancy.shape[2 - v] * occupancy.shape[2 - u]);
-    const slabs = new Uint8Array(occupancy.shape[2 - w]);
-    const at = [0, 0, 0];
-    for (let i = 0, z = 0; z < Z; ++z) {
-      for (let y = 0; y < Y; ++y) {
-        for (let x = 0; x < X; ++x, ++i) {
-          if (!cells[i]) continue;
-          [at[0], at[1], at[2]] = [x, y, z];
-          columns[at[v] * occupancy.shape[2 - u] + at[u]] = 1;
-          slabs[at[w]] = 1;
-        }
+    reads[v].forEach(([top, bottom], cv) => {
+      for (let y = top; y <= bottom; ++y) {
+        reads[u].forEach(([left, right], cu) => {
+          if (columns[mode][cv * reads[u].length + cu]) plane.seen.fill(1, y * plane.w + left, y * plane.w + right + 1);
+        });
       }
-    }
-    for (let cv = 0, i = 0; cv < occupancy.shape[2 - v]; ++cv) {
-      for (let cu = 0; cu < occupancy.shape[2 - u]; ++cu, ++i) {
-        if (!columns[i]) continue;
-        for (let y = reads[v][cv][0]; y <= reads[v][cv][1]; ++y) {
-          plane.seen.fill(1, y * plane.w + reads[u][cu][0], y * plane.w + reads[u][cu][1] + 1);
-        }
-      }
-    }
-    slabs.forEach((any, cw) => any && line.seen.fill(1, reads[w][cw][0], reads[w][cw][1] + 1));
+    });
+    slabs[w].forEach((any, cw) => any && line.seen.fill(1, reads[w][cw][0], reads[w][cw][1] + 1));
     return [plane, line];
   });
+}
+
+/** Which columns along z, y and x, and which slabs across x, y and z, hold any occupied cell. */
+function shadows([Z, Y, X], cells) {
+  const [xy, xz, yz] = [new Uint8Array(Y * X), new Uint8Array(Z * X), new Uint8Array(Z * Y)];
+  for (let z = 0; z < Z; ++z) {
+    for (let y = 0; y < Y; ++y) {
+      const start = (z * Y + y) * X;
+      const present = cells.subarray(start, start + X);
+      const first = present.indexOf(1);
+      if (first < 0) continue;
+      yz[z * Y + y] = 1;
+      for (let x = first, last = present.lastIndexOf(1); x <= last; ++x) {
+        const cell = cells[start + x];
+        xy[y * X + x] |= cell;
+        xz[z * X + x] |= cell;
+      }
+    }
+  }
+  const slabs = [new Uint8Array(X), new Uint8Array(Y), new Uint8Array(Z)];
+  xy.forEach((any, i) => {
+    slabs[0][i % X] |= any;
+    slabs[1][Math.floor(i / X)] |= any;
+  });
+  yz.forEach((any, i) => (slabs[2][Math.floor(i / Y)] |= any));
+  return { columns: [xy, xz, yz], slabs };
 }
 
 // -- what is where in a file: see shared.py, compact.py -----------------------------------------------------------------
@@ -429,7 +471,8 @@ class CompactDecoder {
   constructor(header) {
     this.header = header;
     this.tables = newTables();
-    this.seen = null;
+    this.texels = null;
+    this.groups = null;
   }
 
   /** {decoder: Float32Array by name, occupancy: {cells: [z, y, x], present: a byte each, 0 or 1, box} or null} */
@@ -463,7 +506,7 @@ class CompactDecoder {
         decoder[name] = halfFloats(part);
       }
     }
-    this.seen = seenTexels(header, present);
+    this.texels = seenTexels(header, present).flat().map((seen) => new Texels(seen));
     const occupancy = present && { cells: header.occupancy.shape, present, box: header.occupancy.box };
     return { decoder, occupancy };
   }
@@ -475,12 +518,13 @@ class CompactDecoder {
    *  basis: Float32Array (3, 3, 27) or null, rankScales: Float32Array or null}
    */
   rank(block, rank) {
-    const { header, seen } = this;
+    const { header, texels } = this;
     const kind = header.tail && rank >= header.tail.after ? header.tail.kind : "whole";
     const hasDensity = kind !== "appearance";
     const hasAppearance = kind !== "density";
     const k = hasDensity + 3 * hasAppearance;
-    const groups = seen.flatMap((mode) => mode.map((texels) => new Group(texels, k)));
+    if (this.groups?.[0].k !== k) this.groups = texels.map((some) => some.room(k));
+    const { groups } = this;
     const basisSize = 2 * 9 * 27 * hasAppearance;
     const scalesSize = header.affine ? 8 * hasDensity + 216 * hasAppearance : 0;
     const plainSize = basisSize + scalesSize + 4 * 6 * k;
@@ -493,8 +537,9 @@ class CompactDecoder {
     const steps = singleFloats(plain.subarray(basisSize + scalesSize));
     if (!steps.every((step) => step > 0 && step < Infinity)) throw new CodeError("a step that is not above 0");
     const taken = (first, count) => [0, 1, 2].map((mode) => [groups[2 * mode], groups[2 * mode + 1]].map((group) => {
-      const levels = new Int8Array(count * group.h * group.w);
-      for (let c = 0; c < count; ++c) group.levels(first + c, levels, c * group.h * group.w);
+      const { h, w } = group.texels;
+      const levels = new Int8Array(count * h * w);
+      for (let c = 0; c < count; ++c) copyLevels(group, first + c, levels, c * h * w);
       return levels;
     }));
     return {
