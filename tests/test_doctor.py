@@ -26,7 +26,7 @@ def test_it_reports_every_arch_and_why_no_window_opens_without_a_display_and_a_v
     printed = report(**NO_VULKAN)
     assert "cpu                starts, gradients right" in printed
     assert "DISPLAY            not set" in printed
-    assert "no display (DISPLAY is not set)  -> over ssh" in printed
+    assert "no display (DISPLAY is not set)  -> look in a browser instead with --serve" in printed
     assert "vulkan             no Vulkan" in printed
 
 

@@ -203,8 +203,8 @@ def trained_without_window(root, folder, display: str, **env: str) -> str:
 
 def test_without_a_display_training_goes_on_and_writes_preview_png(root, tmp_path):
     assert trained_without_window(root, tmp_path, "") == (
-        "no preview window: no display (DISPLAY is not set); over ssh, connect with ssh -X; without a screen, "
-        "run under xvfb-run; preview.png is written in the run folder instead"
+        "no preview window: no display (DISPLAY is not set); look in a browser instead with --serve; "
+        "for a window over ssh, connect with ssh -X; preview.png is written in the run folder instead"
     )
 
 

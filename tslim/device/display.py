@@ -52,7 +52,7 @@ def why_no_window(*, timeout: float = 30.0) -> NoWindow | None:
 def _obvious_reason() -> NoWindow | None:
     """What can be told without a subprocess."""
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-        advice = "over ssh, connect with ssh -X; without a screen, run under xvfb-run"
+        advice = "look in a browser instead with --serve; for a window over ssh, connect with ssh -X"
         if os.environ.get("WAYLAND_DISPLAY"):
             advice = "the window needs X11: install xwayland"
         return NoWindow("no display (DISPLAY is not set)", advice)
@@ -66,7 +66,7 @@ def _explain(message: str, last: str) -> NoWindow:
     if "initialize GLFW" in message:
         return NoWindow(
             f"the display {os.environ.get('DISPLAY', '')} does not answer",
-            "check DISPLAY and who may use it (xhost), or run under xvfb-run",
+            "check DISPLAY and who may use it (xhost), or look in a browser instead with --serve",
         )
     if "libX11" in message:
         return NoWindow("no X11 client library", "install libx11-6")
