@@ -1,7 +1,9 @@
 """Experiments: several trainings on one scene with equal rays, measured alike, as one table. What such apps share.
 
-Each training is a run folder of its own inside the experiment's folder. A run that is already there is not trained
-again if it has the same settings, and continued if it was interrupted; with other settings it is refused.
+The engine is that of ``tslim sweep`` (``tslim.sweeps``): Ray where it is installed, here or on a cluster, else this
+machine, one training after another. Each is a run folder of its own inside the experiment's folder. A run that is
+already there is not trained again if it has the same settings, and continued if it was interrupted; with other settings
+it is refused.
 """
 
 import dataclasses
@@ -22,11 +24,14 @@ from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Arch, SceneOptions
 from tslim.config import ScheduleConfig, TrainConfig
-from tslim.errors import ConfigError, RunFolderError
-from tslim.measuring import evaluate, plots
+from tslim.errors import ConfigError
+from tslim.measuring import plots
 from tslim.measuring.evaluate import SweepRow
-from tslim.model import model_file
 from tslim.scene.scene import Scene, Views
+from tslim.sweeps import engine
+from tslim.sweeps import table as sweep_table
+from tslim.sweeps.plan import Plan, Prepared
+from tslim.sweeps.single import is_done
 from tslim.training.run_folder import RunFolder
 
 RANKS = (1, 2, 4, 6, 8, 12, 16)
@@ -55,7 +60,17 @@ class Options:
     """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
     arch: Arch = "auto"
     """device; auto takes a GPU that works, else the CPU"""
+    address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Ray cluster to train on, such as auto or 10.0.0.1:6379; this machine if not given"""
+    cpus: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """cores that a training takes, as many at a time as there are such; all, one at a time, if not given (needs Ray)"""
+    gpus: float = 0.0
+    """GPUs that a training takes (needs Ray)"""
     scene_options: Annotated[SceneOptions, arg(name="")] = field(default_factory=SceneOptions)
+
+    def place(self) -> engine.Place:
+        """Where trainings run."""
+        return engine.Place(self.address, self.cpus, self.gpus, self.arch)
 
 
 def base_settings(args: Options, space: config.Space = "box") -> TrainConfig:
@@ -167,8 +182,20 @@ class Variant:
         return int(self.history[-1]["rank"])
 
 
+@dataclass(frozen=True)
+class Line:
+    """What a line of the table is to say: what is trained, on which photographs, and at which ranks it is measured."""
+
+    name: str
+    settings: TrainConfig
+    ranks: Sequence[int] = RANKS
+    """those that the model comes to have are measured"""
+    scene: Scene | None = None
+    """with other photographs to train on, or to measure on, than the experiment's"""
+
+
 class Experiment:
-    """Trainings of one scene in one folder.
+    """Trainings of one scene in one folder, run as those of ``tslim sweep`` are.
 
     Args:
         name: of the experiment, as in the folder's.
@@ -195,76 +222,66 @@ class Experiment:
         self.console.fact("folder", self.folder)
 
     def _views(self, scene: Scene) -> Views:
-        every = scene.test if len(scene.test) else scene.train
-        most = self.args.views or (10 if self.args.quick else len(every))
-        return every.spread(most)
+        """What is measured on: some of the test views, or all training views where there are none."""
+        if not len(scene.test):
+            return scene.train
+        return scene.test.spread(self.args.views or (10 if self.args.quick else len(scene.test)))
 
-    def train(
-        self, name: str, settings: TrainConfig, ranks: Sequence[int] = RANKS, scene: Scene | None = None
-    ) -> Variant:
-        """Trains unless that was done before, and measures those of the ranks that the model came to have.
+    def train(self, *lines: Line) -> list[Variant]:
+        """Trains and measures what was not before; returns the lines in their order, each with the means of its seeds.
 
-        ``scene`` has other photographs to train on, or to measure on, than the experiment's. With several seeds the
-        rows are means, and the history is that of the first.
-
-        Raises ``RunFolderError`` where the run's folder holds something else.
+        The history of a line is that of its first seed. Raises ``RunFolderError`` where the folder of a training holds
+        something else, and ``ConfigError`` where one has failed.
         """
-        record, views = self.record, self.views
-        if scene is not None:
-            record, views = {**record, "train_views": list(scene.train.names)}, self._views(scene)
-        scene = scene or self.scene
-        trained = []
-        for seed in range(self.args.seeds):
-            run = self.run(name, seed)
-            self.console.fact("run", run.path)
-            seeded = dataclasses.replace(settings, seed=settings.seed + seed, precision="float16")
-            if not (run.model.exists() and self._is_same(run, seeded, record)):
-                self._train(run, seeded, scene, record)
-            trained.append(self._measure(run, ranks, views))
-            for row in trained[-1]:
-                self.console.line(f"  {row}")
-        return Variant(name, means(trained), settings, self.run(name).history())
+        plan = self._plan(lines)
+        for training in plan.runs:
+            training.prepare(RunFolder(plan.folder(training)))
+        waiting = [training for training in plan.runs if not is_done(plan, training)]
+        if waiting:
+            self.console.line(f"{len(waiting)} of {len(plan.runs)} trainings to do; each writes {plan.out}/NAME.log")
+        place, failed = self.args.place(), ""
+        for count, end in enumerate(engine.run(plan, waiting, place) if waiting else (), start=1):
+            self.console.line(f"{count}/{len(waiting)} {end.run.name}: {end.problem or 'done'}")
+            failed = failed or end.problem and f"{end.run.name}: {end.problem}"
+        if failed:
+            raise ConfigError(failed)
+        cells = sweep_table.entries(plan)
+        return [
+            Variant(
+                line.name,
+                sorted((cell.row() for cell in cells if cell.line == line.name), key=lambda row: -row.rank),
+                line.settings,
+                self.run(line.name).history(),
+            )
+            for line in lines
+        ]
+
+    def _plan(self, lines: Sequence[Line]) -> Plan:
+        """The trainings, as those of a sweep: their models hold numbers in half precision, whatever the preset."""
+        runs = []
+        for line in lines:
+            record = self._scene_record(line.scene)
+            for seed in range(self.args.seeds):
+                train = dataclasses.replace(line.settings, seed=line.settings.seed + seed, precision="float16")
+                known = {"scene": record, "train": config.to_dict(train)}
+                name = self.run(line.name, seed).path.name
+                runs.append(Prepared(self.scene.name, line.name, name, seed, known, tuple(line.ranks)))
+        return Plan(self.folder.absolute(), tuple(runs), RANKS, self.folder)
+
+    def _scene_record(self, scene: Scene | None) -> dict[str, Any]:
+        """What ``config.json`` has of the scene, with the names of photographs where they are not all."""
+        record, scene = dict(self.record), scene or self.scene
+        if len(scene.train) != len(self.scene.train):
+            record["train_views"] = list(scene.train.names)
+        views = self._views(scene)
+        if len(scene.test) and len(views) != len(self.scene.test):
+            record["test_views"] = list(views.names)
+        return record
 
     def run(self, name: str, seed: int = 0) -> RunFolder:
         """The folder of one of a line's trainings."""
         words = re.sub(r"[^\w.]+", "-", name.lower()).strip("-")
         return RunFolder(self.folder / (f"{words}-seed-{seed}" if seed else words))
-
-    def _is_same(self, run: RunFolder, settings: TrainConfig, record: Mapping[str, Any]) -> bool:
-        """True; raises ``RunFolderError`` if the run there is another one."""
-        found = run.settings()
-        wanted = json.loads(json.dumps({"scene": record, "train": config.to_dict(settings)}))
-        if {name: found[name] for name in wanted} != wanted:
-            raise RunFolderError(f"{run.path} holds a run with other settings or photographs: choose another --out")
-        return True
-
-    def _train(self, run: RunFolder, settings: TrainConfig, scene: Scene, record: Mapping[str, Any]) -> None:
-        from tslim.training.trainer import Trainer
-
-        if run.config.exists() and self._is_same(run, settings, record) and (run.path / "checkpoint.npz").exists():
-            trainer = Trainer.resume(run.path, scene)
-        else:
-            if run.config.exists():
-                run.discard()
-            run.create({"version": __version__, "scene": record, "train": config.to_dict(settings)})
-            trainer = Trainer(Trainer.new_field(scene, settings), scene, settings, run_dir=run.path)
-        with self.console.training(settings.steps) as view:
-            for event in trainer.run():
-                view.show(event)
-        trainer.save_model()
-
-    def _measure(self, run: RunFolder, ranks: Sequence[int], on: Views) -> list[SweepRow]:
-        wanted = [rank for rank in ranks if rank <= model_file.read_header(run.model).rank]
-        if run.evaluation.exists():
-            rows, views = evaluate.read_eval_json(run.evaluation)
-            if views == len(on) and {row.rank for row in rows if row.views is None} >= set(wanted):
-                return [row for row in rows if row.rank in wanted]
-        from tslim.field.field import load
-
-        field = load(run.model)
-        rows = list(evaluate.rank_sweep(field, on, wanted))
-        evaluate.write_eval_json(run.evaluation, rows, len(on))
-        return rows
 
     def report(
         self,
@@ -284,7 +301,7 @@ class Experiment:
         """
         heads, cells = table(variants, reference=reference, extra=extra)
         self.console.table(heads, cells, title=title)
-        text = "\n".join([f"### {title}", "", self._setting(), "", *_markdown(heads, cells), ""])
+        text = "\n".join([f"### {title}", "", self._setting(), "", *sweep_table.markdown(heads, cells), ""])
         written = [files.write_bytes(self.folder / "table.md", text.encode())]
         written.append(files.write_bytes(self.folder / "results.json", self._json(title, variants, extra)))
         curves = {variant.name: variant.rows for variant in variants}
@@ -358,20 +375,3 @@ def table(
             line.append(cell)
         lines.append(line + [by_name.get(variant.name, "–") for by_name in extra.values()])
     return ["trained as", *map(str, ranks), *extra], lines
-
-
-def means(trained: Sequence[Sequence[SweepRow]]) -> list[SweepRow]:
-    """The rows of several trainings as one, for the ranks that all of them have."""
-    if len(trained) == 1:
-        return list(trained[0])
-    by_rank = [{row.rank: row for row in rows} for rows in trained]
-    found = []
-    for rank in (row.rank for row in trained[0] if all(row.rank in rows for rows in by_rank)):
-        rows = [dataclasses.astuple(of[rank])[:5] for of in by_rank]
-        found.append(SweepRow(*(type(values[0])(sum(values) / len(rows)) for values in zip(*rows, strict=True))))
-    return found
-
-
-def _markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    rows = [heads, ["---"] * len(heads), *cells]
-    return ["| " + " | ".join(row) + " |" for row in rows]

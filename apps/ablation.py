@@ -8,7 +8,7 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import plain
+from _experiments import Line, plain
 
 from tslim import cli
 
@@ -25,10 +25,12 @@ def main(args: experiments.Options) -> None:
     pairs = [(upsilon, 0) for upsilon in (QUICK_UPSILONS if args.quick else UPSILONS)]
     shorter = 1 if args.quick else base.steps / 30_000
     pairs += [(ETA_UPSILON, round(eta * shorter)) for eta in (QUICK_ETAS if args.quick else ETAS)]
-    variants = [
-        experiment.train(f"υ = {upsilon:g}, η = {eta}", plain(base, "train", upsilon=upsilon, eta=eta))
-        for upsilon, eta in dict.fromkeys(pairs)
-    ]
+    variants = experiment.train(
+        *(
+            Line(f"υ = {upsilon:g}, η = {eta}", plain(base, "train", upsilon=upsilon, eta=eta))
+            for upsilon, eta in dict.fromkeys(pairs)
+        )
+    )
     reached = {variant.name: str(variant.reached()) for variant in variants}
     experiment.report("TRaIn by υ and η", variants, extra={"rank reached": reached})
 

@@ -9,7 +9,7 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import ours
+from _experiments import Line, ours
 
 import tslim
 from tslim import cli
@@ -32,10 +32,11 @@ def main(args: experiments.Options) -> None:
     decoder = {n: getattr(paper.field, n) for n in ("decoder_width", "feature_encoding", "direction_encoding")}
     exact = {name: getattr(paper, name) for names in SAVINGS.values() for name in names}
     settings = dataclasses.replace(goal, **exact | {"field": dataclasses.replace(goal.field, **decoder)})
-    variants = [experiment.train("no savings", settings)]
+    lines = [Line("no savings", settings)]
     for saving, names in SAVINGS.items():
         settings = dataclasses.replace(settings, **{name: getattr(goal, name) for name in names})
-        variants.append(experiment.train(f"+ {saving}", settings))
+        lines.append(Line(f"+ {saving}", settings))
+    variants = experiment.train(*lines)
     seconds = {variant.name: f"{variant.history[-1]['seconds']:.0f}" for variant in variants}
     experiment.report("savings, one after another", variants, extra={"seconds": seconds})
 

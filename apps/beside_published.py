@@ -16,7 +16,7 @@ from typing import Annotated
 import _checkout  # noqa: F401
 import _experiments as experiments
 import tyro
-from _experiments import ordered, plain
+from _experiments import Line, ordered, plain
 
 import tslim
 from tslim import cli
@@ -92,9 +92,11 @@ def measured(state: StoredState, experiment: experiments.Experiment) -> list[Swe
 def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]]:
     """tslim's default, and what others do, trained with equal rays."""
     base = experiment.settings
-    ours = experiment.train("tslim", ordered(base))
-    whole = experiment.train("TensoRF", plain(base, "fixed"))
-    every = experiment.train("all prefixes (CCNeRF)", plain(base, "all_prefixes"))
+    ours, whole, every = experiment.train(
+        Line("tslim", ordered(base)),
+        Line("TensoRF", plain(base, "fixed")),
+        Line("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
+    )
     state = model_file.read(experiment.run("TensoRF").model)
     return {
         "tslim, trained here": ours.rows,

@@ -9,7 +9,7 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import ours, plain
+from _experiments import Line, ours, plain
 
 from tslim import cli
 
@@ -25,11 +25,11 @@ def main(args: experiments.Options) -> None:
     """Trains block descent with short and long turns beside plain TensoRF and tslim's default."""
     experiment = experiments.Experiment("block-descent", args)
     base = experiment.settings
-    variants = [experiment.train("TensoRF", plain(base, "fixed"))]
+    lines = [Line("TensoRF", plain(base, "fixed"))]
     for turn in sorted({1, max(base.steps // 60, 1), max(base.steps // 12, 1)}):
         name = "a turn every step" if turn == 1 else f"turns of {turn} steps"
-        variants.append(experiment.train(name, plain(base, "bcd", bcd_steps=turn)))
-    variants.append(experiment.train("staged (default)", ours(base)))
+        lines.append(Line(name, plain(base, "bcd", bcd_steps=turn)))
+    variants = experiment.train(*lines, Line("staged (default)", ours(base)))
     swing = {variant.name: fluctuation(variant) for variant in variants}
     experiment.report("block coordinate descent", variants, extra={"fluctuation (dB)": swing})
 

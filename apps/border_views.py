@@ -11,12 +11,14 @@ import sys
 import _checkout  # noqa: F401
 import _experiments as experiments
 import numpy as np
+from _experiments import Line
 
 import tslim
 from tslim import cli
 from tslim.measuring import evaluate
 from tslim.scene import paths
 from tslim.scene.scene import Views
+from tslim.sweeps.table import mean_row
 
 BORDER = 6
 """Views at the border that are held out, at most a quarter of all."""
@@ -70,14 +72,18 @@ def main(args: experiments.Options) -> None:
     scene, outer = dataclasses.replace(experiment.scene, train=every.subset(rest)), every.subset(held_out)
     experiment.console.fact("border", ", ".join(outer.names))
     weight = base.unseen_occlusion or 0.003
+    weights = {"without unseen cameras": 0.0, f"unseen cameras, {weight:g}": weight}
+    trained = experiment.train(
+        *(Line(name, dataclasses.replace(base, unseen_occlusion=w), RANKS, scene) for name, w in weights.items())
+    )
     lines = []
-    for name, value in (("without unseen cameras", 0.0), (f"unseen cameras, {weight:g}", weight)):
-        usual = experiment.train(name, dataclasses.replace(base, unseen_occlusion=value), RANKS, scene)
-        models = [tslim.load(experiment.run(name, seed).model) for seed in range(args.seeds)]
-        rows = experiments.means([list(evaluate.rank_sweep(model, outer, RANKS)) for model in models])
+    for usual in trained:
+        models = [tslim.load(experiment.run(usual.name, seed).model) for seed in range(args.seeds)]
+        found = [evaluate.rank_sweep(model, outer, RANKS) for model in models]
+        rows = [mean_row(of_rank) for of_rank in zip(*found, strict=True)]
         lines += [
-            dataclasses.replace(usual, name=f"{name}: usual views"),
-            experiments.Variant(f"{name}: border views", rows, usual.settings),
+            dataclasses.replace(usual, name=f"{usual.name}: usual views"),
+            experiments.Variant(f"{usual.name}: border views", rows, usual.settings),
         ]
     experiment.report("views at the border of a capture", lines)
 

@@ -11,7 +11,7 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import ordered, ours, plain, six_ranks_a_ray
+from _experiments import Line, ordered, ours, plain, six_ranks_a_ray
 
 from tslim import cli
 
@@ -22,23 +22,25 @@ def main(args: experiments.Options) -> None:
     """Trains nine models, and sets the prefixes of four against the five others."""
     experiment = experiments.Experiment("dedicated", args)
     base = experiment.settings
-    alone, seconds = [], 0.0
+    dedicated = []
     for rank in (2, 4, 8, 12, 16):
         settings = plain(base, "fixed")
         settings = dataclasses.replace(settings, field=dataclasses.replace(settings.field, max_rank=rank))
-        trained = experiment.train(f"alone {rank}", settings, ranks=(rank,))
-        alone += trained.rows
-        seconds += trained.seconds()
-    models = [
-        experiment.train("one model, same rays", ordered(base)),
-        experiment.train("one model, 1.5 x rays", ordered(base, more_rays=1.5)),
-        experiment.train("in stages, same rays", ours(base)),
-        experiment.train("the same rays, each at six ranks", six_ranks_a_ray(ours(base))),
-    ]
+        dedicated.append(Line(f"alone {rank}", settings, ranks=(rank,)))
+    trained = experiment.train(
+        *dedicated,
+        Line("one model, same rays", ordered(base)),
+        Line("one model, 1.5 x rays", ordered(base, more_rays=1.5)),
+        Line("in stages, same rays", ours(base)),
+        Line("the same rays, each at six ranks", six_ranks_a_ray(ours(base))),
+    )
+    alone, models = trained[: len(dedicated)], trained[len(dedicated) :]
+    rows = [row for model in alone for row in model.rows]
+    seconds = sum(model.seconds() for model in alone)
     took = {ALONE: f"{seconds:.0f} together"} | {model.name: f"{model.seconds():.0f}" for model in models}
     experiment.report(
         "prefixes against models of their own",
-        [experiments.Variant(ALONE, alone), *models],
+        [experiments.Variant(ALONE, rows), *models],
         reference=ALONE,
         extra={"seconds": took},
     )

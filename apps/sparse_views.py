@@ -14,7 +14,7 @@ from typing import Literal
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import ours, plain
+from _experiments import Line, ours, plain
 
 import tslim
 from tslim import cli, files
@@ -68,10 +68,10 @@ def main(args: Options) -> None:
     counts = [count for count in COUNTS if count <= len(experiment.scene.train)]
     if not counts:
         raise tslim.ConfigError(f"{experiment.scene.source}: too few photographs, at least {min(COUNTS)} are needed")
-    variants = {
-        count: experiment.train(f"{count} views", settings, RANKS, thinned(experiment.scene, count, args.protocol))
-        for count in counts
-    }
+    lines_of = [
+        Line(f"{count} views", settings, RANKS, thinned(experiment.scene, count, args.protocol)) for count in counts
+    ]
+    variants = dict(zip(counts, experiment.train(*lines_of), strict=True))
     experiment.report(f"few photographs, {args.protocol} protocol", list(variants.values()))
 
     lines = {name: dict(zip(COUNTS, values, strict=True)) for name, values in PUBLISHED.items()}

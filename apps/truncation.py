@@ -8,7 +8,7 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import ours, plain
+from _experiments import Line, ours, plain
 
 from tslim import cli
 
@@ -17,14 +17,14 @@ def main(args: experiments.Options) -> None:
     """Trains one model a schedule, and measures each at its prefixes."""
     experiment = experiments.Experiment("truncation", args)
     base = experiment.settings
-    variants = [
-        experiment.train("TensoRF", plain(base, "fixed")),
-        experiment.train("TRaIn", plain(base, "train", upsilon=0.2 if args.quick else 0.4)),
-        experiment.train("linear growth", plain(base, "linear")),
-        experiment.train("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
-        experiment.train("staged (default)", ours(base)),
-        experiment.train("bounded TRaIn", ours(base, policy="bounded", upsilon=0.2)),
-    ]
+    variants = experiment.train(
+        Line("TensoRF", plain(base, "fixed")),
+        Line("TRaIn", plain(base, "train", upsilon=0.2 if args.quick else 0.4)),
+        Line("linear growth", plain(base, "linear")),
+        Line("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
+        Line("staged (default)", ours(base)),
+        Line("bounded TRaIn", ours(base, policy="bounded", upsilon=0.2)),
+    )
     reached = {variant.name: str(variant.reached()) for variant in variants}
     experiment.report("ranks dropped after training", variants, extra={"rank reached": reached})
 

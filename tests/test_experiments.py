@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console as RichConsole
 
 from apps import _experiments as experiments
-from tslim import config, presets
+from tslim import cli, config, optional, presets
 from tslim.commands import options
 from tslim.commands.console import Console
+from tslim.data import scene_from_settings
 from tslim.errors import ConfigError, RunFolderError
 from tslim.measuring import evaluate
 from tslim.measuring.evaluate import SweepRow
@@ -82,36 +83,65 @@ def new_experiment(args: experiments.Options) -> tuple[experiments.Experiment, i
     return experiments.Experiment("trial", args, Console(RichConsole(file=printed, width=120))), printed
 
 
-def test_runs_that_are_there_are_used_again_and_others_refused(args):
+@pytest.fixture
+def without_ray(monkeypatch):
+    monkeypatch.setattr(optional, "has", lambda name: False)
+
+
+def test_a_line_becomes_a_training_for_each_seed_with_all_that_it_needs_in_its_folder(args):
+    experiment, _ = new_experiment(dataclasses.replace(args, seeds=2, views=2))
+    few = dataclasses.replace(experiment.scene, train=experiment.scene.train.subset([1, 3]))
+    plan = experiment._plan([experiments.Line("Two views!", experiment.settings, (4, 1), few)])
+    first, second = plan.runs
+    assert [run.name for run in plan.runs] == ["two-views", "two-views-seed-1"] and first.ranks == (4, 1)
+    assert second.record["train"] == first.record["train"] | {"seed": 1}
+    assert first.record["train"]["precision"] == "float16"
+    scene = scene_from_settings(first.record["scene"])
+    assert scene.train.names == few.train.names and len(scene.test) == 2
+    assert (scene.train.pixels == few.train.pixels).all() and scene.box.tolist() == few.box.tolist()
+    parsed = cli.parse(first.command(Path("f"), resume=False))
+    assert parsed.resume and parsed.out == Path("f")
+
+
+def test_a_folder_with_another_run_is_refused_before_anything_is_trained(args, tmp_path):
+    experiment, _ = new_experiment(dataclasses.replace(args, out=tmp_path))
+    line = experiments.Line("a line", experiment.settings)
+    (training,) = experiment._plan([line]).runs
+    training.prepare(experiment.run("a line"))
+    training.prepare(experiment.run("a line"))  # the same once more
+    with pytest.raises(RunFolderError, match="other settings"):
+        experiment.train(dataclasses.replace(line, settings=dataclasses.replace(line.settings, seed=1)))
+
+
+@pytest.mark.slow
+def test_runs_that_are_there_are_used_again_and_interrupted_ones_go_on(args, without_ray):
     experiment, printed = new_experiment(args)
     settings = experiments.plain(experiment.settings, "linear", linear_share=0.9)
     settings = dataclasses.replace(settings, field=dataclasses.replace(settings.field, max_rank=4))
-    first = experiment.train("Linear growth!", settings, ranks=(1, 4, 16))
+    line = experiments.Line("Linear growth!", settings, ranks=(1, 4, 16))
+    (first,) = experiment.train(line)
     assert [row.rank for row in first.rows] == [4, 1] and first.reached() == 4
-    assert "finished" in printed.getvalue()
+    assert "1/1 linear-growth: done" in printed.getvalue()
     folder = args.out / "linear-growth"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
     again, printed = new_experiment(args)
-    second = again.train("Linear growth!", settings, ranks=(1, 4, 16))
-    assert second == first and "finished" not in printed.getvalue()
+    assert again.train(line) == [first] and "done" not in printed.getvalue()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    with pytest.raises(RunFolderError, match="other settings"):
-        again.train("Linear growth!", dataclasses.replace(settings, seed=1))
 
     # A run that was stopped before its model was written goes on.
-    (folder / "model.slim").unlink()
-    (folder / "eval.json").unlink()
-    third, printed = new_experiment(args)
-    rows = third.train("Linear growth!", settings, ranks=(1, 4)).rows
-    assert "resumed" in printed.getvalue()
-    assert [(row.rank, row.psnr) for row in rows] == [(row.rank, row.psnr) for row in first.rows]
+    for name in ("model.slim", "eval.json", "sweep.json"):
+        (folder / name).unlink()
+    (third,) = again.train(line)
+    assert "resumed" in (args.out / "linear-growth.log").read_text(encoding="utf-8")
+    assert [(row.rank, row.psnr) for row in third.rows] == [(row.rank, row.psnr) for row in first.rows]
 
 
-def test_several_seeds_are_several_runs_and_the_table_has_their_means(args):
+@pytest.mark.slow
+def test_several_seeds_are_several_runs_and_the_table_has_their_means(args, without_ray):
     args = dataclasses.replace(args, seeds=2, out=args.out / "seeds")
     experiment, _ = new_experiment(args)
-    line = experiment.train("a line", experiments.plain(experiment.settings, "fixed"), ranks=(2, 16))
+    (line,) = experiment.train(experiments.Line("a line", experiments.plain(experiment.settings, "fixed"), (2, 16)))
     found = []
     for seed, name in enumerate(("a-line", "a-line-seed-1")):
         run = RunFolder(args.out / name)
@@ -121,7 +151,7 @@ def test_several_seeds_are_several_runs_and_the_table_has_their_means(args):
     for row in line.rows:
         one, other = found[0][row.rank], found[1][row.rank]
         assert one.psnr != other.psnr and row.psnr == pytest.approx((one.psnr + other.psnr) / 2)
-        assert row.bytes == (one.bytes + other.bytes) // 2
+        assert row.bytes == pytest.approx((one.bytes + other.bytes) / 2, abs=1)
     experiment.report("seeds", [line])
     assert "means of 2 seeds" in (args.out / "table.md").read_text(encoding="utf-8")
 

@@ -126,8 +126,28 @@ def test_an_array_of_slurm_jobs_runs_one_training_each(tmp_path, capsys):
 def test_who_lacks_ray_is_told_what_to_install(tmp_path, monkeypatch, capsys):
     plan_of(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    assert cli.main(["sweep", str(tmp_path / "sweep.toml")]) == 2
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--cpus", "1"]) == 2
     assert "needs ray, which is not installed: pip install" in capsys.readouterr().err
+
+
+def test_without_ray_trainings_run_here_one_after_another(tmp_path, monkeypatch, capsys):
+    plan = plan_of(tmp_path, FILE.replace('["quick", "tiny"]', '["tiny"]'))
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    performed = []
+
+    def perform(plan, run, arch, threads=None):
+        performed.append(run.name)
+        if run.seed:
+            return "it broke"
+        pretend(plan, run, 30.0)
+        return ""
+
+    monkeypatch.setattr(engine, "perform", perform)
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml")]) == 1
+    assert performed == [run.name for run in plan.runs]
+    shown = capsys.readouterr().out
+    assert "1/8 lego-tiny-seed0: done" in shown and "2/8 lego-tiny-seed3: it broke" in shown
+    assert "without Ray" in shown and (plan.out / "table.csv").exists()
 
 
 SMALL = """
@@ -167,7 +187,7 @@ def test_a_node_that_is_lost_costs_no_training_and_changes_no_bit(cpu, tmp_path)
     try:
         second = cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        running = engine.run_on_ray(plan, list(plan.runs), address=None, cpus=1, gpus=0.0, arch="cpu")
+        running = engine.run_on_ray(plan, plan.runs, engine.Place(cpus=1, arch="cpu"))
         ended = []
         folders = [RunFolder(plan.folder(run)) for run in plan.runs]
         killer = _when(lambda: all(f.path.exists() and any(f.path.glob("checkpoint*")) for f in folders),

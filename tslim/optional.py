@@ -1,9 +1,15 @@
 """Packages that tslim can do without: imported where they are used, and missed in one line."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from tslim.errors import MissingPackageError
+
+
+def has(name: str) -> bool:
+    """Whether the package ``name`` is installed."""
+    return importlib.util.find_spec(name) is not None
 
 
 def need(name: str, what: str, install: str | None = None) -> ModuleType:

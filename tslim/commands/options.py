@@ -83,6 +83,8 @@ class Train:
     """device; auto takes a GPU that works, else the CPU"""
     preview: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """show the field in a window while it trains"""
+    model_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """end with the model: measure nothing, and make no pictures and no video (tslim eval measures it later)"""
     serving: _ServeFlags = field(default_factory=ServeOptions)
     scene: _SceneFlags = field(default_factory=SceneOptions)
     settings: Annotated[config.TrainConfig, arg(name="")] = field(default_factory=presets.quick)

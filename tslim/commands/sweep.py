@@ -25,9 +25,10 @@ def sweep(args: Sweep, console: Console) -> int:
     console.line(f"{len(plan.runs)} trainings, {len(plan.runs) - len(waiting)} of them done, in {plan.out}")
     failed = 0
     if waiting and not args.table:
-        finished = engine.run_on_ray(
-            plan, waiting, address=args.address, cpus=args.cpus, gpus=args.gpus, arch=args.arch
-        )
+        place = engine.Place(args.address, args.cpus, args.gpus, args.arch)
+        if not engine.uses_ray(place):
+            console.line("without Ray, so here and one after another; several at a time: pip install 'ray>=2.9'")
+        finished = engine.run(plan, waiting, place)
         for count, end in enumerate(finished, start=1):
             failed += bool(end.problem)
             console.line(f"{count}/{len(waiting)} {end.run.name}: {end.problem or 'done'}")

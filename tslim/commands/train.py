@@ -72,6 +72,9 @@ def _train_and_measure(
         if not output.is_read():
             fail(f"saved at step {trainer.step}; continue with: {_resume_command(run)}")
         return 128 + signalled
+    if args.model_only:
+        console.written([run.model])
+        return 0
     from tslim.commands.eval import report
 
     scene = trainer.scene
@@ -253,7 +256,7 @@ def provenance(trainer: "Trainer", record: dict[str, Any]) -> dict[str, Any]:
     return {
         "tslim": __version__,
         "built_in": record.get("path") is None,
-        "scene_options": {name: value for name, value in record.items() if name != "path"},
+        "scene_options": {k: v for k, v in record.items() if k not in ("path", "train_views", "test_views")},
         "paths": camera_paths(trainer.scene_as_learned()),
         "cameras": start_cameras(trainer.scene_as_learned()),
     }

@@ -78,11 +78,19 @@ def load_scene(
 
 def scene_from_settings(settings: Mapping[str, Any]) -> Scene:
     """The scene that a run's ``config.json`` describes: path, format, downscale, background, max_images, space,
-    file_paths.
+    file_paths, and by name the photographs to train on and to measure on: train_views, test_views.
 
     The built-in scene where the path is missing or None; everything else may be missing or None, too. Raises
     ``SceneError`` as ``load_scene`` does.
     """
+    scene = _whole_scene(settings)
+    named = {split: settings.get(f"{split}_views") for split in ("train", "test")}
+    chosen = {split: getattr(scene, split).named(names) for split, names in named.items() if names is not None}
+    return replace(scene, **chosen)
+
+
+def _whole_scene(settings: Mapping[str, Any]) -> Scene:
+    """The same with all of its photographs."""
     chosen = {name: value for name, value in settings.items() if value is not None}
     downscale, background = chosen.get("downscale", 1), chosen.get("background", "white")
     format, most, space = chosen.get("format"), chosen.get("max_images"), chosen.get("space")

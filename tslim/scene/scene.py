@@ -65,6 +65,14 @@ class Views:
         offsets = np.cumsum([0, *(len(p) for p in parts)], dtype=np.int64)
         return Views(self.cameras[indices], pixels, offsets, tuple(self.names[i] for i in indices))
 
+    def named(self, names: Sequence[str]) -> "Views":
+        """The photographs of these names, in that order. Raises ``SceneError`` for a name that none has."""
+        numbers = {name: i for i, name in reversed(list(enumerate(self.names)))}
+        unknown = [name for name in names if name not in numbers]
+        if unknown:
+            raise SceneError(f"no photograph is called {unknown[0]!r}: there are {len(self)}, from {self.names[:1]}")
+        return self.subset([numbers[name] for name in names])
+
     def spread(self, most: int) -> "Views":
         """So many evenly spaced photographs, the first and the last among them; all if there are no more."""
         if len(self) <= most:

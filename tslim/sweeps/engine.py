@@ -1,15 +1,18 @@
-"""What runs the trainings of a sweep: Ray, on this machine or a cluster; or an array of SLURM jobs."""
+"""What runs the trainings of a sweep: Ray, on this machine or a cluster; or an array of SLURM jobs.
+
+Where Ray is missing, this process runs them, one after another.
+"""
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tslim import files, optional
 from tslim.errors import ConfigError
-from tslim.sweeps.plan import Plan, Run
-from tslim.sweeps.single import perform
+from tslim.sweeps.plan import Plan, Training
+from tslim.sweeps.single import perform, python_path
 
 RETRIES = 10
 """How often Ray starts a training again whose node was lost; it goes on from its last checkpoint."""
@@ -19,20 +22,48 @@ RETRIES = 10
 class Finished:
     """A training that has come to an end."""
 
-    run: Run
+    run: Training
     problem: str
     """what went wrong, in one line; empty if nothing did"""
 
 
-def run_on_ray(
-    plan: Plan, runs: list[Run], *, address: str | None, cpus: int | None, gpus: float, arch: str
-) -> Iterator[Finished]:
-    """Runs trainings as Ray tasks; yields each when it has come to an end. Folders must be the same on all nodes.
+@dataclass(frozen=True)
+class Place:
+    """Where trainings run, and what each of them takes there."""
 
-    Args:
-        address: of a Ray cluster; None starts one on this machine, or joins the one that was started before.
-        cpus: cores that a training takes, and its threads; all of a node's if None.
-        gpus: that a training takes.
+    address: str | None = None
+    """of a Ray cluster; None starts one on this machine, or joins the one that was started before"""
+    cpus: int | None = None
+    """cores that a training takes, and its threads; all of a node's if None"""
+    gpus: float = 0.0
+    """that a training takes"""
+    arch: str = "auto"
+    """its device"""
+
+    def needs_ray(self) -> bool:
+        """Whether it asks for what only Ray does: another machine, or several trainings at a time."""
+        return self.address is not None or self.cpus is not None or self.gpus > 0
+
+
+def uses_ray(place: Place) -> bool:
+    """Whether trainings run on Ray: where it is installed, or where they ask for what only it does."""
+    return place.needs_ray() or optional.has("ray")
+
+
+def run(plan: Plan, runs: Sequence[Training], place: Place) -> Iterator[Finished]:
+    """Runs trainings; yields each when it has come to an end.
+
+    On Ray, or in this process where Ray is neither installed nor needed. Raises as ``run_on_ray``.
+    """
+    if uses_ray(place):
+        yield from run_on_ray(plan, runs, place)
+        return
+    for training in runs:
+        yield Finished(training, perform(plan, training, place.arch))
+
+
+def run_on_ray(plan: Plan, runs: Sequence[Training], place: Place) -> Iterator[Finished]:
+    """The same as Ray tasks. Folders must be the same on all nodes.
 
     Raises:
         MissingPackageError: Ray is not installed.
@@ -41,23 +72,26 @@ def run_on_ray(
     ray = optional.need("ray", "a sweep", "pip install 'ray>=2.9'")
     if not ray.is_initialized():
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            ray.init(
+                address=place.address, log_to_driver=False, logging_level="ERROR", include_dashboard=False,
+                runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
+            )  # fmt: skip
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"no Ray cluster at {address}: {str(error).splitlines()[0][:200]}") from error
+            raise ConfigError(f"no Ray cluster at {place.address}: {str(error).splitlines()[0][:200]}") from error
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    needs = {"CPU": float(cpus or min(int(node.get("CPU", 1)) for node in nodes)), "GPU": float(gpus)}
+    needs = {"CPU": float(place.cpus or min(int(node.get("CPU", 1)) for node in nodes)), "GPU": float(place.gpus)}
     if not any(all(node.get(kind, 0) >= n for kind, n in needs.items()) for node in nodes):
         raise ConfigError(f"no node has {needs['CPU']:g} CPUs and {needs['GPU']:g} GPUs: there are {nodes}")
     task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_retries=RETRIES, max_calls=1)(perform)
-    waiting = {task.remote(plan, run, arch, cpus): run for run in runs}
+    waiting = {task.remote(plan, each, place.arch, place.cpus): each for each in runs}
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
-        run = waiting.pop(done)
+        ended = waiting.pop(done)
         try:
             problem = ray.get(done)
         except ray.exceptions.RayError as error:
             problem = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
-        yield Finished(run, problem)
+        yield Finished(ended, problem)
 
 
 def write_slurm(plan: Plan, path: Path, *, arch: str) -> Path:

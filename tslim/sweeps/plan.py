@@ -19,6 +19,7 @@
     schedule.upsilon = 0.3
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -26,8 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tslim.errors import ConfigError
+from tslim import __version__
+from tslim.errors import ConfigError, RunFolderError
 from tslim.presets import PRESETS, REMOVED
+from tslim.training.run_folder import RunFolder
 
 PLAIN = "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
@@ -47,6 +50,8 @@ class Run:
     """folder of the images; None for the built-in scene"""
     words: tuple[str, ...]
     """of the command line, besides scene, preset, seed and folder"""
+    ranks: tuple[int, ...] | None = None
+    """that are measured; the plan's if None"""
 
     @property
     def name(self) -> str:
@@ -66,18 +71,60 @@ class Run:
         scene = [] if self.path is None else [str(self.path)]
         return ["train", *scene, "--preset", self.preset, "--seed", str(self.seed), "--out", str(folder), *self.words]
 
+    def recipe(self, folder: Path) -> list[str]:
+        """What makes it another training: its command."""
+        return self.command(folder, resume=False)
+
+    def prepare(self, folder: RunFolder) -> None:
+        """Nothing: its command makes the folder."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One training whose settings stand in its folder before it starts: more than a command line can say."""
+
+    scene: str
+    line: str
+    """of the table"""
+    name: str
+    """of its folder"""
+    seed: int
+    record: Mapping[str, Any]
+    """``scene`` and ``train`` of ``config.json``"""
+    ranks: tuple[int, ...] | None = None
+    """that are measured; the plan's if None"""
+
+    def command(self, folder: Path, *, resume: bool) -> list[str]:
+        """The words of ``tslim train`` that start, or continue, this training in a folder that is prepared."""
+        return ["train", "--out", str(folder), "--resume"]
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        """What makes it another training: its settings, as json has them."""
+        return json.loads(json.dumps(self.record))
+
+    def prepare(self, folder: RunFolder) -> None:
+        """Writes ``config.json`` if it is not there. Raises ``RunFolderError`` where the folder holds another run."""
+        recipe = self.recipe(folder.path)
+        if not folder.config.exists():
+            folder.create({"version": __version__, **recipe})
+        elif {name: folder.settings()[name] for name in recipe} != recipe:
+            raise RunFolderError(f"{folder.path} holds a run with other settings or photographs: choose another --out")
+
+
+Training = Run | Prepared
+
 
 @dataclass(frozen=True)
 class Plan:
     """A sweep."""
 
     out: Path
-    runs: tuple[Run, ...]
+    runs: tuple[Training, ...]
     ranks: tuple[int, ...]
     source: Path = field(default_factory=Path)
     """the file that it was read from"""
 
-    def folder(self, run: Run) -> Path:
+    def folder(self, run: Training) -> Path:
         """Of one training."""
         return self.out / run.name
 

@@ -13,7 +13,7 @@ from typing import Any
 from tslim import files
 from tslim.errors import TslimError
 from tslim.measuring import evaluate
-from tslim.sweeps.plan import Plan, Run
+from tslim.sweeps.plan import Plan, Training
 from tslim.training.run_folder import RunFolder
 
 RECORD = "sweep.json"
@@ -23,28 +23,28 @@ _DIE_WITH_PARENT = 1
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
-def result(plan: Plan, run: Run) -> dict[str, Any] | None:
+def result(plan: Plan, run: Training) -> dict[str, Any] | None:
     """What a finished training measured: ``rows`` by rank, ``views``, ``minutes``, ``peak_mb``; None if unfinished."""
     folder = RunFolder(plan.folder(run))
     try:
         record = json.loads((folder.path / RECORD).read_text(encoding="utf-8"))
         rows, views = evaluate.read_eval_json(folder.evaluation)
         measured = {row.rank: row for row in rows}
-        wanted = _measured_ranks(plan, int(record["max_rank"]))
+        wanted = _measured_ranks(plan, run, int(record["max_rank"]))
         minutes, peak = float(record["minutes"]), float(record["peak_mb"])
-        if record["command"] != run.command(folder.path, resume=False) or not set(wanted) <= set(measured):
+        if record["command"] != run.recipe(folder.path) or not set(wanted) <= set(measured):
             return None
     except (OSError, ValueError, KeyError, TypeError, TslimError):
         return None
     return {"rows": {rank: measured[rank] for rank in wanted}, "views": views, "minutes": minutes, "peak_mb": peak}
 
 
-def is_done(plan: Plan, run: Run) -> bool:
+def is_done(plan: Plan, run: Training) -> bool:
     """Whether a training is there as a whole, measured at the ranks that are asked for."""
     return result(plan, run) is not None
 
 
-def perform(plan: Plan, run: Run, arch: str, threads: int | None = None) -> str:
+def perform(plan: Plan, run: Training, arch: str, threads: int | None = None) -> str:
     """Does what is left of a training, with its output in ``train.log`` beside its folder; returns what went wrong.
 
     Its processes end with this one, so that a training whose node is lost can go on elsewhere.
@@ -58,17 +58,19 @@ def perform(plan: Plan, run: Run, arch: str, threads: int | None = None) -> str:
     plan.out.mkdir(parents=True, exist_ok=True)
     log = plan.out / f"{run.name}.log"
     if not folder.model.exists():
-        problem = _tslim([*run.command(folder.path, resume=folder.config.exists()), "--arch", arch], log, threads)
+        run.prepare(folder)
+        words = [*run.command(folder.path, resume=folder.config.exists()), "--model-only", "--arch", arch]
+        problem = _tslim(words, log, threads)
         if problem:
             return problem
     held = _ranks_held(folder)
-    ranks = [str(rank) for rank in _measured_ranks(plan, held)]
+    ranks = [str(rank) for rank in _measured_ranks(plan, run, held)]
     problem = _tslim(["eval", str(folder.path), "--ranks", *ranks, "--arch", arch], log, threads)
     if problem:
         return problem
     history = folder.history()
     record = {
-        "command": run.command(folder.path, resume=False),
+        "command": run.recipe(folder.path),
         "minutes": (history[-1]["seconds"] if history else 0.0) / 60,
         "peak_mb": _peak_megabytes(),
         "max_rank": held,
@@ -77,9 +79,9 @@ def perform(plan: Plan, run: Run, arch: str, threads: int | None = None) -> str:
     return ""
 
 
-def _measured_ranks(plan: Plan, held: int) -> list[int]:
+def _measured_ranks(plan: Plan, run: Training, held: int) -> list[int]:
     """Of the ranks asked for, those that a model has; all it has where they are fewer than any."""
-    return [rank for rank in plan.ranks if rank <= held] or [held]
+    return [rank for rank in run.ranks or plan.ranks if rank <= held] or [held]
 
 
 def _ranks_held(folder: RunFolder) -> int:
@@ -88,10 +90,14 @@ def _ranks_held(folder: RunFolder) -> int:
     return model_file.read_header(folder.model).rank
 
 
+def python_path() -> str:
+    """PYTHONPATH with which processes find tslim, as they do this one's, whatever their working folder."""
+    return os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
+
+
 def _tslim(words: list[str], log: Path, threads: int | None) -> str:
     """Runs one command of the command line; returns its last line if it failed."""
-    path = os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": python_path()}
     if threads is not None:
         environment["TSLIM_THREADS"] = str(threads)
     with open(log, "a", encoding="utf-8") as out:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ class Entry:
     peak_mb: float
     seeds: int
 
+    def row(self) -> SweepRow:
+        """As ``eval`` has it, but for the time of a frame."""
+        return SweepRow(self.rank, self.bytes, self.psnr, self.ssim, 0.0)
+
 
 def entries(plan: Plan) -> list[Entry]:
     """What finished trainings measured: by line, scene and rank; then each line's mean over the scenes that all of its
@@ -57,10 +61,17 @@ def entries(plan: Plan) -> list[Entry]:
     return cells
 
 
+def mean_row(rows: Sequence[SweepRow]) -> SweepRow:
+    """One line of several trainings measured at the same rank."""
+    names = ("bytes", "psnr", "ssim", "ms_per_frame")
+    size, psnr, ssim, ms = (float(np.mean([getattr(row, name) for row in rows])) for name in names)
+    return SweepRow(rows[0].rank, round(size), psnr, ssim, ms)
+
+
 def _entry(line: str, scene: str, rank: int, rows: Sequence[tuple[SweepRow, dict[str, Any]]]) -> Entry:
-    mean = {name: float(np.mean([getattr(row, name) for row, _ in rows])) for name in ("psnr", "ssim", "bytes")}
+    row = mean_row([row for row, _ in rows])
     more = {name: float(np.mean([run[name] for _, run in rows])) for name in ("minutes", "peak_mb")}
-    return Entry(line, scene, rank, mean["psnr"], mean["ssim"], round(mean["bytes"]), **more, seeds=len(rows))
+    return Entry(line, scene, rank, row.psnr, row.ssim, row.bytes, **more, seeds=len(rows))
 
 
 def _mean(line: str, rank: int, group: Sequence[Entry]) -> Entry:
@@ -85,19 +96,21 @@ def write(plan: Plan, cells: Sequence[Entry]) -> list[Path]:
     ]
     curves: dict[str, list[SweepRow]] = {}
     for cell in cells:
-        row = SweepRow(cell.rank, cell.bytes, cell.psnr, cell.ssim, 0.0)
-        curves.setdefault(f"{cell.scene}, {cell.line}", []).append(row)
+        curves.setdefault(f"{cell.scene}, {cell.line}", []).append(cell.row())
     if curves:
         written.append(size_quality(plan.out / "size-quality.png", curves, title=plan.source.stem))
     return written
 
 
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
 def _csv(cells: Sequence[Entry]) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(
-        ("Submethod", "Scene", "PSNR", "SSIM", "LPIPS", "Size [Bytes]", "Minutes", "Peak memory [MB]", "Seeds")
-    )
+    out.writerow(COLUMNS)
     for c in cells:
         name = f"{c.line}, rank {c.rank}"
         # LPIPS is not measured: its networks' weights are not to be had without a download.
@@ -125,21 +138,24 @@ def _json(plan: Plan, cells: Sequence[Entry]) -> str:
 def _markdown(plan: Plan, cells: Sequence[Entry], others: Sequence[Published]) -> str:
     ranks = sorted({cell.rank for cell in cells}, reverse=True)
     lines = [f"### {plan.source.stem}", "", "PSNR in dB (size of the file) by ranks kept; MB are 10^6 bytes.", ""]
-    lines += ["| scene | trained as | " + " | ".join(map(str, ranks)) + " | minutes |"]
-    lines += ["| --- | --- |" + " --- |" * (len(ranks) + 1)]
+    rows = []
     by_key = {(cell.scene, cell.line, cell.rank): cell for cell in cells}
     for scene, line in dict.fromkeys((cell.scene, cell.line) for cell in cells):
         row = [by_key.get((scene, line, rank)) for rank in ranks]
         shown = [f"{cell.psnr:.2f} ({megabytes(cell.bytes)})" if cell else "–" for cell in row]
         minutes = next(cell.minutes for cell in row if cell)
-        lines.append(f"| {scene} | {line} | " + " | ".join(shown) + f" | {minutes:.1f} |")
+        rows.append([scene, line, *shown, f"{minutes:.1f}"])
+    lines += markdown(["scene", "trained as", *map(str, ranks), "minutes"], rows)
     if others:
         lines += ["", "Published, for orientation; MB are 10^6 bytes, as far as sources say which:", ""]
-        lines += ["| scene | method | PSNR | MB | background | bytes | source | note |"]
-        lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
-        for o in others:
-            words = (o.scene, o.method, f"{o.psnr:.2f}", f"{o.mb:g}", o.background, o.counted, o.source, o.note)
-            lines.append(f"| {' | '.join(words)} |")
+        heads = ["scene", "method", "PSNR", "MB", "background", "bytes", "source", "note"]
+        lines += markdown(
+            heads,
+            [
+                (o.scene, o.method, f"{o.psnr:.2f}", f"{o.mb:g}", o.background, o.counted, o.source, o.note)
+                for o in others
+            ],
+        )
     missing = [run.name for run in plan.runs if result(plan, run) is None]
     if missing:
         lines += ["", f"Not finished: {', '.join(missing)}."]
