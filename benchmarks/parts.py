@@ -29,7 +29,7 @@ def _warm(trainer: Any, n: int = 3):
 def _counts(trainer: Any) -> Counts:
     """Of the last step."""
     p = trainer.pipeline
-    used = int(np.sum(p.ray_used[: p.n_rays]))
+    used = int(np.diff(p.ray_used[: 2 * p.n_rays].reshape(-1, 2)).sum())
     field = trainer.field
     shapes = [shape for name, (_, shape) in field.decoder.layout.items() if name.startswith("w")]
     layers = (shapes[0][0], *(shape[1] for shape in shapes))

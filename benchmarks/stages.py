@@ -139,6 +139,7 @@ def timed_stages(trainer: Any) -> Iterator[Stopwatch]:
         (trace, "trace_density", "density"),
         (groups, "count_visible", "density"),
         (groups, "collect_visible", "density"),
+        (groups, "weigh_groups", "density"),
         (pipeline, "_appearance", "appearance"),
         (trainer.field.decoder, "forward", "decode"),
         (composite, "composite", "composite"),

@@ -9,14 +9,14 @@ above it are not read.
 
 import taichi as ti
 
+from kernels.groups import Groups
 from kernels.launch import kernel, vector_kernel
 from kernels.tasks import RUN, Cut, Share, indices_each, on_cpu, whole_share
-from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
+from kernels.types import f32_1d, i32_1d, load3, store3, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
     N_FEATURES,
     SCALES_WIDTH,
-    Lattice,
     Layout,
     product,
     product_slope,
@@ -26,15 +26,6 @@ from kernels.vm import (
 
 BASIS_PARTS = 16
 """Parts of the groups whose share of the basis' gradient is summed side by side."""
-
-
-@record
-class Groups:
-    """Numbers of groups, of visible samples in them, and of chunks of components that the largest rank has."""
-
-    n: ti.i32
-    visible: ti.i32
-    chunks: ti.i32
 
 
 @vector_kernel
@@ -72,8 +63,7 @@ def appearance_products(
 @ti.func
 def scatter_group(
     g: ti.i32, share: Share, groups: ti.template(), layout: ti.template(),
-    of_groups: ti.template(), of_visible: ti.template(), factors: ti.template(),
-    with_slopes: ti.i32, atomic: ti.template(),
+    of_groups: ti.template(), of_visible: ti.template(), factors: ti.template(), atomic: ti.template(),
 ):  # fmt: skip
     """Adds a share of the gradients of a group's products: what the two kernels below have in common."""
     group_ray, group_start, ray_rank, grad_products = ti.static(of_groups)
@@ -95,9 +85,9 @@ def scatter_group(
             if share.plane == 1:
                 scatter_plane(q, corner, share, values, grad, atomic)
             if share.line == 1:
-                owns, qp = scatter_line(q, corner, share, values, grad, with_slopes, atomic)
+                owns, qp = scatter_line(q, corner, share, values, grad, groups.shared, atomic)
                 along = qp / visible_part[j]
-        if with_slopes == 1 and owns == 1 and share.line == 1:
+        if groups.shared == 1 and owns == 1 and share.line == 1:
             visible_slope[column * groups.visible + j] = along
 
 
@@ -105,13 +95,12 @@ def scatter_group(
 def appearance_backward(
     groups: Groups, cut: Cut, group_ray: i32_1d, group_start: i32_1d,
     visible_at: f32_1d, visible_part: f32_1d, ray_rank: i32_1d, grad_products: vec16_1d,
-    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, with_slopes: ti.i32,
-    visible_slope: f32_1d,
+    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, visible_slope: f32_1d,
 ):  # fmt: skip
     """Adjoint of ``appearance_products``: adds to grad_factors, given grad_products, as large as products.
 
-    With with_slopes = 1 it also writes visible_slope (3 chunks, visible), grad_products . p of each visible sample,
-    from which ``groups.mean_gradients`` goes on. For the CPU: a thread owns what it writes.
+    Where samples share a colour it also writes visible_slope (3 chunks, visible), grad_products . p of each visible
+    sample, from which ``groups.mean_gradients`` goes on. For the CPU: a thread owns what it writes.
     """
     n_tasks = 3 * groups.chunks
     spread = ti.static(indices_each(1))
@@ -122,7 +111,7 @@ def appearance_backward(
         for g in range(groups.n):
             scatter_group(
                 g, share, groups, layout, (group_ray, group_start, ray_rank, grad_products),
-                (visible_at, visible_part, visible_slope), (factors, grad_factors), with_slopes, False,
+                (visible_at, visible_part, visible_slope), (factors, grad_factors), False,
             )  # fmt: skip
 
 
@@ -130,8 +119,7 @@ def appearance_backward(
 def appearance_backward_atomic(
     groups: Groups, group_ray: i32_1d, group_start: i32_1d,
     visible_at: f32_1d, visible_part: f32_1d, ray_rank: i32_1d, grad_products: vec16_1d,
-    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, with_slopes: ti.i32,
-    visible_slope: f32_1d,
+    factors: vec16_1d, grad_factors: vec16_1d, layout: Layout, visible_slope: f32_1d,
 ):  # fmt: skip
     """``appearance_backward`` for a GPU: a thread for each group, chunk and mode, by atomics."""
     for item in range(3 * groups.chunks * groups.n):
@@ -139,41 +127,31 @@ def appearance_backward_atomic(
         scatter_group(
             item // (3 * groups.chunks), share, groups, layout,
             (group_ray, group_start, ray_rank, grad_products),
-            (visible_at, visible_part, visible_slope), (factors, grad_factors), with_slopes, True,
+            (visible_at, visible_part, visible_slope), (factors, grad_factors), True,
         )  # fmt: skip
 
 
 @vector_kernel
-def appearance_ray_gradients(
-    n_rays: ti.i32, n_chunks: ti.i32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_group_start: i32_1d,
-    group_start: i32_1d, visible_t: f32_1d, visible_at: f32_1d, visible_part: f32_1d,
-    grad_products: vec16_1d, factors: vec16_1d, lattice: Lattice, grad_o: f32_1d, grad_d: f32_1d,
+def appearance_slopes(
+    groups: Groups, group_ray: i32_1d, group_start: i32_1d, visible_sample: i32_1d, visible_at: f32_1d,
+    visible_part: f32_1d, ray_rank: i32_1d, grad_products: vec16_1d, factors: vec16_1d, layout: Layout,
+    sample_slope: f32_1d,
 ):  # fmt: skip
-    """Adds the appearance's part to grad_o and grad_d (n_rays, 3), without that of the decoder's viewing direction."""
+    """Adds the appearance's part of dL/dx of each visible sample, x in texels, to sample_slope (n, 3)."""
     spread = ti.static(indices_each(16))
-    for index in range(n_rays * spread):
+    for index in range(groups.n * spread):
         if index % spread > 0:
             continue
-        ray = index // spread
-        o = load3(ray_o, ray)
-        d = load3(ray_d, ray)
-        by_o = vec3(0.0)
-        by_d = vec3(0.0)
-        for g in range(ray_group_start[ray], ray_group_start[ray + 1]):
-            for j in range(group_start[g], group_start[g + 1]):
-                t = visible_t[j]
-                spot = lattice.layout.spot(load3(visible_at, j))
-                by_texels = vec3(0.0)
-                for column in range(3 * ((3 * ray_rank[ray] + CHUNK - 1) // CHUNK)):
-                    q = below(grad_products[g * 3 * n_chunks + column], 3 * ray_rank[ray], column // 3)
-                    corner = lattice.layout.corner(column % 3, column // 3, spot)
-                    by_texels += product_slope(factors, q, column % 3, corner)
-                by_texels *= visible_part[j]
-                by_x = lattice.ray_slope(o + d * t, by_texels)
-                by_o += by_x
-                by_d += by_x * t
-        store3(grad_o, ray, load3(grad_o, ray) + by_o)
-        store3(grad_d, ray, load3(grad_d, ray) + by_d)
+        g = index // spread
+        components = 3 * ray_rank[group_ray[g]]
+        for j in range(group_start[g], group_start[g + 1]):
+            spot = layout.spot(load3(visible_at, j))
+            slope = vec3(0.0)
+            for column in range(3 * ((components + CHUNK - 1) // CHUNK)):
+                q = below(grad_products[g * 3 * groups.chunks + column], components, column // 3)
+                slope += product_slope(factors, q, column % 3, layout.corner(column % 3, column // 3, spot))
+            s = visible_sample[j]
+            store3(sample_slope, s, load3(sample_slope, s) + slope * visible_part[j])
 
 
 @kernel

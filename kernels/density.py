@@ -123,7 +123,7 @@ def find_copies(marched: ti.i32, n_marched: ti.i32, copies: ti.template(), chunk
     """Rank, first sample and number of samples (0 at ranks without the chunk) of a marched ray's copies; and
     which of them has the most samples.
     """
-    ray_rank, ray_start, ray_used = ti.static(rays)
+    ray_rank, ray_used = ti.static(rays)
     ranks = ti.Vector([0] * copies)
     starts = ti.Vector([0] * copies)
     used = ti.Vector([0] * copies)
@@ -131,9 +131,9 @@ def find_copies(marched: ti.i32, n_marched: ti.i32, copies: ti.template(), chunk
     for r in ti.static(range(copies)):
         ray = r * n_marched + marched
         ranks[r] = ray_rank[ray]
-        starts[r] = ray_start[ray]
+        starts[r] = ray_used[2 * ray]
         if chunk * CHUNK < ranks[r]:
-            used[r] = ray_used[ray]
+            used[r] = ray_used[2 * ray + 1] - starts[r]
         if used[r] > used[longest]:
             longest = r
     return ranks, starts, used, longest
@@ -184,7 +184,7 @@ def scatter_marched(
 @vector_kernel
 def density_backward(
     n_marched: ti.i32, copies: ti.template(), n_chunks: ti.i32, cut: Cut,
-    ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d, sample_at: f32_1d, sample_grad: f32_1d,
+    ray_rank: i32_1d, ray_used: i32_1d, sample_at: f32_1d, sample_grad: f32_1d,
     factors: vec16_1d, grad_factors: vec16_1d, layout: Layout,
 ):  # fmt: skip
     """Adjoint of the density feature: adds to grad_factors, given sample_grad = dL/df of each used sample.
@@ -199,51 +199,40 @@ def density_backward(
         share = cut.share(index // spread, n_tasks)
         for marched in range(n_marched):
             scatter_marched(
-                marched, n_marched, copies, share, layout, (ray_rank, ray_start, ray_used), (sample_at, sample_grad),
+                marched, n_marched, copies, share, layout, (ray_rank, ray_used), (sample_at, sample_grad),
                 (factors, grad_factors), False,
             )  # fmt: skip
 
 
 @vector_kernel
 def density_backward_atomic(
-    n_marched: ti.i32, copies: ti.template(), n_chunks: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
-    sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d, grad_factors: vec16_1d,
-    layout: Layout,
+    n_marched: ti.i32, copies: ti.template(), n_chunks: ti.i32, ray_rank: i32_1d, ray_used: i32_1d,
+    sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d, grad_factors: vec16_1d, layout: Layout,
 ):  # fmt: skip
     """``density_backward`` for a GPU: a thread for each marched ray, chunk and mode, by atomics."""
     for item in range(n_marched * n_chunks * 3):
         scatter_marched(
             item % n_marched, n_marched, copies, whole_share(item // n_marched), layout,
-            (ray_rank, ray_start, ray_used), (sample_at, sample_grad), (factors, grad_factors), True,
+            (ray_rank, ray_used), (sample_at, sample_grad), (factors, grad_factors), True,
         )  # fmt: skip
 
 
 @vector_kernel
-def density_ray_gradients(
-    n_rays: ti.i32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
-    sample_t: f32_1d, sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d, lattice: Lattice,
-    grad_o: f32_1d, grad_d: f32_1d,
+def density_slopes(
+    n_rays: ti.i32, ray_rank: i32_1d, ray_used: i32_1d, sample_at: f32_1d, sample_grad: f32_1d, factors: vec16_1d,
+    layout: Layout, sample_slope: f32_1d,
 ):  # fmt: skip
-    """grad_o, grad_d (n_rays, 3): the density's part of the gradients of ray_o and ray_d, with samples at fixed t."""
+    """sample_slope (n, 3): the density's part of dL/dx of each used sample, x in texels. See ``ray_gradients``."""
     spread = ti.static(indices_each(16))
     for index in range(n_rays * spread):
         if index % spread > 0:
             continue
         ray = index // spread
-        o = load3(ray_o, ray)
-        d = load3(ray_d, ray)
-        by_o = vec3(0.0)
-        by_d = vec3(0.0)
-        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-            t = sample_t[s]
-            spot = lattice.layout.spot(load3(sample_at, s))
-            by_texels = vec3(0.0)
+        for s in range(ray_used[2 * ray], ray_used[2 * ray + 1]):
+            spot = layout.spot(load3(sample_at, s))
+            slope = vec3(0.0)
             for chunk in range((ray_rank[ray] + CHUNK - 1) // CHUNK):
                 q = lane_mask(ray_rank[ray], chunk) * sample_grad[s]
                 for m in range(3):
-                    by_texels += product_slope(factors, q, m, lattice.layout.corner(m, chunk, spot))
-            by_x = lattice.ray_slope(o + d * t, by_texels)
-            by_o += by_x
-            by_d += by_x * t
-        store3(grad_o, ray, by_o)
-        store3(grad_d, ray, by_d)
+                    slope += product_slope(factors, q, m, layout.corner(m, chunk, spot))
+            store3(sample_slope, s, slope)

@@ -30,10 +30,22 @@ class Visibility:
     span: ti.f32
 
 
+@record
+class Groups:
+    """Numbers of groups, of visible samples in them, and of chunks of components that the largest rank has; and
+    whether samples may share a colour, so that their weights count in a mean.
+    """
+
+    n: ti.i32
+    visible: ti.i32
+    chunks: ti.i32
+    shared: ti.i32
+
+
 @kernel
 def count_visible(
-    n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, sample_weight: f32_1d, sample_along: f32_1d,
-    visibility: Visibility, ray_visible: i32_1d, ray_groups: i32_1d,
+    n_rays: ti.i32, ray_used: i32_1d, sample_weight: f32_1d, sample_along: f32_1d, visibility: Visibility,
+    ray_visible: i32_1d, ray_groups: i32_1d,
 ):  # fmt: skip
     """Numbers of visible samples and of their groups, for each ray.
 
@@ -47,7 +59,7 @@ def count_visible(
         visible = 0
         groups = 0
         group_along = 0.0
-        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+        for s in range(ray_used[2 * ray], ray_used[2 * ray + 1]):
             if sample_weight[s] > visibility.weight_threshold:
                 visible += 1
                 if groups == 0 or sample_along[s] - group_along > visibility.span:
@@ -85,80 +97,93 @@ def sum_counts(
 
 @kernel
 def collect_visible(
-    n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, sample_t: f32_1d, sample_at: f32_1d, sample_weight: f32_1d,
-    sample_along: f32_1d, visibility: Visibility, ray_visible_start: i32_1d, ray_group_start: i32_1d,
-    visible_t: f32_1d, visible_at: f32_1d, visible_part: f32_1d,
-    group_ray: i32_1d, group_start: i32_1d, group_visible: f32_1d, group_weight: f32_1d,
+    n_rays: ti.i32, ray_used: i32_1d, sample_at: f32_1d, sample_weight: f32_1d, sample_along: f32_1d,
+    visibility: Visibility, ray_visible_start: i32_1d, ray_group_start: i32_1d,
+    visible_sample: i32_1d, visible_at: f32_1d, group_ray: i32_1d, group_start: i32_1d,
 ):  # fmt: skip
     """Packs the visible samples, ray by ray from ray_visible_start[ray], and their groups from ray_group_start[ray].
 
-    Group g holds the visible samples group_start[g] to group_start[g + 1], n_groups + 1 starts are written;
-    group_visible and group_weight are its K and W. visible_part: w / K of each sample, what it counts for in the mean.
+    visible_sample, visible_at: which sample it is, and where. Group g holds the visible samples group_start[g] to
+    group_start[g + 1]; n_groups + 1 starts are written.
     """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
         if index % spread > 0:
             continue
         ray = index // spread
-        at = ray_visible_start[ray]
-        g = ray_group_start[ray] - 1
+        j = ray_visible_start[ray]
+        g = ray_group_start[ray]
         group_along = 0.0
-        visible = 0.0
-        total = 0.0
-        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
-            weight = sample_weight[s]
-            if weight > visibility.weight_threshold:
+        for s in range(ray_used[2 * ray], ray_used[2 * ray + 1]):
+            if sample_weight[s] > visibility.weight_threshold:
                 along = sample_along[s]
-                if at == ray_visible_start[ray] or along - group_along > visibility.span:
-                    if at > ray_visible_start[ray]:
-                        total = 0.0
-                    g += 1
+                if j == ray_visible_start[ray] or along - group_along > visibility.span:
                     group_along = along
-                    visible = 0.0
                     group_ray[g] = ray
-                    group_start[g] = at
-                visible += weight
-                total += weight
-                visible_t[at] = sample_t[s]
-                store3(visible_at, at, load3(sample_at, s))
-                visible_part[at] = weight
-                at += 1
-            elif visibility.span > 0.0:
-                total += weight
-            if at > ray_visible_start[ray]:
-                group_visible[g] = visible
-                group_weight[g] = total
-        for closed in range(ray_group_start[ray], ray_group_start[ray + 1]):
-            end = at
-            if closed < g:
-                end = group_start[closed + 1]
-            for j in range(group_start[closed], end):
-                visible_part[j] /= group_visible[closed]
+                    group_start[g] = j
+                    g += 1
+                visible_sample[j] = s
+                store3(visible_at, j, load3(sample_at, s))
+                j += 1
         if ray == n_rays - 1:
-            group_start[ray_group_start[n_rays]] = at
+            group_start[g] = j
+
+
+@kernel
+def weigh_groups(
+    n_groups: ti.i32, visibility: Visibility, ray_used: i32_1d, ray_group_start: i32_1d, sample_weight: f32_1d,
+    visible_sample: i32_1d, group_ray: i32_1d, group_start: i32_1d,
+    visible_part: f32_1d, group_visible: f32_1d, group_weight: f32_1d,
+):  # fmt: skip
+    """group_visible and group_weight, K and W of each group, and visible_part, w / K of each visible sample: (1)."""
+    spread = ti.static(indices_each(128))
+    for index in range(n_groups * spread):
+        if index % spread > 0:
+            continue
+        g = index // spread
+        visible = 0.0
+        for j in range(group_start[g], group_start[g + 1]):
+            visible += sample_weight[visible_sample[j]]
+        for j in range(group_start[g], group_start[g + 1]):
+            visible_part[j] = sample_weight[visible_sample[j]] / visible
+        weight = visible
+        if visibility.span > 0.0:
+            ray = group_ray[g]
+            first = visible_sample[group_start[g]]
+            end = ray_used[2 * ray + 1]
+            if g == ray_group_start[ray]:
+                first = ray_used[2 * ray]
+            if g + 1 < ray_group_start[ray + 1]:
+                end = visible_sample[group_start[g + 1]]
+            weight = 0.0
+            for s in range(first, end):
+                weight += sample_weight[s]
+        group_visible[g] = visible
+        group_weight[g] = weight
 
 
 @kernel
 def mean_gradients(
-    n_groups: ti.i32, n_visible: ti.i32, n_columns: ti.i32, group_start: i32_1d, group_visible: f32_1d,
-    visible_part: f32_1d, visible_slope: f32_1d,
+    groups: Groups, group_start: i32_1d, group_visible: f32_1d, visible_sample: i32_1d, visible_part: f32_1d,
+    visible_slope: f32_1d, sample_grad: f32_1d,
 ):  # fmt: skip
-    """visible_slope[:n_visible] = dL/dP . (p - P) / K of each visible sample: (2).
+    """Adds to sample_grad, dL/dw of each sample, what (2) has of dL/dP.
 
-    In: visible_slope (n_columns, n_visible), dL/dP . p of each chunk and mode (``appearance.appearance_backward``). Its
-    first row takes the result.
+    In: visible_slope (3 chunks, visible), dL/dP . p of each chunk and mode (``appearance.appearance_backward``); its
+    first row is overwritten by their sum.
     """
     spread = ti.static(indices_each(128))
-    for index in range(n_groups * spread):
+    for index in range(groups.n * spread):
         if index % spread > 0:
             continue
         g = index // spread
         mean = 0.0
         for j in range(group_start[g], group_start[g + 1]):
             along = 0.0
-            for column in range(n_columns):
-                along += visible_slope[column * n_visible + j]
+            for column in range(3 * groups.chunks):
+                along += visible_slope[column * groups.visible + j]
             visible_slope[j] = along
             mean += along * visible_part[j]
         for j in range(group_start[g], group_start[g + 1]):
-            visible_slope[j] = (visible_slope[j] - mean) / group_visible[g]
+            s = visible_sample[j]
+            sample_grad[s] = sample_grad[s] + (visible_slope[j] - mean) / group_visible[g]

@@ -32,8 +32,8 @@ class Penalties:
 
 @kernel
 def weight_gradients(
-    n_rays: ti.i32, penalties: Penalties, ray_start: i32_1d, ray_used: i32_1d,
-    sample_along: f32_1d, sample_weight: f32_1d, sample_grad: f32_1d,
+    n_rays: ti.i32, penalties: Penalties, ray_used: i32_1d, sample_along: f32_1d, sample_weight: f32_1d,
+    sample_grad: f32_1d,
 ):  # fmt: skip
     """sample_grad = d (distortion * first + occlusion * second penalty) / dw of each used sample.
 
@@ -45,8 +45,8 @@ def weight_gradients(
         if index % spread > 0:
             continue
         ray = index // spread
-        first = ray_start[ray]
-        end = first + ray_used[ray]
+        first = ray_used[2 * ray]
+        end = ray_used[2 * ray + 1]
         behind = 0.0
         behind_moment = 0.0
         for i in range(first, end):

@@ -10,6 +10,7 @@ import taichi as ti
 from kernels.bits import lowest_bit, popcount
 from kernels.launch import kernel
 from kernels.random import permute
+from kernels.tasks import indices_each
 from kernels.types import i32_1d, record, u32_1d, vec2, vec3
 
 BLOCK_WORDS = 8
@@ -60,6 +61,17 @@ class Epoch:
         entry = ti.cast((self.first + i) % self.n_used, ti.u32)
         ordinal = permute(entry, ti.cast(self.n_used, ti.u32), self.half_bits, self.key)
         return select_pixel(ti.cast(ordinal, ti.i32), words, sums, hints)
+
+
+@kernel
+def next_pixels(n: ti.i32, epoch: Epoch, used_words: u32_1d, used_sums: i32_1d, used_hints: i32_1d, ray_pixel: i32_1d):
+    """ray_pixel (n): the next pixels of an epoch. used_words, used_sums, used_hints: see ``select_pixel``."""
+    spread = ti.static(indices_each(128))
+    for index in range(n * spread):
+        if index % spread > 0:
+            continue
+        i = index // spread
+        ray_pixel[i] = epoch.pixel(i, used_words, used_sums, used_hints)
 
 
 @ti.func

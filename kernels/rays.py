@@ -7,7 +7,7 @@ import taichi as ti
 
 from kernels.launch import kernel
 from kernels.lenses import lens_direction
-from kernels.pixels import Epoch, find_pixel, pixel_centre, unpack_over
+from kernels.pixels import find_pixel, pixel_centre, unpack_over
 from kernels.tasks import indices_each
 from kernels.types import f32_1d, i32_1d, record, store3, u32_1d, vec2, vec3
 
@@ -44,23 +44,20 @@ class Backdrop:
 
 @kernel
 def training_rays(
-    n_rays: ti.i32, epoch: Epoch, used_words: u32_1d, used_sums: i32_1d, used_hints: i32_1d,
-    n_images: ti.i32, images: i32_1d, pixels: u32_1d, cameras: f32_1d, backdrop: Backdrop,
-    ray_o: f32_1d, ray_d: f32_1d, target: f32_1d, ray_image: i32_1d,
+    n_rays: ti.i32, ray_pixel: i32_1d, n_images: ti.i32, images: i32_1d, pixels: u32_1d, cameras: f32_1d,
+    backdrop: Backdrop, ray_o: f32_1d, ray_d: f32_1d, target: f32_1d, ray_image: i32_1d,
 ):  # fmt: skip
-    """The next rays of an epoch, and the colours that they should have: ray_o, ray_d, target (n_rays, 3).
+    """Rays of pixels, and the colours that they should have: ray_o, ray_d, target (n_rays, 3); ray_image (n_rays).
 
-    Of each also the number of its image.
-
-    used_words, used_sums, used_hints: see ``pixels.select_pixel``; n_images, images: ``pixels.find_pixel``; pixels:
-    RGBA8 of all images; cameras (n_images, CAMERA). Not differentiable.
+    n_images, images: see ``pixels.find_pixel``; pixels: RGBA8 of all images; cameras (n_images, CAMERA). Not
+    differentiable.
     """
     spread = ti.static(indices_each(64))
     for index in range(n_rays * spread):
         if index % spread > 0:
             continue
         i = index // spread
-        pixel = epoch.pixel(i, used_words, used_sums, used_hints)
+        pixel = ray_pixel[i]
         image, at = find_pixel(pixel, n_images, images)
         ray_image[i] = image
         write_ray(i, image, at, cameras, ray_o, ray_d)

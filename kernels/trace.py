@@ -5,13 +5,13 @@ For the samples i = 0, 1, .. of a ray, front to back, each of length delta, and 
     (1)  alpha_i = 1 - exp(-s sigma_i delta)
     (2)  T_i = prod_{j<i} (1 - alpha_j)                      transmittance in front of sample i
     (3)  w_i = T_i alpha_i
-    (4)  opacity = sum_i w_i,   depth = sum_i w_i t_i
 
 A ray ends behind the sample after which T falls below ``early_stop``; samples behind it are not looked at and get no
-gradient. Those that were looked at are *used*. From dw_j/dsigma_i = s delta (T_{i+1} [j = i] - w_j [j > i]) follows
+gradient. Those that were looked at are *used*: ray_used (n_rays, 2) holds the first of a ray, and the one behind its
+last. From dw_j/dsigma_i = s delta (T_{i+1} [j = i] - w_j [j > i]) follows
 
-    (5)  dL/dsigma_i = s delta ( T_{i+1} dL/dw_i  -  sum_{j>i} w_j dL/dw_j )
-    (6)  dL/df_i = dL/dsigma_i activation'(z_i) s_rank,   z_i = s_rank f_i + b_rank + shift      (``density.py``)
+    (4)  dL/dsigma_i = s delta ( T_{i+1} dL/dw_i  -  sum_{j>i} w_j dL/dw_j )
+    (5)  dL/df_i = dL/dsigma_i activation'(z_i) s_rank,   z_i = s_rank f_i + b_rank + shift      (``density.py``)
 """
 
 import taichi as ti
@@ -40,15 +40,14 @@ class Medium:
 def trace_density(
     n_marched: ti.i32, copies: ti.template(), ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, ray_start: i32_1d,
     sample_t: f32_1d, factors: vec16_1d, rank_scales: f32_1d, lattice: Lattice, medium: Medium,
-    sample_at: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
-    ray_used: i32_1d, ray_opacity: f32_1d, ray_depth: f32_1d,
+    sample_at: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d, ray_used: i32_1d,
 ):  # fmt: skip
     """Density feature and weight of each sample, front to back until the ray ends.
 
     Rays i, i + n_marched, .. are the same but for their rank, ``copies`` of them: their samples are at the same
     places, where texels are read once for all. ray_o, ray_d: of at least n_marched rays.
-    Out, for the first ray_used[i] samples of ray i: sample_at (xyz in texels of the grid), sample_feature and
-    sample_weight; ray_opacity and ray_depth of each ray. Adjoint: ``trace_backward`` and ``density.density_backward``.
+    Out: ray_used and, of each used sample, sample_at (xyz in texels of the grid), sample_feature and sample_weight.
+    Adjoint: ``trace_backward`` and ``density.density_backward``.
     """
     spread = ti.static(indices_each(16))
     for index in range(n_marched * spread):
@@ -60,8 +59,6 @@ def trace_density(
         ranks = ti.Vector([0] * copies)
         transmittance = ti.Vector([1.0] * copies)
         used = ti.Vector([0] * copies)
-        opacity = ti.Vector([0.0] * copies)
-        depth = ti.Vector([0.0] * copies)
         for r in ti.static(range(copies)):
             ranks[r] = ray_rank[r * n_marched + marched]
         count = ray_start[marched + 1] - ray_start[marched]
@@ -82,8 +79,6 @@ def trace_density(
                     store3(sample_at, s, at)
                     sample_feature[s] = features[r]
                     sample_weight[s] = weight
-                    opacity[r] += weight  # (4)
-                    depth[r] += weight * t
                     used[r] += 1
                     # A ray that has ended has used fewer samples than there were.
                     if transmittance[r] >= medium.early_stop:
@@ -95,14 +90,13 @@ def trace_density(
                 count = k
         for r in ti.static(range(copies)):
             ray = r * n_marched + marched
-            ray_used[ray] = ti.abs(used[r])
-            ray_opacity[ray] = opacity[r]
-            ray_depth[ray] = depth[r]
+            ray_used[2 * ray] = ray_start[ray]
+            ray_used[2 * ray + 1] = ray_start[ray] + ti.abs(used[r])
 
 
 @kernel
 def trace_backward(
-    n_rays: ti.i32, ray_rank: i32_1d, ray_start: i32_1d, ray_used: i32_1d,
+    n_rays: ti.i32, ray_rank: i32_1d, ray_used: i32_1d,
     sample_t: f32_1d, sample_feature: f32_1d, sample_weight: f32_1d,
     rank_scales: f32_1d, medium: Medium, fade: ti.f32, sample_grad: f32_1d,
     ray_grad_scales: f32_1d,
@@ -118,8 +112,8 @@ def trace_backward(
         if index % spread > 0:
             continue
         ray = index // spread
-        first = ray_start[ray]
-        end = first + ray_used[ray]
+        first = ray_used[2 * ray]
+        end = ray_used[2 * ray + 1]
         behind = 0.0
         for s in range(first, end):
             behind += sample_weight[s] * sample_grad[s]
@@ -133,10 +127,10 @@ def trace_backward(
             gw = sample_grad[s]
             transmittance *= exp_minus(medium.delta_scaled * medium.activation.density(z))  # T_{i+1} of (2)
             behind -= sample_weight[s] * gw
-            gz = medium.delta_scaled * (transmittance * gw - behind) * medium.activation.slope(z)  # (5)
+            gz = medium.delta_scaled * (transmittance * gw - behind) * medium.activation.slope(z)  # (4)
             if sample_t[s] < fade:
                 gz *= sample_t[s] * sample_t[s] / (fade * fade)
-            sample_grad[s] = gz * scale  # (6)
+            sample_grad[s] = gz * scale  # (5)
             grad_scale += gz * f
             grad_shift += gz
         ray_grad_scales[2 * ray] = grad_scale
@@ -144,14 +138,14 @@ def trace_backward(
 
 
 @kernel
-def lift_fade(n_rays: ti.i32, ray_start: i32_1d, ray_used: i32_1d, sample_t: f32_1d, fade: ti.f32, sample_grad: f32_1d):
+def lift_fade(n_rays: ti.i32, ray_used: i32_1d, sample_t: f32_1d, fade: ti.f32, sample_grad: f32_1d):
     """Takes back what ``trace_backward`` shortened gradients by: sample_grad is that of the loss again."""
     spread = ti.static(indices_each(32))
     for index in range(n_rays * spread):
         if index % spread > 0:
             continue
         ray = index // spread
-        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+        for s in range(ray_used[2 * ray], ray_used[2 * ray + 1]):
             if sample_t[s] < fade:
                 sample_grad[s] = sample_grad[s] * fade * fade / ti.max(sample_t[s] * sample_t[s], 1e-12)
 

@@ -41,7 +41,8 @@ class Traced:
         n, total = len(s.ranks), max(len(s.t), 1)
         self.feature, self.weight = np.zeros(total, np.float32), np.zeros(total, np.float32)
         self.at = np.zeros(3 * total, np.float32)
-        self.used, self.visible, self.groups = (np.zeros(n, np.int32) for _ in range(3))
+        self.used = np.zeros(2 * n, np.int32)
+        self.visible, self.groups = np.zeros(n, np.int32), np.zeros(n, np.int32)
         self.opacity, self.depth = np.zeros(n, np.float32), np.zeros(n, np.float32)
         self.medium = trace.Medium(
             activation=device_field.activation(f.state.config.density_shift, self.softplus),
@@ -51,30 +52,38 @@ class Traced:
         self.visibility = groups.Visibility(weight_threshold=self.threshold, span=self.span)
         trace.trace_density(
             n, 1, s.origins.ravel(), s.directions.ravel(), s.ranks, s.start, s.t, f.arenas.density, f.rank_scales,
-            f.lattice("density"), self.medium, self.at, self.feature, self.weight, self.used, self.opacity, self.depth,
+            f.lattice("density"), self.medium, self.at, self.feature, self.weight, self.used,
         )  # fmt: skip
         self.visible_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
-        used = s.start, self.used
-        groups.count_visible(n, *used, self.weight, s.t, self.visibility, self.visible, self.groups)
+        groups.count_visible(n, self.used, self.weight, s.t, self.visibility, self.visible, self.groups)
         groups.sum_counts(n, self.visible, self.groups, self.visible_start, self.ray_group_start)
         visible, n_groups = max(self.visible_start[-1], 1), max(self.ray_group_start[-1], 1)
-        self.visible_t, self.visible_part = np.zeros(visible, np.float32), np.zeros(visible, np.float32)
+        self.visible_sample, self.visible_part = np.zeros(visible, np.int32), np.zeros(visible, np.float32)
         self.visible_at = np.zeros(3 * visible, np.float32)
         self.group_ray, self.group_start = np.zeros(n_groups, np.int32), np.zeros(n_groups + 1, np.int32)
         self.group_visible, self.group_weight = np.zeros(n_groups, np.float32), np.zeros(n_groups, np.float32)
         groups.collect_visible(
-            n, *used, s.t, self.at, self.weight, s.t, self.visibility, self.visible_start, self.ray_group_start,
-            self.visible_t, self.visible_at, self.visible_part, self.group_ray, self.group_start,
-            self.group_visible, self.group_weight,
+            n, self.used, self.at, self.weight, s.t, self.visibility, self.visible_start, self.ray_group_start,
+            self.visible_sample, self.visible_at, self.group_ray, self.group_start,
         )  # fmt: skip
+        groups.weigh_groups(
+            int(self.ray_group_start[-1]), self.visibility, self.used, self.ray_group_start, self.weight,
+            self.visible_sample, self.group_ray, self.group_start,
+            self.visible_part, self.group_visible, self.group_weight,
+        )  # fmt: skip
+        self.pixels(np.zeros((n_groups, 3), np.float32))
+
+    @property
+    def n_used(self) -> np.ndarray:
+        return np.diff(self.used.reshape(-1, 2))[:, 0]
 
     def pixels(self, colours: np.ndarray) -> np.ndarray:
         from kernels import composite
 
         pixel = np.zeros(3 * len(self.samples.ranks), np.float32)
         composite.composite(
-            len(self.samples.ranks), self.ray_group_start, self.group_weight, colours.ravel(), self.opacity,
-            self.background, pixel,
+            len(self.samples.ranks), self.used, self.ray_group_start, self.samples.t, self.weight, self.group_weight,
+            colours.ravel(), self.background, pixel, self.opacity, self.depth,
         )  # fmt: skip
         return pixel.reshape(-1, 3)
 
@@ -87,16 +96,13 @@ class Traced:
         ray_scales, rank_scales = np.zeros(2 * n, np.float32), np.zeros_like(self.field.rank_scales)
         n_groups = int(self.ray_group_start[-1])
         composite.colour_gradients(n_groups, self.group_ray, self.group_weight, grad_pixel.ravel(), grad_colours)
-        composition = composite.Composition(
-            background=self.background, visibility=self.visibility.replace(span=0.0), with_penalties=0
-        )
+        composition = composite.Composition(background=self.background, visibility=self.visibility, with_penalties=0)
         composite.composite_backward(
-            n, s.start, self.used, self.visible_start, self.ray_group_start, self.group_start,
-            np.full(1, np.nan, np.float32), s.t, self.weight, colours.ravel(), composition, grad_pixel.ravel(),
-            grad_opacity, grad_depth, sample_grad,
+            n, self.used, self.ray_group_start, self.group_start, s.t, self.weight, colours.ravel(), composition,
+            grad_pixel.ravel(), grad_opacity, grad_depth, sample_grad,
         )  # fmt: skip
         trace.trace_backward(
-            n, s.ranks, s.start, self.used, s.t, self.feature, self.weight, self.field.rank_scales, self.medium, 0.0,
+            n, s.ranks, self.used, s.t, self.feature, self.weight, self.field.rank_scales, self.medium, 0.0,
             sample_grad, ray_scales,
         )  # fmt: skip
         rank_rows = self.field.state.rank
@@ -141,7 +147,7 @@ def test_weights_depth_and_opacity_of_three_samples_are_those_computed_by_hand(a
     assert traced.weight == pytest.approx([3 / 4, 1 / 8, 1 / 32], abs=2e-6)
     assert traced.opacity == pytest.approx([0, 29 / 32], abs=2e-6)
     assert traced.depth == pytest.approx([0, 3 / 4 * t[0] + 1 / 8 * t[1] + 1 / 32 * t[2]], abs=2e-6)
-    assert traced.used.tolist() == [0, 3] and traced.visible_start.tolist() == [0, 0, 3]
+    assert traced.used.tolist() == [0, 0, 0, 3] and traced.visible_start.tolist() == [0, 0, 3]
 
 
 def test_a_pixel_is_the_weighted_colours_over_the_background(arenas):
@@ -159,7 +165,7 @@ def test_a_sample_below_the_weight_threshold_is_dark_but_hides_the_background(ar
     traced = Traced(ramp(arenas), samples, threshold=1 / 16, delta=1.0, softplus=0)
     assert traced.visible_start.tolist() == [0, 0, 2]
     assert traced.group_ray.tolist() == [1, 1]
-    assert traced.visible_t == pytest.approx(t[:2], abs=1e-6)
+    assert traced.visible_sample.tolist() == [0, 1]
     assert traced.group_visible == pytest.approx([3 / 4, 1 / 8], abs=2e-6)
     assert traced.visible_part == pytest.approx([1, 1])
     pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
@@ -196,21 +202,22 @@ def test_a_sample_that_is_not_kept_takes_the_colour_of_the_group_before_it_or_of
 
 
 def test_what_a_weight_does_to_the_mean_of_its_group_is_that_computed_by_hand(cpu):
-    # One group of weights 3 and 1; dL/dP . p is 2 + 4 = 6 and 1 + 1 = 2 over two columns, their mean 20/4 = 5.
-    # (6 - 5) / 4 and (2 - 5) / 4; the sample alone in its group has no effect.
+    # One group of weights 3 and 1, samples 0 and 2; dL/dP . p is 2 + 3 + 1 = 6 and 1 + 1 + 0 = 2 over three columns,
+    # their mean 20/4 = 5. (6 - 5) / 4 and (2 - 5) / 4; the sample alone in its group has no effect.
     from kernels import groups
 
     starts, parts = np.array([0, 2, 3], np.int32), np.array([3 / 4, 1 / 4, 1], np.float32)
-    slopes = np.array([2, 1, 7, 4, 1, 8], np.float32)
-    groups.mean_gradients(2, 3, 2, starts, np.array([4, 2], np.float32), parts, slopes)
-    assert slopes[:3] == pytest.approx([1 / 4, -3 / 4, 0], abs=1e-6)
+    slopes, samples = np.array([2, 1, 7, 3, 1, 8, 1, 0, 2], np.float32), np.array([0, 2, 3], np.int32)
+    counts, grad = groups.Groups(n=2, visible=3, chunks=1, shared=1), np.ones(4, np.float32)
+    groups.mean_gradients(counts, starts, np.array([4, 2], np.float32), samples, parts, slopes, grad)
+    assert grad == pytest.approx([1 + 1 / 4, 1, 1 - 3 / 4, 1], abs=1e-6)
 
 
 def test_a_ray_ends_behind_the_sample_that_leaves_less_light_than_the_stop(arenas):
     # After the second sample 1/8 is left, less than 0.2: the third is not looked at, and 1/8 of the background shows.
     samples, _ = samples_on_the_ramp()
     traced = Traced(ramp(arenas), samples, stop=0.2, delta=1.0, softplus=0)
-    assert traced.used.tolist() == [0, 2] and traced.visible_start.tolist() == [0, 0, 2]
+    assert traced.used.tolist() == [0, 0, 0, 2] and traced.visible_start.tolist() == [0, 0, 2]
     assert traced.opacity == pytest.approx([0, 7 / 8], abs=2e-6)
     pixel = traced.pixels(np.eye(3, dtype=np.float32)[:2])
     assert pixel[1] == pytest.approx([3 / 4 + 0.2 / 8, 1 / 8 + 0.9 / 8, 0.6 / 8], abs=2e-6)
@@ -259,14 +266,14 @@ def test_pixels_and_every_gradient_agree_with_the_twin(arenas, activation, stop,
     samples = device_field.random_samples(rng, ranks=(5, 13, 1, 7), step=DELTA)
     field = dense(arenas, activation)
     traced = Traced(field, samples, stop=stop, threshold=threshold, softplus=int(activation == "softplus"))
-    assert (traced.used < np.diff(samples.start)).any() == (stop > 0)
-    assert traced.visible_start[-1] < traced.used.sum()
+    assert (traced.n_used < np.diff(samples.start)).any() == (stop > 0)
+    assert traced.visible_start[-1] < traced.n_used.sum()
     n = len(samples.ranks)
     colours = rng.random((traced.visible_start[-1], 3)).astype(np.float32)
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     pixel = traced.pixels(colours)
     grad_colours, sample_grad, rank_scales = traced.backward(colours, *upstream)
-    run_density_backward(field, samples, traced.used, sample_grad)
+    run_density_backward(field, samples, traced.n_used, sample_grad)
 
     twin, c = field.reference(), torch.tensor(colours).double().requires_grad_()
     seen = twin_of(traced, c, twin)
@@ -294,7 +301,7 @@ def test_the_adjoint_agrees_with_central_differences(arenas):
     colours = rng.random((traced.visible_start[-1], 3)).astype(np.float32)
     upstream = [rng.normal(size=(n, 3)).astype(np.float32), *rng.normal(size=(2, n)).astype(np.float32)]
     _, sample_grad, _ = traced.backward(colours, *upstream)
-    run_density_backward(field, samples, traced.used, sample_grad)
+    run_density_backward(field, samples, traced.n_used, sample_grad)
     gradients = field.gradients()
     factors = {
         f"{kind}[{mode}]": values
@@ -343,7 +350,7 @@ def test_tracing_twice_gives_the_same_bits(arenas):
         "used",
         "opacity",
         "depth",
-        "visible_t",
+        "visible_sample",
         "visible_part",
         "group_ray",
         "group_start",

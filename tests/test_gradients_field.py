@@ -77,7 +77,7 @@ def products_of(field: DeviceField, samples, n_chunks: int) -> np.ndarray:
     products = device_field.arena(n * 3 * n_chunks)
     products.fill(np.nan)
     appearance.appearance_products(
-        appearance.Groups(n=n, visible=n, chunks=n_chunks), 100, *each_alone(field, samples), samples.ranks,
+        appearance.Groups(n=n, visible=n, chunks=n_chunks, shared=0), 100, *each_alone(field, samples), samples.ranks,
         field.arenas.appearance, field.layout("appearance"), products,
     )  # fmt: skip
     return buffers.read(products).reshape(n, n_chunks, 3, 16)
@@ -123,19 +123,21 @@ def test_the_density_adjoint_agrees_with_the_twin(arenas, samples, shares):
             assert not ours[name].any()
 
 
-def run_density_backward(field, samples, used, upstream, shares=(2, 0, 2, 1), n_chunks=1):
-    """``shares``: the numbers of ``kernels.tasks.Cut``."""
+def run_density_backward(field, samples, n_used, upstream, shares=(2, 0, 2, 1), n_chunks=1):
+    """``n_used``: used samples of each ray; ``shares``: the numbers of ``kernels.tasks.Cut``."""
     from kernels import density
     from kernels.tasks import Cut
 
+    first = samples.start[:-1]
+    used = np.stack([first, first + n_used], 1).astype(np.int32).ravel()
     arrays = (
-        samples.ranks, samples.start, used, field.on_grid(samples), upstream, field.arenas.density,
+        samples.ranks, used, field.on_grid(samples), upstream, field.arenas.density,
         field.arenas.grad_density, field.layout("density"),
     )  # fmt: skip
     if device_field.by_atomics():
-        density.density_backward_atomic(len(used), 1, n_chunks, *arrays)
+        density.density_backward_atomic(len(first), 1, n_chunks, *arrays)
     else:
-        density.density_backward(len(used), 1, n_chunks, Cut(*shares), *arrays)
+        density.density_backward(len(first), 1, n_chunks, Cut(*shares), *arrays)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +154,10 @@ def test_the_appearance_adjoint_agrees_with_the_twin(arenas, samples, shares):
     grad_products = device_field.arena(n * 3 * n_chunks)
     buffers.write(grad_products, upstream.reshape(-1, 16))
     slopes = np.zeros(1, np.float32)
-    groups = appearance.Groups(n=n, visible=n, chunks=n_chunks)
+    groups = appearance.Groups(n=n, visible=n, chunks=n_chunks, shared=0)
     arrays = (
         *each_alone(field, samples), samples.ranks, grad_products, arenas.appearance, arenas.grad_appearance,
-        field.layout("appearance"), 0, slopes,
+        field.layout("appearance"), slopes,
     )  # fmt: skip
     if device_field.by_atomics():
         appearance.appearance_backward_atomic(groups, *arrays)

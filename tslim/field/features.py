@@ -27,7 +27,7 @@ def compute(
     """Fills products, and features (n, 27) of n groups; raw is what they are before scale and shift per rank.
 
     Args:
-        groups: ``kernels.appearance.Groups``.
+        groups: ``kernels.groups.Groups``.
         arrays: group_start, visible_at, visible_part, as ``appearance_products`` takes them.
         features: may be raw itself where the field has no scale and shift per rank.
     """

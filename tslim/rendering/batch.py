@@ -34,7 +34,8 @@ class Batch(Rays):
 
     Of each of ``n_pixels`` pixels there are ``copies`` rays, each at a rank of its own: the rays are as many copies of
     the first ``n_pixels``. ``target`` (n, 3) are the colours that should be seen, ``weight`` (n,) what each error
-    counts for, ``loss`` (n,) the errors; ``image`` (n_pixels,) i32 is the number of each pixel's image.
+    counts for, ``loss`` (n,) the errors; ``pixel_index`` (n_pixels,) i32 is each pixel's number among those of all
+    images, and ``image`` (n_pixels,) i32 the number of its image.
     """
 
     def __init__(self, max_pixels: int, most_copies: int = 1) -> None:
@@ -43,7 +44,7 @@ class Batch(Rays):
         self.target = buffers.array(3 * self.max_rays)
         self.weight = buffers.upload(np.ones(self.max_rays, np.float32))
         self.loss = buffers.array(self.max_rays)
-        self.image = buffers.array(max_pixels, np.int32)
+        self.pixel_index, self.image = (buffers.array(max_pixels, np.int32) for _ in range(2))
         self.pixel_weight = 1.0
         """What all renders of a pixel count for together, in the mean."""
 

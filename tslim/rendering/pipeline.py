@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels import appearance, composite, decode, density, groups, march, trace
+from kernels import appearance, composite, decode, density, groups, march, ray_gradients, trace
 from kernels import penalties as penalties_kernels
 from kernels.cells import EVERYTHING
-from kernels.types import Values
 from tslim.config import with_old_names
 from tslim.decoder import blas
 from tslim.device import backend, buffers
@@ -64,9 +63,8 @@ class Pipeline:
         max_rays = rays.max_rays
         self.space = RaySpace(field, self.rays.origins, self.rays.directions)
         self.ray_t0 = buffers.array(max_rays)
-        self.ray_count, self.ray_used, self.ray_visible, self.ray_groups = (
-            buffers.array(max_rays, np.int32) for _ in range(4)
-        )
+        self.ray_count, self.ray_visible, self.ray_groups = (buffers.array(max_rays, np.int32) for _ in range(3))
+        self.ray_used = buffers.array(2 * max_rays, np.int32)
         self.ray_start, self.ray_visible_start, self.ray_group_start = (
             buffers.array(max_rays + 1, np.int32) for _ in range(3)
         )
@@ -76,6 +74,8 @@ class Pipeline:
         self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
         self._fade = 0.0
         self.visible_slope = buffers.array(1)
+        self.sample_slope = None
+        """dL/dx of each sample, where ``ray_gradients`` was asked for."""
         self.grad_directions = None
         """What each group says of its ray's direction, where ``backward`` was told that someone wants to know."""
         self._take_products(1)
@@ -90,13 +90,15 @@ class Pipeline:
             self.sample_t, self.sample_feature = buffers.array(room), buffers.array(room)
             self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
             self.sample_at = buffers.array(3 * room)
+            self.sample_slope = None
             self.sample_along = buffers.array(room) if self.space.contracted else self.sample_t
 
     def _reserve_visible(self) -> None:
         if max(self.n_visible, 1) > self._visible_room:
             self._visible_room = max(self.n_visible, self._visible_room * 5 // 4, 256)
-            self.visible_t, self.visible_part = buffers.array(self._visible_room), buffers.array(self._visible_room)
-            self.visible_at = buffers.array(3 * self._visible_room)
+            room = self._visible_room
+            self.visible_sample, self.visible_part = buffers.array(room, np.int32), buffers.array(room)
+            self.visible_at = buffers.array(3 * room)
         n = max(self.n_groups, 1)
         if n > self._group_room:
             self._group_room = max(n, self._group_room * 5 // 4, 256)
@@ -136,9 +138,10 @@ class Pipeline:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays held, those of the rays among them."""
-        per_ray = 1 + 4 + 3 + 2
+        per_ray = 1 + 5 + 3 + 2
         total = per_ray * self.rays.max_rays + 7 * self._sample_room
         total += self.ray_mask.shape[0] + self.ray_samples.shape[0]
+        total += 0 if self.sample_slope is None else 3 * self._sample_room
         per_group = 4 + (3 if self.field.config.rank_scales else 2) * N_FEATURES + 6
         total += 5 * self._visible_room + per_group * self._group_room
         return self.rays.nbytes + 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
@@ -174,8 +177,9 @@ class Pipeline:
             self._appearance()
         field.decoder.forward(self.features, self.group_ray, rays.directions, self.n_groups, self.colours, keep=keep)
         composite.composite(
-            n_rays, self.ray_group_start, self.group_weight, self.colours, rays.opacity, self.background, rays.pixel
-        )
+            n_rays, self.ray_used, self.ray_group_start, self.sample_t, self.sample_weight, self.group_weight,
+            self.colours, self.background, rays.pixel, rays.opacity, rays.depth,
+        )  # fmt: skip
 
     def _trace(self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1) -> None:
         """Marches rays, each to so many samples at most, and finds the weights of the samples."""
@@ -197,25 +201,34 @@ class Pipeline:
         trace.trace_density(
             self.n_marched, copies, self.space.marched_o, self.space.marched_d, rays.ranks, self.ray_start,
             self.sample_t, field.density.values, field.rank_scales, field.lattice(field.density), self.medium,
-            self.sample_at, self.sample_feature, self.sample_weight, self.ray_used, rays.opacity, rays.depth,
+            self.sample_at, self.sample_feature, self.sample_weight, self.ray_used,
         )  # fmt: skip
 
     def _find_visible(self) -> None:
         """Packs the samples that are given a colour, and says which of them share one."""
-        n_rays, used = self.n_rays, (self.ray_start, self.ray_used)
+        n_rays = self.n_rays
         self.visibility = groups.Visibility(
             weight_threshold=self.config.weight_threshold, span=self.config.colour_span * self.field.voxel
         )
         groups.count_visible(
-            n_rays, *used, self.sample_weight, self.sample_along, self.visibility, self.ray_visible, self.ray_groups
-        )
+            n_rays, self.ray_used, self.sample_weight, self.sample_along, self.visibility, self.ray_visible,
+            self.ray_groups,
+        )  # fmt: skip
         groups.sum_counts(n_rays, self.ray_visible, self.ray_groups, self.ray_visible_start, self.ray_group_start)
         self.n_visible, self.n_groups = int(self.ray_visible_start[n_rays]), int(self.ray_group_start[n_rays])
         self._reserve_visible()
+        self._groups = groups.Groups(
+            n=self.n_groups, visible=self.n_visible, chunks=self.chunks, shared=int(self.visibility.span > 0)
+        )
         groups.collect_visible(
-            n_rays, *used, self.sample_t, self.sample_at, self.sample_weight, self.sample_along, self.visibility,
-            self.ray_visible_start, self.ray_group_start, self.visible_t, self.visible_at, self.visible_part,
-            self.group_ray, self.group_start, self.group_visible, self.group_weight,
+            n_rays, self.ray_used, self.sample_at, self.sample_weight, self.sample_along, self.visibility,
+            self.ray_visible_start, self.ray_group_start, self.visible_sample, self.visible_at, self.group_ray,
+            self.group_start,
+        )  # fmt: skip
+        groups.weigh_groups(
+            self.n_groups, self.visibility, self.ray_used, self.ray_group_start, self.sample_weight,
+            self.visible_sample, self.group_ray, self.group_start, self.visible_part, self.group_visible,
+            self.group_weight,
         )  # fmt: skip
 
     def march(self, n_rays: int, jitter: tuple[int, int] | None = None, most: int = 2**31 - 1) -> None:
@@ -248,14 +261,9 @@ class Pipeline:
             box = march.Box(low=field.box[0], high=field.box[1])
             march.march(*paths, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
 
-    @property
-    def _numbers(self) -> Values:
-        """The kernel argument ``kernels.appearance.Groups``."""
-        return appearance.Groups(n=self.n_groups, visible=self.n_visible, chunks=self.chunks)
-
     def _appearance(self) -> None:
         features.compute(
-            self.field, self._numbers, (self.group_start, self.visible_at, self.visible_part), self.group_ray,
+            self.field, self._groups, (self.group_start, self.visible_at, self.visible_part), self.group_ray,
             self.rays.ranks, self.products, self.raw, self.features,
         )  # fmt: skip
 
@@ -284,10 +292,15 @@ class Pipeline:
             background=self.background, visibility=self.visibility, with_penalties=int(penalties is not None)
         )
         composite.composite_backward(
-            self.n_rays, self.ray_start, self.ray_used, self.ray_visible_start, self.ray_group_start, self.group_start,
-            self.visible_slope, self.sample_t, self.sample_weight, self.colours, composition, self.rays.grad_pixel,
-            self.rays.grad_opacity, self.rays.grad_depth, self.sample_grad,
+            self.n_rays, self.ray_used, self.ray_group_start, self.group_start, self.sample_t, self.sample_weight,
+            self.colours, composition, self.rays.grad_pixel, self.rays.grad_opacity, self.rays.grad_depth,
+            self.sample_grad,
         )  # fmt: skip
+        if self.n_groups and self._groups.shared:
+            groups.mean_gradients(
+                self._groups, self.group_start, self.group_visible, self.visible_sample, self.visible_part,
+                self.visible_slope, self.sample_grad,
+            )  # fmt: skip
         self._density_backward(gradients, fade)
 
     def penalties_backward(self, gradients: Gradients, penalties: Penalties, fade: float = 0.0) -> None:
@@ -314,23 +327,22 @@ class Pipeline:
             near=penalties.occlusion_range, begin=begin, length=length, delta=self.step / length,
         )  # fmt: skip
         penalties_kernels.weight_gradients(
-            self.n_rays, weights, self.ray_start, self.ray_used, self.sample_along, self.sample_weight,
-            self.sample_grad,
-        )  # fmt: skip
+            self.n_rays, weights, self.ray_used, self.sample_along, self.sample_weight, self.sample_grad
+        )
 
     def _density_backward(self, gradients: Gradients, fade: float) -> None:
         """From the gradients of the samples' weights to those of the density factors."""
         field = self.field
         self._fade = fade * self.space.farthest
         trace.trace_backward(
-            self.n_rays, self.rays.ranks, self.ray_start, self.ray_used, self.sample_t, self.sample_feature,
-            self.sample_weight, field.rank_scales, self.medium, self._fade, self.sample_grad,
+            self.n_rays, self.rays.ranks, self.ray_used, self.sample_t, self.sample_feature, self.sample_weight,
+            field.rank_scales, self.medium, self._fade, self.sample_grad,
             self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density
         paths = self.n_marched, self.copies, factors.chunks
         arrays = (
-            self.rays.ranks, self.ray_start, self.ray_used, self.sample_at, self.sample_grad, factors.values,
+            self.rays.ranks, self.ray_used, self.sample_at, self.sample_grad, factors.values,
             gradients.density.values, factors.layout,
         )  # fmt: skip
         if self._on_cpu:
@@ -356,23 +368,17 @@ class Pipeline:
                 gradients.rank_scales,
             )  # fmt: skip
         self._basis_backward(gradients)
-        shared = self.visibility.span > 0
-        if shared:
+        if self._groups.shared:
             self._reserve_slopes()
         factors = field.appearance
         arrays = (
             self.group_ray, self.group_start, self.visible_at, self.visible_part, self.rays.ranks,
-            self.products, factors.values, gradients.appearance.values, factors.layout, int(shared), self.visible_slope,
+            self.products, factors.values, gradients.appearance.values, factors.layout, self.visible_slope,
         )  # fmt: skip
         if self._on_cpu:
-            appearance.appearance_backward(self._numbers, scatter_cut(self.columns), *arrays)
+            appearance.appearance_backward(self._groups, scatter_cut(self.columns), *arrays)
         else:
-            appearance.appearance_backward_atomic(self._numbers, *arrays)
-        if shared:
-            groups.mean_gradients(
-                n, self.n_visible, self.columns, self.group_start, self.group_visible, self.visible_part,
-                self.visible_slope,
-            )  # fmt: skip
+            appearance.appearance_backward_atomic(self._groups, *arrays)
 
     def ray_gradients(self, grad_o, grad_d) -> None:
         """Overwrites grad_o and grad_d (n_rays, 3) with the gradients of the world rays, after such a ``backward``.
@@ -390,19 +396,24 @@ class Pipeline:
         if self.copies > 1:  # that were marched once
             self.space.update(self.n_rays)
         if self._fade > 0:
-            trace.lift_fade(self.n_rays, self.ray_start, self.ray_used, self.sample_t, self._fade, self.sample_grad)
+            trace.lift_fade(self.n_rays, self.ray_used, self.sample_t, self._fade, self.sample_grad)
             self._fade = 0.0
-        rays = self.space.marched_o, self.space.marched_d, self.rays.ranks
-        density.density_ray_gradients(
-            self.n_rays, *rays, self.ray_start, self.ray_used, self.sample_t, self.sample_at, self.sample_grad,
-            field.density.values, field.lattice(field.density), grad_o, grad_d,
+        if self.sample_slope is None:
+            self.sample_slope = buffers.array(3 * self._sample_room)
+        density.density_slopes(
+            self.n_rays, self.rays.ranks, self.ray_used, self.sample_at, self.sample_grad, field.density.values,
+            field.density.layout, self.sample_slope,
         )  # fmt: skip
         if self.n_groups:
-            appearance.appearance_ray_gradients(
-                self.n_rays, self.chunks, *rays, self.ray_group_start, self.group_start,
-                self.visible_t, self.visible_at, self.visible_part, self.products, field.appearance.values,
-                field.lattice(field.appearance), grad_o, grad_d,
+            appearance.appearance_slopes(
+                self._groups, self.group_ray, self.group_start, self.visible_sample, self.visible_at,
+                self.visible_part, self.rays.ranks, self.products, field.appearance.values, field.appearance.layout,
+                self.sample_slope,
             )  # fmt: skip
+        ray_gradients.ray_gradients(
+            self.n_rays, self.space.marched_o, self.space.marched_d, self.ray_used, self.sample_t, self.sample_slope,
+            field.lattice(field.density), grad_o, grad_d,
+        )  # fmt: skip
         self.space.backward(self.n_rays, grad_o, grad_d)
         if self.n_groups:
             decode.sum_directions(self.n_rays, self.ray_group_start, self.grad_directions, grad_d)
@@ -411,7 +422,7 @@ class Pipeline:
         """Adds the gradient of the basis; then overwrites the products with theirs."""
         field, n = self.field, self.n_groups
         if self._on_cpu:
-            products, basis = features.matrices(self.field, self._numbers, self.products)
+            products, basis = features.matrices(self.field, self._groups, self.products)
             grad = self.grad_features[: n * N_FEATURES].reshape(n, N_FEATURES)
             blas.product_backward(products, basis, grad, gradients.basis[: basis.size].reshape(basis.shape))
         else:

@@ -75,8 +75,9 @@ class PixelSampler:
         key = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]
         epoch = pixels.Epoch(first=self.position, n_used=self.n_used, half_bits=self.half_bits, key=key)
         backdrop = rays.Backdrop(background=self.background or (0.0, 0.0, 0.0), opaque=int(self.background is None))
+        pixels.next_pixels(n, epoch, self.used, self.sums, self.hints, batch.pixel_index)
         rays.training_rays(
-            n, epoch, self.used, self.sums, self.hints, self.n_images, self.images, self.pixels, self.cameras, backdrop,
+            n, batch.pixel_index, self.n_images, self.images, self.pixels, self.cameras, backdrop,
             batch.origins, batch.directions, batch.target, batch.image,
         )  # fmt: skip
         self.position += n
