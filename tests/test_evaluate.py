@@ -131,6 +131,30 @@ def test_eval_json_is_as_documented_and_comes_back(tmp_path):
             evaluate.read_eval_json(path)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"views": 1e400},
+        {"views": "3"},
+        {"rows": [{}]},
+        {"rows": 3},
+        {"rows": [{"rank": 1, "bytes": 10, "psnr": "20", "ssim": 0.9, "ms_per_frame": 5}]},
+        {"rows": [{"rank": True, "bytes": 10, "psnr": 20, "ssim": 0.9, "ms_per_frame": 5}]},
+        {"rows": 2 * [{"rank": 1, "bytes": 10, "psnr": 20, "ssim": 0.9, "ms_per_frame": 5}]},
+        {"rows": [{"rank": 1, "bytes": 10, "psnr": 20, "ssim": 0.9, "ms_per_frame": 5, "more": 1}]},
+    ],
+)
+def test_an_eval_json_that_makes_no_sense_is_one_clear_error(tmp_path, lie):
+    path = tmp_path / "eval.json"
+    path.write_text(json.dumps({"views": 3, "rows": []} | lie))
+    with pytest.raises(ModelFileError, match="is not an evaluation") as caught:
+        evaluate.read_eval_json(path)
+    assert len(str(caught.value)) < 400
+    path.write_text('{"rows": ' + "[" * 100_000)
+    with pytest.raises(ModelFileError, match="is not an evaluation"):
+        evaluate.read_eval_json(path)
+
+
 def test_a_comparison_shows_ranks_upwards_and_then_the_photograph():
     views = make_views(5)
     renderer = OffsetRenderer(views)

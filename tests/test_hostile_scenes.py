@@ -3,9 +3,6 @@ and time, each reader in a process of its own."""
 
 import json
 import random
-import sys
-import time
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,80 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import damage
-from tests.test_untrusted import _hostile, _twisted
+from tests import hostile
 from tslim.data import images, load_scene
-from tslim.errors import TslimError
 
 MEMORY = 2 << 30
 """Bytes of address space, of which Python and its packages take more than half."""
-SECONDS = 10.0
-"""Of processor time for one input; typical are some milliseconds, 6 s a TIFF of 1 kB that claims 33 million pixels."""
-
-FUZZ = f"""
-import resource, sys
-sys.path.insert(0, "tests")
-from tests.test_hostile_scenes import fuzz
-resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
-fuzz(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
-"""
-
-
-def fuzz(reader: str, folder: str, inputs: int, seed: int) -> None:
-    """Damages the files of a reader, one to three at a time, and reads them; prints the slowest and how many passed."""
-    rng, base = random.Random(seed), Path(folder)
-    write, read = READERS[reader]
-    write(base)
-    files = sorted(path for path in base.rglob("*") if path.is_file())
-    whole = {path: path.read_bytes() for path in files}
-    texts = [path for path in files if path.suffix not in images.ENDINGS] or files
-    slowest, passed = 0.0, 0
-    for turn in range(inputs):
-        # Photographs are the picture readers' business, and most of a scene's files.
-        changed = {
-            path: changed_file(whole[path], rng)
-            for path in rng.sample(texts, min(len(texts), rng.choice([1, 1, 1, 3])))
-        }
-        if texts is not files and rng.random() < 0.1:
-            path = rng.choice(files)
-            changed[path] = changed_file(whole[path], rng)
-        for path, data in changed.items():
-            path.write_bytes(data)
-        began = time.process_time()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # they would reach the user
-                read(base)
-            passed += 1
-        except TslimError as error:
-            assert "\n" not in str(error) and len(str(error)) < 2000
-        except BaseException:
-            sys.stderr.write(
-                f"input {turn}: " + repr({path.name: data[:3000] for path, data in changed.items()}) + "\n"
-            )
-            raise
-        slowest = max(slowest, time.process_time() - began)
-        assert slowest < SECONDS, (turn, slowest)
-        for path in changed:
-            path.write_bytes(whole[path])
-    print(f"{reader}: {inputs} inputs, {passed} read, the slowest in {slowest:.2f} s")
 
 
 def changed_file(data: bytes, rng: random.Random) -> bytes:
     """Bytes changed; of json often values, of text often words."""
-    if rng.random() < 0.6:
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            text = ""
-        if text.startswith("{"):
-            return json.dumps(_twisted(json.loads(text), rng)).encode()
-        if text:
-            words = text.split(" ")
-            for _ in range(rng.choice([1, 1, 3])):
-                words[rng.randrange(len(words))] = rng.choice(WORDS)
-            return " ".join(words).encode()
-    data = _hostile(data, rng)
+    if rng.random() < 0.6 and (text := hostile.changed_text(data, rng)) is not None:
+        return text
+    data = hostile.damaged(data, rng)
     return with_right_sums(data) if data.startswith(PNG) and rng.random() < 0.7 else data
 
 
@@ -104,10 +39,6 @@ def with_right_sums(png: bytes) -> bytes:
         made += png[at : at + 4] + body + zlib.crc32(body).to_bytes(4, "big")
         at += 12 + length
     return bytes(made)
-
-
-WORDS = ["nan", "inf", "-inf", "1e400", "-1", "0", "1e38", "1e-300", "", "#", "\n", "0x10", "1_000", "--",
-         "1" * 5000, "9" * 25, "4294967295", "18446744073709551615", "../x.png", "\x00", "é"]  # fmt: skip
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
@@ -178,7 +109,7 @@ def read_scene(base: Path) -> None:
         assert len(views.pixels) < 10**6
 
 
-READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
+FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
     "png": (picture("png", "RGBA"), read_picture),
     "palette png": (picture("png", "P"), read_picture),
     "jpeg": (picture("jpg", quality=90), read_picture),
@@ -195,10 +126,11 @@ READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
 }
 
 
+READERS = {name: hostile.Reader(write, read, changed_file) for name, (write, read) in FILES.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("inputs", [1000, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_of_scenes_refuses_or_reads_whatever_it_is_given(tmp_path, reader, inputs):
-    done = damage.python(FUZZ, reader, tmp_path, inputs, 1, cwd=damage.ROOT, timeout=3600)
-    assert done.returncode == 0, done.stderr[-4000:]
-    print(done.stdout)
+    hostile.run("tests.test_hostile_scenes", reader, tmp_path, inputs, memory=MEMORY)

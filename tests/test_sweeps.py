@@ -69,6 +69,11 @@ def test_a_file_becomes_every_combination_each_with_a_folder_of_its_own(tmp_path
         ("[scenes]\na = 3", "scene a is 3: expected a path"),
         ('[scenes]\na = {path = "x", depth = 1}', "unknown key 'depth'"),
         ('[scenes]\na = "x"\n[settings]\nsteps = 2020-01-01', "steps is .*: expected a number"),
+        ("seeds = [" + "1" * 5000 + ']\n[scenes]\na = "x"', "is no TOML"),
+        ('[scenes]\na = "x"\n[settings]\n' + "a." * 3000 + "b = 1", "settings: 'a.a.*is no setting"),
+        ('[scenes]\na = "x\\u0000"', "expected a path"),
+        ('[scenes]\na = "x"\na-quick = "x"\n[variants.quick]\nsteps = 3', "would be named a-quick-quick-seed0"),
+        (f"seeds = {list(range(9000))}\n[scenes]\n" + "\n".join(f'a{i} = "x"' for i in range(20)), "180000 trainings"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_one_line_that_names_the_key(tmp_path, text, message):

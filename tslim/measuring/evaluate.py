@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tslim import files
+from tslim.config import short
 from tslim.errors import ConfigError, ModelFileError, SceneError
 from tslim.measuring import metrics
 from tslim.model import model_file, th_file
@@ -250,10 +251,10 @@ def measured(
 def _rows_of_same(path: Path, views: int, of: str) -> list[SweepRow]:
     """The rows that are there already, if they were measured of the same."""
     try:
-        same = json.loads(path.read_text(encoding="utf-8")).get("of") == of
         rows, count = read_eval_json(path)
+        same = json.loads(path.read_text(encoding="utf-8")).get("of") == of
         return rows if same and count == views else []
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return []
 
 
@@ -261,12 +262,41 @@ def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
     """Rows and number of views of an ``eval.json``. Raises ``FileNotFoundError``, or ``ModelFileError`` if damaged."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-        known: list[dict[str, Any]] = data["rows"]
-        values: list[dict[str, Any]] = [{k: math.inf if v is None else v for k, v in row.items()} for row in known]
-        rows = [SweepRow(**each) for each in values]
-        return rows, int(data["views"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelFileError(f"{path} is not an evaluation: {error}") from error
+        rows = [_row(each) for each in data["rows"]]
+        if len({row.rank for row in rows}) < len(rows):
+            raise ValueError("a rank is there twice")
+        return rows, _whole(data["views"], "views")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path} is not an evaluation: {str(error)[:200]}") from error
+
+
+def _row(plain: dict[str, Any]) -> SweepRow:
+    """The inverse of ``_plain``; raises ``ValueError`` and its like for nonsense."""
+    known = {name: _whole(plain[name], name) for name in ("rank", "bytes")}
+    if plain.get("views") is not None:
+        known["views"] = _whole(plain["views"], "views")
+    measures = {name: _measure(plain[name], name) for name in ("psnr", "ssim", "ms_per_frame")}
+    if strange := set(plain) - set(known) - set(measures):
+        raise ValueError(f"it knows {short(sorted(strange)[0])}")
+    return SweepRow(**known, **measures)
+
+
+def _whole(value: Any, name: str) -> int:
+    if type(value) is not int or not 1 <= value < 2**53:
+        raise ValueError(f"{name} is {short(value)}")
+    return value
+
+
+def _measure(value: Any, name: str) -> float:
+    if value is None:  # see ``write_eval_json``
+        return math.inf
+    if type(value) not in (int, float) or not abs(value) < 1e18:
+        raise ValueError(f"{name} is {short(value)}")
+    return value
 
 
 def comparison(

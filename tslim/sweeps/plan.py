@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tslim import __version__
+from tslim.config import short
 from tslim.errors import ConfigError, RunFolderError
 from tslim.presets import PRESETS, REMOVED
 from tslim.training.run_folder import RunFolder
@@ -35,6 +36,10 @@ from tslim.training.run_folder import RunFolder
 PLAIN = "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _KEYS = ("out", "presets", "seeds", "ranks", "scenes", "settings", "variants")
+MOST_RUNS = 100_000
+"""that a file may ask for: a few hundred names of each kind would be billions"""
+_MOST_LEVELS = 10
+"""of settings within settings, of which tslim has two"""
 _SCENE_KEYS = ("path", "format", "downscale", "background", "max_images", "space")
 
 
@@ -144,7 +149,7 @@ def read_plan(path: Path) -> Plan:
     for preset in presets:
         if preset not in PRESETS:
             why = f" ({preset}: {REMOVED[preset]})" if preset in REMOVED else ""
-            raise ConfigError(f"{path}: preset {preset!r} is unknown; known: {', '.join(PRESETS)}{why}")
+            raise ConfigError(f"{path}: preset {short(preset)} is unknown; known: {', '.join(PRESETS)}{why}")
     seeds = _list_of(data, "seeds", int, [0], path)
     ranks = tuple(_list_of(data, "ranks", int, [16, 8, 4, 2], path))
     if min(ranks) < 1:
@@ -154,6 +159,9 @@ def read_plan(path: Path) -> Plan:
         _checked_name(name, path): _words(settings, f"{path}: variants.{name}")
         for name, settings in _table(data, "variants", path).items()
     }
+    n_runs = len(scenes) * len(presets) * len(variants) * len(seeds)
+    if n_runs > MOST_RUNS:
+        raise ConfigError(f"{path}: it asks for {n_runs} trainings: at most {MOST_RUNS} can be")
     runs = []
     for scene, entry in scenes.items():
         where, words = _scene(_checked_name(scene, path), entry, path)
@@ -162,8 +170,13 @@ def read_plan(path: Path) -> Plan:
                 for seed in seeds:
                     runs.append(Run(scene, preset, variant, seed, where, (*words, *common, *more)))
     out = data.get("out", f"runs/{path.stem}")
-    if not isinstance(out, str):
-        raise ConfigError(f"{path}: out is {out!r}: expected the path of a folder")
+    if not _is_path(out):
+        raise ConfigError(f"{path}: out is {short(out)}: expected the path of a folder")
+    seen: set[str] = set()
+    for run in runs:
+        if run.name in seen:
+            raise ConfigError(f"{path}: two trainings would be named {run.name}: rename a scene or a variant")
+        seen.add(run.name)
     return Plan((path.parent / out).absolute(), tuple(runs), ranks, path.absolute())
 
 
@@ -175,22 +188,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # of numbers with thousands of digits, too
         raise ConfigError(f"{path} is no TOML: {str(error)[:200]}") from error
 
 
 def _require_known(data: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     unknown = [key for key in data if key not in known]
     if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+        raise ConfigError(f"{where}: unknown key {short(unknown[0])}; known: {', '.join(known)}")
 
 
 def _table(data: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     found = data.get(key, {})
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: {key} is {found!r}: expected a table")
+        raise ConfigError(f"{path}: {key} is {short(found)}: expected a table")
     return found
 
 
@@ -198,35 +213,39 @@ def _list_of(data: Mapping[str, Any], key: str, kind: type, default: list, path:
     found = data.get(key, default)
     if not isinstance(found, list) or not found or not all(type(value) is kind for value in found):
         raise ConfigError(
-            f"{path}: {key} is {found!r}: expected a list of {'names' if kind is str else 'whole numbers'}"
+            f"{path}: {key} is {short(found)}: expected a list of {'names' if kind is str else 'whole numbers'}"
         )
     if len(set(found)) < len(found):
-        raise ConfigError(f"{path}: {key} names something twice: {found}")
+        raise ConfigError(f"{path}: {key} names something twice: {short(found)}")
     return found
 
 
 def _checked_name(name: str, path: Path) -> str:
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{path}: {name!r} cannot name a folder: use letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"{path}: {short(name)} cannot name a folder: use letters, digits, '.', '_' and '-'")
     return name
 
 
 def _scene(name: str, entry: Any, path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """Folder and options of a scene. "builtin" is the built-in one."""
     options = {"path": entry} if isinstance(entry, str) else entry
-    if not isinstance(options, dict) or not isinstance(options.get("path"), str):
-        raise ConfigError(f"{path}: scene {name} is {entry!r}: expected a path, or a table with one")
+    if not isinstance(options, dict) or not _is_path(options.get("path")):
+        raise ConfigError(f"{path}: scene {name} is {short(entry)}: expected a path, or a table with one")
     _require_known(options, _SCENE_KEYS, f"{path}: scene {name}")
     words = _words({k: v for k, v in options.items() if k != "path"}, f"{path}: scene {name}")
     return (None if options["path"] == "builtin" else (path.parent / options["path"]).absolute()), words
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
 def _words(settings: Any, where: str) -> tuple[str, ...]:
     """Settings as words of the command line."""
     if not isinstance(settings, dict):
-        raise ConfigError(f"{where} is {settings!r}: expected a table of settings")
+        raise ConfigError(f"{where} is {short(settings)}: expected a table of settings")
     words: list[str] = []
-    for name, value in _flat(settings):
+    for name, value in _flat(settings, where):
         prefix, _, last = name.rpartition(".")
         prefix, last = (f"{prefix}." if prefix else "").replace("_", "-"), last.replace("_", "-")
         if isinstance(value, bool):
@@ -236,13 +255,17 @@ def _words(settings: Any, where: str) -> tuple[str, ...]:
         elif isinstance(value, int | float | str):
             words += [f"--{prefix}{last}", str(value)]
         else:
-            raise ConfigError(f"{where}: {name} is {value!r}: expected a number, a word, true or false, or a list")
+            raise ConfigError(f"{where}: {name} is {short(value)}: expected a number, a word, true or false, or a list")
+    if any("\0" in word for word in words):
+        raise ConfigError(f"{where}: a name or a value holds a byte of zero")
     return tuple(words)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(settings: Mapping[str, Any], where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if prefix.count(".") > _MOST_LEVELS:
+        raise ConfigError(f"{where}: {short(prefix)} is no setting")
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, where, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

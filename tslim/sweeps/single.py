@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import math
 import os
 import resource
 import signal
@@ -32,9 +33,13 @@ def result(plan: Plan, run: Training) -> dict[str, Any] | None:
         measured = {row.rank: row for row in rows}
         wanted = _measured_ranks(plan, run, int(record["max_rank"]))
         minutes, peak = float(record["minutes"]), float(record["peak_mb"])
-        if record["command"] != run.recipe(folder.path) or not set(wanted) <= set(measured):
+        if (
+            not math.isfinite(minutes + peak)
+            or record["command"] != run.recipe(folder.path)
+            or not set(wanted) <= set(measured)
+        ):
             return None
-    except (OSError, ValueError, KeyError, TypeError, TslimError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TslimError):
         return None
     return {"rows": {rank: measured[rank] for rank in wanted}, "views": views, "minutes": minutes, "peak_mb": peak}
 

@@ -87,7 +87,8 @@ def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     except OSError as error:
         raise ModelFileError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
     except _DAMAGE as error:
-        raise ModelFileError(f"checkpoint {path} is truncated or damaged ({error})") from error
+        what = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise ModelFileError(f"checkpoint {path} is truncated or damaged ({what})") from error
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
