@@ -276,13 +276,16 @@ def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
 
 def _row(plain: dict[str, Any]) -> SweepRow:
     """The inverse of ``_plain``; raises ``ValueError`` and its like for nonsense."""
-    known = {name: _whole(plain[name], name) for name in ("rank", "bytes")}
-    if plain.get("views") is not None:
-        known["views"] = _whole(plain["views"], "views")
-    measures = {name: _measure(plain[name], name) for name in ("psnr", "ssim", "ms_per_frame")}
-    if strange := set(plain) - set(known) - set(measures):
-        raise ValueError(f"it knows {short(sorted(strange)[0])}")
-    return SweepRow(**known, **measures)
+    if strange := set(plain) - {field.name for field in dataclasses.fields(SweepRow)}:
+        raise ValueError(f"it holds {short(sorted(strange)[0])}")
+    return SweepRow(
+        _whole(plain["rank"], "rank"),
+        _whole(plain["bytes"], "bytes"),
+        _measure(plain["psnr"], "psnr"),
+        _measure(plain["ssim"], "ssim"),
+        _measure(plain["ms_per_frame"], "ms_per_frame"),
+        None if plain.get("views") is None else _whole(plain["views"], "views"),
+    )
 
 
 def _whole(value: Any, name: str) -> int:
