@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tslim.config import FieldConfig
+from tslim.model import model_file
 from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, SCALES_WIDTH, FieldState
 from tslim.rendering.pipeline import MarchConfig
 from tslim.scene.cameras import Cameras
@@ -33,6 +34,8 @@ needs_browser = pytest.mark.skipif(MISSING is not None, reason=f"needs a browser
 SOFTWARE = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 PATIENCE = 60.0
 """Seconds, on a machine that is busy with other things."""
+CLOSE = 50.0
+"""dB; rounding to 8 bits alone leaves 59"""
 
 
 @contextlib.contextmanager
@@ -203,6 +206,31 @@ def smooth_state(
     state.metadata = {"march": dataclasses.asdict(march or MarchConfig(0.7, 1e-3, 1e-3, 1e4))}
     state.metadata["rendered"] = list(range(1, ranks + 1))
     return state
+
+
+SETTINGS = {
+    "box, a colour a sample": ("box", FieldConfig(density_shift=-2, decoder_width=32, feature_encoding=1), 0.0),
+    "ndc, colours of groups": ("ndc", FieldConfig(density_shift=-2, decoder_width=16, feature_encoding=0), 3.0),
+    "contracted, a colour a ray": ("contracted", None, 1e4),
+    "relu and spherical harmonics": (
+        "box", FieldConfig(density_activation="relu", density_shift=-0.5, decoder="sh"), 0.0,
+    ),
+    "a decoder too large for a uniform block": ("box", FieldConfig(density_shift=-2, decoder_width=128), 1e4),
+}  # fmt: skip
+"""Space, settings and span of a colour of fields that pages draw, by what is special"""
+
+
+def page_of(state, path, *, precision="compact", **more):
+    """Writes a page of a state; the field and its renderer."""
+    from tslim.field.field import Field
+    from tslim.rendering.renderer import Renderer
+    from tslim.web.page import write_page
+
+    state = model_file.convert(state, precision)
+    field = Field.from_state(state)
+    model = more.pop("model", None) or model_file.blocks(state)
+    write_page(path, state, title=more.pop("title", "lumps"), model=model, **more)
+    return field, Renderer(field)
 
 
 def lumps(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from tests import browser
-from tests.browser import Hold, Tab, camera, needs_browser, psnr, smooth_state
-from tslim.config import FieldConfig
+from tests.browser import CLOSE, SETTINGS, Hold, Tab, camera, needs_browser, page_of, psnr, smooth_state
 from tslim.errors import TslimError
 from tslim.model import model_file
 from tslim.model.table import SizeTable
 from tslim.rendering.pipeline import MarchConfig
 
 pytestmark = needs_browser
-CLOSE = 50.0
-"""dB; rounding to 8 bits alone leaves 59"""
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +42,6 @@ def open_tab(chromium):
         assert not complaints
 
 
-def page_of(state, path, *, precision="compact", **more):
-    """Writes a page of a state; the field and its renderer."""
-    from tslim.field.field import Field
-    from tslim.rendering.renderer import Renderer
-    from tslim.web.page import write_page
-
-    state = model_file.convert(state, precision)
-    field = Field.from_state(state)
-    model = more.pop("model", None) or model_file.blocks(state)
-    write_page(path, state, title=more.pop("title", "lumps"), model=model, **more)
-    return field, Renderer(field)
-
-
 def table_of(state, psnr):
     """What a file of the state says of its ranks."""
     return SizeTable.of([len(part) for part in model_file.blocks(state)][1:], psnr)
@@ -67,17 +51,6 @@ def split_page(state, folder, precision="compact"):
     """Writes a page and its model beside it; the field's renderer."""
     model_file.write(model_file.convert(state, precision), folder / "model.slim")
     return page_of(state, folder / "page.html", precision=precision, model="model.slim")[1]
-
-
-SETTINGS = {
-    "box, a colour a sample": ("box", FieldConfig(density_shift=-2, decoder_width=32, feature_encoding=1), 0.0),
-    "ndc, colours of groups": ("ndc", FieldConfig(density_shift=-2, decoder_width=16, feature_encoding=0), 3.0),
-    "contracted, a colour a ray": ("contracted", None, 1e4),
-    "relu and spherical harmonics": (
-        "box", FieldConfig(density_activation="relu", density_shift=-0.5, decoder="sh"), 0.0,
-    ),
-    "a decoder too large for a uniform block": ("box", FieldConfig(density_shift=-2, decoder_width=128), 1e4),
-}  # fmt: skip
 
 
 QUICK = [name for name in SETTINGS if "colour" in name]
