@@ -357,15 +357,51 @@ def test_training_that_diverges_again_and_again_ends_with_its_last_good_checkpoi
     assert plain["step"] == 5 and all(np.isfinite(a).all() for a in arrays.values() if a.dtype.kind == "f")
 
 
+def shown(loss: float, variance: float = 0.06, background: float = 0.09, opacity: float = 0.5) -> watch.Shown:
+    return watch.Shown(loss, variance, background, opacity)
+
+
 def test_a_field_that_shows_less_than_one_colour_for_long_is_noticed_once():
     watched = watch.Watch()
-    assert [watched.look(0.09, 0.06, 50) is None for _ in range(6)] == [True] * 3 + [False] + [True] * 2
+    assert [watched.look(shown(0.09), 50) is None for _ in range(6)] == [True] * 3 + [False] + [True] * 2
     assert watched.is_lost and not watched.learned
-    assert watched.look(0.02, 0.06, 50) is None and watched.learned and not watched.is_lost
-    assert not any(watched.look(0.005, 0.0, 50) for _ in range(9)), "photographs of one colour, good enough"
+    assert watched.look(shown(0.02), 50) is None and watched.learned and not watched.is_lost
+    assert not any(watched.look(shown(0.005, 0.0), 50) for _ in range(9)), "photographs of one colour, good enough"
+    assert watched.verdict() is None
     again = watch.Watch()
     again.load_state(json.loads(json.dumps(watched.state())))
-    assert again.state() == watched.state() and watch.Watch.is_valid(again.state(), 50)
+    assert again.state() == watched.state() and watch.Watch.is_valid(again.state(), 500)
+    again.load_state([50, True])
+    assert watch.Watch.is_valid([50, True], 50) and again.steps == 50 and again.learned
+
+
+def test_a_short_run_is_judged_at_its_end_by_what_there_is_in_the_field():
+    def verdict(*reports: watch.Shown, steps: int = 25) -> str | None:
+        watched = watch.Watch()
+        assert not any(watched.look(report, steps) for report in reports)
+        return watched.verdict()
+
+    assert verdict(shown(0.09, opacity=0.01)) is None, "as empty as it began"
+    assert verdict(shown(0.08, opacity=0.3)) is None, "closer than the background alone"
+    assert verdict(shown(0.065, background=0.06)) is None, "hardly worse than one colour"
+    assert "makes no sense" in verdict(shown(0.09))
+    assert "makes no sense" in verdict(shown(0.15), shown(0.09, opacity=0.0)), "it has emptied itself"
+    assert "little better" in verdict(*[shown(0.05)] * 9)
+    assert verdict(*[shown(0.05)] * 8) is None, "not for long"
+    assert verdict(*[shown(0.05 * 0.94**i) for i in range(9)]) is None, "it becomes better"
+    assert verdict(*[shown(0.03)] * 20) is None, "much better"
+
+
+@pytest.mark.parametrize("steps", [20, 60])
+def test_nonsense_of_a_short_run_is_said_at_its_end_and_of_a_healthy_one_nothing(scene, steps):
+    def warnings(**changes) -> list[str]:
+        wanted = settings(steps=steps, report_every=25, **changes)
+        events = Trainer(Trainer.new_field(scene, wanted), scene, wanted).run()
+        return [e.message for e in events if isinstance(e, Warned) and "occupied" not in e.message]
+
+    assert warnings() == []
+    assert warnings(lr_factors=0.2) == []
+    assert "makes no sense" in "".join(warnings(lr_factors=20.0))
 
 
 def test_finite_nonsense_of_a_learning_rate_far_too_high_is_said_while_training_and_at_its_end(scene, monkeypatch):

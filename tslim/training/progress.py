@@ -6,6 +6,7 @@ import numpy as np
 
 from tslim.rendering.pipeline import Pipeline
 from tslim.training.events import Progress, RankGrew
+from tslim.training.watch import Shown
 
 
 class Window:
@@ -23,8 +24,9 @@ class Window:
         self.loss = 0.0
         self.rank_loss = np.zeros(max_rank + 1)
         """(max_rank + 1,) sum of the squared errors of the rays rendered at each rank"""
-        self.variance = 0.0
-        """of the colours of the last batch, mean over channels: the squared error of a picture of one colour"""
+        self.looks = 0
+        """batches whose colours were looked at, and over them sums of"""
+        self.variance = self.unlike_background = self.opacity = 0.0
         self.rank_rays = np.zeros(max_rank + 1, np.int64)
 
     def add(self, pipeline: Pipeline) -> None:
@@ -49,10 +51,22 @@ class Window:
         self.loss += loss
         return loss
 
+    def add_colours(self, target: np.ndarray, background: tuple[float, float, float], opacity: np.ndarray) -> None:
+        """What the rays of a batch should show (n, 3), over which background, and how opaque they are (n,)."""
+        self.looks += 1
+        self.variance += float(target.var(0).mean())
+        self.unlike_background += float(np.square(target - np.asarray(background, np.float32)).mean())
+        self.opacity += float(opacity.mean())
+
+    def shown(self) -> Shown:
+        """The means of all that."""
+        n = max(self.looks, 1)
+        return Shown(self.loss / max(self.losses, 1), self.variance / n, self.unlike_background / n, self.opacity / n)
+
     def report(self, step: int, steps: int, rank: int, seconds: float, grew: tuple[RankGrew, ...]) -> Progress:
         """The sums as means, after ``step`` of ``steps`` steps and ``seconds`` of training."""
         passed = max(seconds - self.began, 1e-9)
-        loss = self.loss / max(self.losses, 1)
+        loss = self.shown().loss
         rays = max(self.rays, 1)
         seen = np.flatnonzero(self.rank_rays)
         return Progress(

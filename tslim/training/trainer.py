@@ -182,7 +182,7 @@ class Trainer:
             yield from events
             if self.step % settings.report_every == 0 or self.step == settings.steps:
                 progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
-                lost = self.watch.look(progress.loss, window.variance, self.step - window.first)
+                lost = self.watch.look(window.shown(), self.step - window.first)
                 window = Window(self.seconds, self.step, self.field.max_rank)
                 if lost:
                     yield Warned(self.step, lead_back(self, lost))
@@ -195,8 +195,8 @@ class Trainer:
                 yield progress
             if self.folder and (self.step % settings.checkpoint_every == 0 or self.step == settings.steps):
                 yield from attempt(self, self.save_checkpoint)
-        if self.watch.is_lost:
-            yield Warned(self.step, f"the model makes no sense: {ADVICE}")
+        if verdict := self.watch.verdict():
+            yield Warned(self.step, f"{verdict}: {ADVICE}")
         saved_state.describe(self)
         yield Finished(self.step, self.seconds)
 
@@ -208,9 +208,8 @@ class Trainer:
         self.sampler.fill(batch, self.n_pixels)
         batch.render_at(ranks, schedule.weights(ranks.reshape(-1)))
         n = batch.n_rays
-        pipeline.forward(
-            n, max_rank=rank, background=self.background, jitter=(settings.seed, step), copies=batch.copies
-        )
+        background = self.background
+        pipeline.forward(n, max_rank=rank, background=background, jitter=(settings.seed, step), copies=batch.copies)
         if not self.started:
             self.started = float(buffers.read(batch.opacity)[:n].mean()) >= STARTED_OPACITY
         if self.gains:
@@ -259,8 +258,9 @@ class Trainer:
             losses = buffers.read(batch.loss)[:n]
             require_sense(self, losses, parameters=due)
             loss = window.add_losses(rank, ranks.reshape(-1), losses)
-            if due:
-                window.variance = float(buffers.read(batch.target)[: 3 * n].reshape(n, 3).var(0).mean())
+            if backend.current().is_cpu or due:
+                target = buffers.read(batch.target)[: 3 * n].reshape(n, 3)
+                window.add_colours(target, background, buffers.read(batch.opacity)[:n])
         window.add(pipeline)
         return schedule.update(step, loss)
 

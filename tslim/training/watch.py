@@ -1,18 +1,48 @@
 """Notices training that leads nowhere although every number is finite: colours stuck at black or white, a field that
 has emptied or filled itself.
 
-The measure is the picture of one colour: its squared error is the variance of the photographs' colours. A field that
-shows them worse than that, for long, has learned nothing, or has lost what it knew.
+The measures are two pictures that need no training. That of one colour has the variance of the photographs' colours as
+its squared error: a field that shows them worse than that, for long, has learned nothing, or has lost what it knew; one
+that stays little better has learned little. That of the background alone is what an empty field shows: a field in which
+there is something, and which is no closer to the photographs, is lost even if there was little time to learn. A
+field that is still as empty as it began may only need more steps.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 LONG = 200
 """Steps after which it is no passing trouble, as when a grid grows."""
-WORSE, KNEW = 1.1, 0.5
-"""Times the error of the picture of one colour: what is worse than that, and what has learned something."""
+WORSE, KNEW, LITTLE = 1.1, 0.5, 0.6
+"""Times the error of the picture of one colour: what is worse than that, what has learned something, and what is little
+better."""
+BACKGROUND, FILLED = 0.95, 0.2
+"""Times the error of the background alone, and mean opacity of rays: a field so close to the one that had so much of
+the other shows something else than what was photographed."""
+BETTER = 0.95
+"""Times the least error so far: what counts as getting better."""
 FLOOR = 1e-2
 """Mean squared error (20 dB) below which a field is good enough whatever the photographs: they may be of one colour."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a field shows in the steps of a report, as means over them."""
+
+    loss: float
+    """squared error of the rays"""
+    variance: float
+    """squared error of the picture of one colour"""
+    unlike_background: float
+    """squared error of the background alone"""
+    opacity: float
+    """of the rays"""
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether one colour would show more."""
+        return self.loss > max(WORSE * self.variance, FLOOR)
 
 
 class Watch:
@@ -23,37 +53,67 @@ class Watch:
         """in a row, until now, in which the field was worse than a picture of one colour"""
         self.learned = False
         """whether it was ever clearly better"""
+        self.filled = False
+        """whether there was ever something in the field"""
+        self.best = math.inf
+        """the least error so far, in errors of the picture of one colour"""
+        self.stuck = 0
+        """steps since that became less"""
+        self.last: Shown | None = None
+        """the last report"""
 
     @property
     def is_lost(self) -> bool:
         """Whether that has lasted too long."""
         return self.steps >= LONG
 
-    def look(self, loss: float, variance: float, steps: int) -> str | None:
-        """Looks at a report: mean squared error of the rays, variance of their colours, steps that it is of.
-
-        Returns what is wrong, when that has just lasted too long; else None.
-        """
+    def look(self, shown: Shown, steps: int) -> str | None:
+        """Looks at a report on so many steps. Returns what is wrong, when that has just lasted too long; else None."""
         before = self.is_lost
-        worse = loss > max(WORSE * variance, FLOOR)
-        self.steps = self.steps + steps if worse else 0
-        self.learned = self.learned or loss < KNEW * variance
+        self.last = shown
+        self.steps = self.steps + steps if shown.is_worse else 0
+        self.learned = self.learned or shown.loss < KNEW * shown.variance
+        self.filled = self.filled or shown.opacity > FILLED
+        error = shown.loss / max(shown.variance, 1e-9)
+        if shown.loss < FLOOR or error < BETTER * self.best:
+            self.best, self.stuck = min(error, self.best), 0
+        else:
+            self.stuck += steps
         if before or not self.is_lost:
             return None
         return (
             f"for {self.steps} steps the field has shown the photographs worse than one colour would (squared error "
-            f"{loss:.2g}, one colour {variance:.2g})"
+            f"{shown.loss:.2g}, one colour {shown.variance:.2g})"
         )
+
+    def verdict(self) -> str | None:
+        """What to say of the model at the end of training, if anything is wrong."""
+        shown = self.last
+        no_closer = shown is not None and self.filled and shown.loss > BACKGROUND * shown.unlike_background
+        if self.is_lost or (shown is not None and shown.is_worse and no_closer):
+            return "the model makes no sense"
+        if self.stuck >= LONG and self.best > LITTLE:
+            return "the model shows the photographs little better than one colour would, and became no better"
+        return None
 
     def state(self) -> list[Any]:
         """Plain data to continue from."""
-        return [self.steps, self.learned]
+        return [self.steps, self.learned, self.filled, None if math.isinf(self.best) else self.best, self.stuck]
 
     def load_state(self, plain: Any) -> None:
         """The inverse of ``state``."""
-        self.steps, self.learned = plain
+        # Older checkpoints hold the first two.
+        values = list(plain) + Watch().state()[len(plain) :]
+        self.steps, self.learned, self.filled, best, self.stuck = values
+        self.best = math.inf if best is None else best
 
     @staticmethod
     def is_valid(plain: Any, steps: int) -> bool:
         """Whether ``load_state`` can continue from it, in a run of so many steps."""
-        return isinstance(plain, list) and [type(value) for value in plain] == [int, bool] and 0 <= plain[0] <= steps
+        if not isinstance(plain, list) or len(plain) not in (2, 5):
+            return False
+        values = plain + Watch().state()[len(plain) :]
+        worse, learned, filled, best, stuck = values
+        whole = all(type(n) is int and 0 <= n <= steps for n in (worse, stuck))
+        number = best is None or (type(best) in (int, float) and 0 <= best < math.inf)
+        return whole and number and type(learned) is bool and type(filled) is bool
