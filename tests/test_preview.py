@@ -9,7 +9,7 @@ import pytest
 import tslim
 from tslim.device import buffers
 from tslim.model import model_file
-from tslim.preview import painter, preview
+from tslim.preview import drawing, painter, preview
 from tslim.preview.budget import Progression
 from tslim.preview.preview import Preview
 from tslim.training import events
@@ -81,7 +81,7 @@ def test_the_first_picture_is_a_held_out_view_with_its_psnr_and_the_size_as_a_fi
     assert f"{(tmp_path / 'all.slim').stat().st_size / 1e6:.2f} MB" in text
     for rank in (1, 3):
         size = field.slim(rank).save(tmp_path / f"{rank}.slim").stat().st_size
-        assert abs(shown._painter.file_bytes(rank) - size) < 10
+        assert abs(shown._drawing.painter.file_bytes(rank) - size) < 10
 
 
 def test_the_size_of_a_field_from_a_compact_file_is_that_of_its_cut_file(field, scene, tmp_path):
@@ -90,10 +90,10 @@ def test_the_size_of_a_field_from_a_compact_file_is_that_of_its_cut_file(field, 
     shown.look_at(tslim.load(path), scene, folder=tmp_path, model=path)
     for rank in (1, 2, field.rank):
         cut = model_file.write(model_file.read(path, rank=rank), tmp_path / "b.slim").read_bytes()
-        assert shown._painter.file_bytes(rank) == len(cut)
+        assert shown._drawing.painter.file_bytes(rank) == len(cut)
     shown._controls.rank = 2
-    shown._act("save", shown._link)
-    assert (tmp_path / "rank2.slim").read_bytes() == path.read_bytes()[: shown._painter.file_bytes(2)]
+    shown._save(model=True)
+    assert (tmp_path / "rank2.slim").read_bytes() == path.read_bytes()[: shown._drawing.painter.file_bytes(2)]
 
 
 def test_at_full_size_the_psnr_is_that_of_the_evaluation(field, scene, tmp_path):
@@ -123,6 +123,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
+    def rules(self, monkeypatch) -> None:
+        """What waits or measures time in the preview goes by this clock."""
+        for module in (preview, drawing):
+            monkeypatch.setattr(module, "time", self)
+
     def perf_counter(self) -> float:
         return self.now
 
@@ -134,16 +139,16 @@ class Clock:
 @pytest.mark.parametrize("cost", [0.03, 0.7])
 def test_the_preview_keeps_its_share_of_the_time(field, scene, tmp_path, monkeypatch, cost, moves):
     clock, window = Clock(), PretendedWindow()
-    monkeypatch.setattr(preview, "time", clock)
+    clock.rules(monkeypatch)
     shown = make(window, field, scene, tmp_path, share=0.10)
-    paint, painted = shown._painter.paint, []
+    paint, painted = shown._drawing.painter.paint, []
 
     def slowly(*args):
         painted.append(clock.now)
         clock.now += cost
         return paint(*args) if len(painted) == 1 else shown.painting
 
-    monkeypatch.setattr(shown._painter, "paint", slowly)
+    monkeypatch.setattr(shown._drawing.painter, "paint", slowly)
     step = 0
     while clock.now < 60:
         step += 1
@@ -159,7 +164,7 @@ def test_the_preview_keeps_its_share_of_the_time(field, scene, tmp_path, monkeyp
 
 def test_sending_pictures_is_within_the_share_too(field, scene, tmp_path, monkeypatch):
     clock, window = Clock(), PretendedWindow()
-    monkeypatch.setattr(preview, "time", clock)
+    clock.rules(monkeypatch)
     shown = make(window, field, scene, tmp_path, share=0.10)
     send, sent = window.send, []
 
@@ -169,8 +174,8 @@ def test_sending_pictures_is_within_the_share_too(field, scene, tmp_path, monkey
         send(picture, panel, share=share)
 
     monkeypatch.setattr(window, "send", slowly)
-    paint = shown._painter.paint
-    monkeypatch.setattr(shown._painter, "paint", lambda *args: shown.painting or paint(*args))
+    paint = shown._drawing.painter.paint
+    monkeypatch.setattr(shown._drawing.painter, "paint", lambda *args: shown.painting or paint(*args))
     step = 0
     while clock.now < 60:
         step += 1
@@ -184,9 +189,9 @@ def test_what_the_user_does_is_seen_at_once_even_while_training_is_drawn_all_the
     field, scene, tmp_path, monkeypatch
 ):
     clock, window = Clock(), PretendedWindow()
-    monkeypatch.setattr(preview, "time", clock)
+    clock.rules(monkeypatch)
     shown = make(window, field, scene, tmp_path, share=0.10)
-    monkeypatch.setattr(shown._painter, "paint", lambda *args, paint=shown._painter.paint: (
+    monkeypatch.setattr(shown._drawing.painter, "paint", lambda *args, paint=shown._drawing.painter.paint: (
         clock.sleep(0.04), paint(*args))[1])  # fmt: skip
     for step in range(200):
         clock.now += 0.1
@@ -209,7 +214,7 @@ def test_a_picture_in_many_bands_is_the_picture_in_one_and_is_given_up_when_the_
     camera = scene.test.cameras[0]
     whole = tslim.render(field, camera)
     monkeypatch.setattr(painter, "BAND_PIXELS", 100)
-    banded = shown._painter._render(camera, 4)
+    banded = shown._drawing.painter._render(camera, 4)
     for name in ("rgb", "depth", "opacity"):
         assert np.allclose(getattr(banded, name), getattr(whole, name), atol=1e-5), name
 
@@ -222,9 +227,9 @@ def test_a_picture_in_many_bands_is_the_picture_in_one_and_is_given_up_when_the_
         return listen(window, True)
 
     listen = shown._listen
-    shown._progression = Progression()
+    shown._drawing.progression = Progression()
     frames = len(window.frames)
-    assert not shown._paint(move_on)
+    assert not shown._drawing.paint(0, move_on)
     assert len(asked) == 3 and len(window.frames) == frames
     shown._turn(free=True)
     assert len(window.frames) == frames + 1 and "rank 2 of 4" in window.panels[-1][0][1]
@@ -291,7 +296,7 @@ def test_saving_and_snapshots_never_overwrite_and_a_folder_that_is_gone_is_no_er
         [f"{names[0]}.png", f"{names[0]}-2.png", f"{names[1]}.slim", f"{names[1]}-2.slim"]
     )
     assert tslim.load(tmp_path / "step000007-rank2.slim").max_rank == 2
-    shown._folder = next(tmp_path.iterdir()) / "not a folder"
+    shown._saving.folder = next(tmp_path.iterdir()) / "not a folder"
     window.does(pressed=["v", "x"])
     shown.show(events.Stepped(8, 4))
     assert any("not saved" in row[1] for row in shown._panel() if row[0] == "text")
@@ -348,7 +353,7 @@ def test_a_training_whose_rank_and_grid_grow_under_the_preview_is_shown(cpu, sce
             shown.show(event)
             if isinstance(event, events.Finished):
                 window.close()
-    assert len(window.frames) >= 2 and shown._history.steps == [4, 8, 12]
+    assert len(window.frames) >= 2 and shown._news.history.steps == [4, 8, 12]
     assert "finished: step 12 of 12" in "\n".join(row[1] for row in window.panels[-1] if row[0] == "text")
 
 

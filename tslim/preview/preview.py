@@ -7,25 +7,25 @@
 The window lives in another process (``link``), so that nothing that happens to it reaches the training; so do browsers
 (``server``). Pausing is not coming back from ``show``. Where no window can open, ``preview.png`` is written in the run
 folder instead. What the user should be told is in ``notices``; nothing is printed.
+
+Which picture is drawn when is decided in ``drawing``, what training says is kept in ``status``, and files are written
+in ``saving``.
 """
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from tslim import files
 from tslim.device import display, hardware
 from tslim.errors import BackendError, TslimError
 from tslim.model import model_file
-from tslim.preview.budget import Budget, Progression
+from tslim.preview.budget import Budget
 from tslim.preview.controls import Controls, panel_rows
-from tslim.preview.frame import History, compose
+from tslim.preview.drawing import Drawing
 from tslim.preview.link import Link, WindowLink
-from tslim.preview.painter import Interrupted, Painter, Painting
-from tslim.preview.status import shown_lines, training_lines
-from tslim.rendering.media import to_uint8, write_png
+from tslim.preview.painter import Painter, Painting
+from tslim.preview.saving import Saving
+from tslim.preview.status import TrainingNews, shown_lines
 from tslim.training import events
 
 SIZE = (1280, 800)
@@ -34,14 +34,10 @@ COLUMN = 290
 """Width of the panel, in pixels."""
 PNG_SECONDS = 20.0
 """between two ``preview.png``, at least"""
-STALE_SECONDS = 0.4
-"""a picture of a field that goes on learning should cost no more than this"""
-RESERVE_SECONDS = 0.4
-"""saved up for what the user may do next, so that it is seen at once"""
+PNG_WITHIN_SECONDS = 1.6
+"""a ``preview.png`` should cost no more than this"""
 PANEL_SECONDS = 0.3
 """between two updates of the panel while no picture is drawn"""
-STILL_SECONDS = 0.4
-"""after the last movement the picture may become finer"""
 
 
 class Preview:
@@ -57,23 +53,15 @@ class Preview:
         self.notices: list[str] = []
         self.writes_png = link is None
         self.failure = ""
-        self.painting: Painting | None = None
         self._link = link
         self._folder = folder
         self._budget = Budget(share)
-        self._progression = Progression()
-        self._history = History()
-        # Neither is there before ``look_at``, which all that uses them comes after.
-        self._painter: Painter = None  # type: ignore[assignment]
-        self._model: Path | None = None
+        self._news = TrainingNews()
+        # None of these is there before ``look_at``, which all that uses them comes after.
         self._controls: Controls = None  # type: ignore[assignment]
-        self._step = self._steps = 0
-        self._finished = False
-        self._progress: events.Progress | None = None
-        self._drawn_step = -1
-        self._last_move = self._last_panel = self._last_png = self._painted_at = float("-inf")
-        self._status = ""
-        self._size = link.size if link is not None else SIZE
+        self._drawing: Drawing = None  # type: ignore[assignment]
+        self._saving: Saving = None  # type: ignore[assignment]
+        self._last_panel = self._last_png = float("-inf")
 
     @classmethod
     def open_if_possible(cls, *, share: float = 0.10, size: tuple[int, int] = SIZE) -> "Preview":
@@ -114,7 +102,7 @@ class Preview:
 
     def __exit__(self, kind, value, traceback) -> None:
         try:
-            if kind is None and self._finished:
+            if kind is None and self._news.finished:
                 self.wait()
         finally:
             self.close()
@@ -134,7 +122,7 @@ class Preview:
         began = time.perf_counter()
         self._budget.tick(began)
         self._note(event)
-        if self._painter is None:
+        if self._drawing is None:
             return
         last = isinstance(event, events.Finished)
         if self._link is not None:
@@ -157,7 +145,7 @@ class Preview:
         ``for_anyone``: also waits for whoever might still come. ``say`` is told each notice.
         """
         try:
-            while self._painter is not None and (self.is_open if for_anyone else self.is_watched):
+            while self._drawing is not None and (self.is_open if for_anyone else self.is_watched):
                 self._turn(free=True)
                 if say is not None:
                     self.say_notices(say)
@@ -183,74 +171,65 @@ class Preview:
 
         ``folder`` is where pictures and saved models go; ``model`` the file that the field was read from, if any.
         """
-        self._folder, self._model = folder or self._folder, model
-        self._painter = Painter(field, scene, model_file.read_header(model) if model else None)
-        views = {name: len(v) for name, v in self._painter.views.items()}
+        painter = Painter(field, scene, model_file.read_header(model) if model else None)
+        views = {name: len(v) for name, v in painter.views.items()}
         self._controls = Controls(
-            self._painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains,
+            painter.first_camera(), field.rank, views, rank=field.rank, follow=trains, trains=trains,
             percent=round(100 * self._budget.share), in_browser=self._link is not None and self._link.in_browser,
         )  # fmt: skip
+        self._drawing = Drawing(painter, self._controls, self._budget)
+        self._fit()
+        self._saving = Saving(field, folder or self._folder, model)
 
-    # -- events ------------------------------------------------------------------------------------------------------
+    @property
+    def painting(self) -> Painting | None:
+        """What was painted last; None before that."""
+        return self._drawing.painting if self._drawing else None
+
+    # -- events --------------------------------------------------------------------------------------------------------
 
     def _note(self, event: events.Event) -> None:
-        self._step = event.step
+        self._news.note(event)
         if isinstance(event, events.Started):
-            self._steps = event.steps
-            if event.field is not None and (self._painter is None or self._painter.field is not event.field):
+            shown = self._drawing.painter.field if self._drawing else None
+            if event.field is not None and event.field is not shown:
                 self.look_at(event.field, event.scene, folder=event.run_dir, trains=True)
+        elif self._controls is None:
+            return
         elif isinstance(event, events.Stepped):
-            if self._controls is not None:
-                self._controls.max_rank = event.rank
-                self._controls.follow_rank(event.rank)
-        elif isinstance(event, events.Progress):
-            self._progress = event
-            self._history.add(event.step, event.loss, event.psnr, event.rank)
+            self._controls.max_rank = event.rank
+            self._controls.follow_rank(event.rank)
         elif isinstance(event, events.Finished):
-            self._finished = True
-            self._status = "training is finished"
-            if self._controls is not None:
-                self._controls.trains = self._controls.paused = False
-                self._controls.changed = True
-        else:
-            self._status = str(event)
+            self._controls.trains = self._controls.paused = False
+            self._controls.changed = True
 
-    # -- drawing -----------------------------------------------------------------------------------------------------
+    # -- the window --------------------------------------------------------------------------------------------------
 
     def _turn(self, *, free: bool) -> None:
         """One look at the window: take over what the user did, draw if it is time to."""
-        link, controls = self._link, self._controls
+        link, controls, drawing = self._link, self._controls, self._drawing
         if link is None:
             return
         self._listen(link, free)
+        if not link.closed:
+            self._act(link)
         if link.closed:
             self._lose_window(link.reason)
             return
-        for action in controls.actions:
-            self._act(action, link)
-        controls.actions.clear()
-        if link.closed:
-            self._lose_window("")
-            return
         self._budget.share = controls.percent / 100
-        if link.size != self._size:
-            self._size, controls.changed = link.size, True
+        self._fit()
         now = time.perf_counter()
-        if controls.moved or controls.changed:
-            self._progression.moved(self._pixels())
-            self._last_move = now
-            controls.moved = controls.changed = False
+        drawing.take_over_moves(now)
         if not link.ready:
             return
-        if self._wants_picture(now) and (free or self._may_paint()):
+        picture = None
+        if drawing.is_wanted(now, self._news.step) and (free or drawing.may_paint()):
             # A quick picture is always finished, or nothing would be seen while the user keeps moving.
-            slow = self._progression.cost(self._scaled_pixels()) > 2 * self._progression.moving_seconds
-            if not self._paint(lambda: slow and self._listen(link, free)):
+            slow = drawing.is_slow
+            if not drawing.paint(self._news.step, lambda: slow and self._listen(link, free)):
                 return
-            picture = self._compose(link.size, lines=[])
-        elif now - self._last_panel > PANEL_SECONDS:
-            picture = None
-        else:
+            picture = drawing.compose(self._news.history, lines=[])
+        elif now - self._last_panel <= PANEL_SECONDS:
             return
         # Half of the share is for the window's process, which draws the panel; the rest is for rendering.
         link.send(picture, self._panel(), share=1.0 if free else self._budget.share / 2)
@@ -265,136 +244,80 @@ class Preview:
             controls.apply(report, link.panel_width)
         return controls.moved or controls.changed or bool(controls.actions) or link.closed
 
+    def _fit(self) -> None:
+        """Has pictures made in the size that the window has now."""
+        link, drawing = self._link, self._drawing
+        size, drawing.panel_width = (SIZE, COLUMN) if link is None else (link.size, link.panel_width)
+        if size != drawing.size:
+            drawing.size, self._controls.changed = size, True
+
     def _lose_window(self, reason: str) -> None:
         """The window is gone: closed by the user (no reason), or against his will, and then pictures take its place."""
         self._link, self.failure = None, reason
         self._controls.paused = False
-        if reason and self._steps:
+        self._fit()
+        if reason and self._news.steps:
             self.writes_png = True
             self.notices.append(f"{reason}; training goes on, and preview.png is written in the run folder instead")
-
-    def _wants_picture(self, now: float) -> bool:
-        """Whether a better or newer picture could be drawn; decides its resolution."""
-        progression = self._progression
-        still = now - self._last_move > STILL_SECONDS
-        if still and self._drawn_step != self._step:
-            if progression.done or progression.cost(self._scaled_pixels()) > STALE_SECONDS:
-                progression.moved(self._pixels(), within=STALE_SECONDS)
-        return not progression.done and (still or self._asked)
-
-    def _may_paint(self) -> bool:
-        """Whether the time budget has room: down to nothing for what the user asked for, else down to a reserve."""
-        cost = self._progression.cost(self._scaled_pixels())
-        return self._budget.allows(cost if self._asked else cost + RESERVE_SECONDS)
-
-    @property
-    def _asked(self) -> bool:
-        """Whether the user has moved or chosen something that has not been drawn yet."""
-        return self.painting is None or self._last_move > self._painted_at
-
-    def _pixels(self) -> int:
-        """Pixels to render for the finest picture."""
-        width, height = self._painter.full_size(self._controls, self._area())
-        return width * height * self._painter.n_renders(self._controls)
-
-    def _scaled_pixels(self) -> int:
-        return round(self._pixels() * self._progression.scale**2)
-
-    def _area(self) -> tuple[int, int]:
-        width, height = self._link.size if self._link is not None else SIZE
-        return width - self._column(), height
-
-    def _column(self) -> int:
-        width = self._link.panel_width if self._link is not None else COLUMN
-        return width if self._controls.panel else 0
-
-    def _paint(self, unwanted: Callable[[], bool] = lambda: False) -> bool:
-        """Renders at the progression's scale; False if it became ``unwanted`` on the way."""
-        began = time.perf_counter()
-        full = self._painter.full_size(self._controls, self._area())
-        try:
-            self.painting = self._painter.paint(self._controls, full, self._progression.scale, unwanted)
-        except Interrupted:
-            return False
-        self._progression.learn(self._scaled_pixels(), time.perf_counter() - began)
-        self._progression.drawn()
-        self._drawn_step, self._painted_at = self._step, time.perf_counter()
-        return True
-
-    def _compose(self, size: tuple[int, int], lines: list[str]) -> np.ndarray:
-        panes = self.painting.panes if self.painting else []
-        return compose(panes, self._history, *size, column=self._column(), lines=lines)
 
     def _panel(self) -> list[list]:
         return panel_rows(self._controls, self._lines(), self._view_name())
 
     def _view_name(self) -> str:
-        controls, views = self._controls, self._painter.views
+        controls, views = self._controls, self._drawing.painter.views
         return views[controls.split].names[controls.view] if views and controls.on_view else "none, camera moved"
 
     def _lines(self) -> list[str]:
         """The state in words, for the panel and for ``preview.png``."""
-        lines = shown_lines(self._controls, self.painting, self._painter.file_text(self._controls.rank))
-        if self._steps:
-            state = "finished" if self._finished else "paused" if self._controls.paused else "training"
-            lines.append(f"{state}: step {self._step} of {self._steps}")
-            lines += training_lines(self._progress, self._budget)
-        return [*lines, self._status[:40] or " "]
+        controls, drawing = self._controls, self._drawing
+        shown = shown_lines(controls, drawing.painting, drawing.painter.file_text(controls.rank))
+        return shown + self._news.lines(self._budget, paused=controls.paused)
 
     # -- what the user asks for once ---------------------------------------------------------------------------------
 
-    def _act(self, action: str, link: Link) -> None:
+    def _act(self, link: Link) -> None:
         controls = self._controls
-        if action == "snap":
-            views = self._painter.views[controls.split]
-            controls.camera.snap(views.cameras[controls.view])
-            controls.moved = True
-            return
-        if action == "leave":
-            link.close()
-            return
-        stem = f"step{self._step:06}-rank{controls.rank}" if self._steps else f"rank{controls.rank}"
-        folder = self._folder or Path()
-        try:
-            if action == "save":
-                path = files.free_path(folder / f"{stem}.slim")
-                self._save(path)
+        for action in controls.actions:
+            if action == "snap":
+                controls.camera.snap(self._drawing.painter.views[controls.split].cameras[controls.view])
+                controls.moved = True
+            elif action == "leave":
+                link.close()
             else:
-                path = files.free_path(folder / f"snapshot-{stem}.png")
-                full = self._painter.full_size(self._controls, self._area())
-                panes = self._painter.paint(controls, full, 1.0).panes
-                write_png(path, np.concatenate([to_uint8(pane.picture) for pane in panes], axis=1))
-        except (OSError, TslimError) as error:
-            self._status = f"not saved: {error}"
-        else:
-            self._status = f"saved {path.name}"
-            self.notices.append(f"saved {path}")
+                self._save(model=action == "save")
+        controls.actions.clear()
 
-    def _save(self, path: Path) -> None:
-        """Writes the model with as many ranks as are shown, in the precision of the file that it is from."""
-        rank = self._controls.rank
-        if self._model is None:
-            self._painter.field.slim(rank).save(path)
+    def _save(self, *, model: bool) -> None:
+        """Writes a model with as many ranks as are shown, or else a snapshot; what came of it is said."""
+        rank, step = self._controls.rank, self._news.step if self._news.steps else None
+        try:
+            path = (
+                self._saving.save(rank, step)
+                if model
+                else self._saving.snapshot(self._drawing.paint_whole(), rank, step)
+            )
+        except (OSError, TslimError) as error:
+            self._news.last = f"not saved: {error}"
         else:
-            model_file.write(model_file.read(self._model, rank=rank), path)
+            self._news.last = f"saved {path.name}"
+            self.notices.append(f"saved {path}")
 
     # -- without a window --------------------------------------------------------------------------------------------
 
     def _png_is_due(self, last: bool) -> bool:
-        if last or self._drawn_step < 0:
-            return last or (self._progress is not None and self._budget.saved > 0)
-        if time.perf_counter() - self._last_png < PNG_SECONDS or self._drawn_step == self._step:
+        painted = self._drawing.painted_step
+        if last or painted < 0:
+            return last or (self._news.progress is not None and self._budget.saved > 0)
+        if time.perf_counter() - self._last_png < PNG_SECONDS or painted == self._news.step:
             return False
-        return self._budget.allows(self._progression.cost(self._pixels()))
+        return self._drawing.may_paint_whole()
 
     def _write_png(self) -> None:
-        """The same content as the window's, as ``preview.png``: photograph and error beside the field."""
+        """The same content as the window's, as ``preview.png``: image and error beside the field."""
         self._controls.compare = True
-        self._progression.moved(self._pixels(), within=4 * STALE_SECONDS)
-        self._paint()
-        path = (self._folder or Path()) / "preview.png"
+        self._drawing.paint_within(PNG_WITHIN_SECONDS, self._news.step)
         try:
-            write_png(path, self._compose(SIZE, lines=self._lines()))
+            self._saving.write_preview(self._drawing.compose(self._news.history, self._lines()))
         except TslimError as error:
             self.writes_png = False
             self.notices.append(f"no preview.png: {error}")

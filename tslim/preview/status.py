@@ -2,8 +2,9 @@
 
 from tslim.preview.budget import Budget
 from tslim.preview.controls import Controls
+from tslim.preview.frame import History
 from tslim.preview.painter import Painting
-from tslim.training.events import Progress
+from tslim.training import events
 
 
 def shown_lines(controls: Controls, painting: Painting | None, file_text: str) -> list[str]:
@@ -16,10 +17,41 @@ def shown_lines(controls: Controls, painting: Painting | None, file_text: str) -
     ]
 
 
-def training_lines(progress: Progress | None, budget: Budget) -> list[str]:
-    """Three lines on the training and what the preview costs it."""
-    return [
-        f"loss {progress.loss:.5f}, PSNR {progress.psnr:.2f} dB" if progress else " ",
-        f"{progress.rays_per_second:,.0f} rays/s, {progress.seconds_left:.0f} s left" if progress else " ",
-        f"preview: {100 * budget.used:.1f} % of time (at most {100 * budget.share:.0f} %)",
-    ]
+class TrainingNews:
+    """What is known of the training that is watched, from its events. ``steps`` is 0 where there is none."""
+
+    def __init__(self) -> None:
+        self.step = self.steps = 0
+        self.finished = False
+        self.progress: events.Progress | None = None
+        self.history = History()
+        self.last = ""
+        """What happened last, in a few words."""
+
+    def note(self, event: events.Event) -> None:
+        """Takes note of an event."""
+        self.step = event.step
+        if isinstance(event, events.Started):
+            self.steps = event.steps
+        elif isinstance(event, events.Progress):
+            self.progress = event
+            self.history.add(event.step, event.loss, event.psnr, event.rank)
+        elif isinstance(event, events.Finished):
+            self.finished, self.last = True, "training is finished"
+        elif not isinstance(event, events.Stepped):
+            self.last = str(event)
+
+    def lines(self, budget: Budget, *, paused: bool) -> list[str]:
+        """Four lines on the training and what the preview costs it, or none; and what happened last."""
+        last = self.last[:40] or " "
+        if not self.steps:
+            return [last]
+        state = "finished" if self.finished else "paused" if paused else "training"
+        progress = self.progress
+        return [
+            f"{state}: step {self.step} of {self.steps}",
+            f"loss {progress.loss:.5f}, PSNR {progress.psnr:.2f} dB" if progress else " ",
+            f"{progress.rays_per_second:,.0f} rays/s, {progress.seconds_left:.0f} s left" if progress else " ",
+            f"preview: {100 * budget.used:.1f} % of time (at most {100 * budget.share:.0f} %)",
+            last,
+        ]
