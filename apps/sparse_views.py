@@ -3,17 +3,19 @@
 SlimmeRF's section 3.4: trainings on 3, 6 and 9 photographs of a forward-facing scene, measured by ranks kept, beside
 the published means over the eight LLFF scenes. By default the photographs are evenly spaced among those to train on,
 and the whole held-out set is measured. ``--protocol paper`` is what the paper's code does: neighbouring photographs,
-and as few held-out ones. --quick takes a few minutes on two cores.
+and as few held-out ones. ``--regnerf`` trains each once more with RegNeRF's smooth unseen depth, its annealed
+sampling, and both. --quick takes a few minutes on two cores.
 """
 
 import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import _checkout  # noqa: F401
 import _experiments as experiments
+import tyro
 from _experiments import Line, ours, plain
 
 import tslim
@@ -36,6 +38,11 @@ PUBLISHED = {
 }
 """PSNR in dB with 3, 6 and 9 photographs, as the paper prints it: means over eight scenes, at a higher resolution."""
 COUNTS = (3, 6, 9)
+DEPTH = {"unseen_depth": 10.0}
+"""Smooth unseen depth, with a weight at which surfaces are held together"""
+ANNEALED = {"anneal_share": 0.3}
+REGULARISED = {"smooth unseen depth": DEPTH, "annealed sampling": ANNEALED, "both": DEPTH | ANNEALED}
+"""What ``--regnerf`` adds, with the settings"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Options(experiments.Options):
     """photographs evenly spaced, all held-out ones measured; or the paper's: neighbouring ones, as few measured"""
     schedule: Literal["staged", "train"] = "staged"
     """tslim's default, or the paper's TRaIn"""
+    regnerf: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """besides: the same with RegNeRF's smooth unseen depth, its annealed sampling, and both"""
 
 
 def thinned(scene: Scene, count: int, protocol: str) -> Scene:
@@ -68,19 +77,26 @@ def main(args: Options) -> None:
     counts = [count for count in COUNTS if count <= len(experiment.scene.train)]
     if not counts:
         raise tslim.ConfigError(f"{experiment.scene.source}: too few photographs, at least {min(COUNTS)} are needed")
-    lines_of = [
-        Line(f"{count} views", settings, RANKS, thinned(experiment.scene, count, args.protocol)) for count in counts
-    ]
-    variants = dict(zip(counts, experiment.train(*lines_of), strict=True))
+    ways = {"": {}} | ({f", {name}": added for name, added in REGULARISED.items()} if args.regnerf else {})
+    lines_of = {
+        (way, count): Line(
+            f"{count} views{way}", dataclasses.replace(settings, **added), RANKS,
+            thinned(experiment.scene, count, args.protocol),
+        )
+        for count in counts
+        for way, added in ways.items()
+    }  # fmt: skip
+    variants = dict(zip(lines_of, experiment.train(*lines_of.values()), strict=True))
     experiment.report(f"few photographs, {args.protocol} protocol", list(variants.values()))
 
     lines = {name: dict(zip(COUNTS, values, strict=True)) for name, values in PUBLISHED.items()}
     lines |= {
-        f"tslim on {experiment.scene.name}, {rank} ranks kept": {
-            count: variant.psnr(rank) for count, variant in variants.items()
+        f"tslim on {experiment.scene.name}{way}, {rank} ranks kept": {
+            count: variants[way, count].psnr(rank) for count in counts
         }
+        for way in ways
         for rank in RANKS
-        if any(variant.psnr(rank) is not None for variant in variants.values())
+        if all(variants[way, count].psnr(rank) is not None for count in counts)
     }
     heads = ["PSNR (dB)", *(f"{count} photographs" for count in counts)]
     cells = [[name, *(f"{by_count[count]:.2f}" for count in counts)] for name, by_count in lines.items()]

@@ -4,8 +4,10 @@ With w_i the weights of a ray's samples and s_i their places along it, in units 
 
     distortion   sum_ij w_i w_j |s_i - s_j|  +  1/3 delta sum_i w_i²      (Barron et al. 2022, eq. 15)
     occlusion    sum_i w_i [s_i < near]                                   (after Yang et al. 2023)
+    depth        (e - e')², e = 1 - sum_i w_i (1 - s_i), of neighbouring rays   (Niemeyer et al. 2022, eq. 4)
 
-The first draws a ray's weight together, against fog and floaters; the second clears the space in front of the cameras.
+The first draws a ray's weight together, against fog and floaters; the second clears the space in front of the cameras;
+the third makes surfaces smooth. Light that nothing stops counts there as stopped at the far end, s = 1.
 """
 
 import taichi as ti
@@ -66,3 +68,41 @@ def weight_gradients(
             sample_grad[i] = gradient
             front += w
             front_moment += w * s
+
+
+@kernel
+def smooth_depth(
+    n_rays: ti.i32, side: ti.i32, weight: ti.f32, begin: ti.f32, length: ti.f32, ray_start: i32_1d, ray_used: i32_1d,
+    sample_along: f32_1d, sample_weight: f32_1d, ray_place: f32_1d, sample_grad: f32_1d,
+):  # fmt: skip
+    """Adds to sample_grad d (weight * sum of (e - e')² over pairs) / dw of each used sample.
+
+    Rays come in patches of side × side, one after another; a pair are two that are beside or below each other.
+    ray_place (n_rays): e of each.
+    """
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
+        place = 1.0
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            place -= sample_weight[s] * (1.0 - (sample_along[s] - begin) / length)
+        ray_place[ray] = place
+    for index in range(n_rays * spread):
+        if index % spread > 0:
+            continue
+        ray = index // spread
+        row = ray % (side * side) // side
+        column = ray % side
+        apart = 0.0
+        if column > 0:
+            apart += ray_place[ray] - ray_place[ray - 1]
+        if column < side - 1:
+            apart += ray_place[ray] - ray_place[ray + 1]
+        if row > 0:
+            apart += ray_place[ray] - ray_place[ray - side]
+        if row < side - 1:
+            apart += ray_place[ray] - ray_place[ray + side]
+        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+            sample_grad[s] -= 2.0 * weight * apart * (1.0 - (sample_along[s] - begin) / length)

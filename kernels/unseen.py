@@ -6,7 +6,7 @@ from kernels.launch import kernel
 from kernels.poses import rotation
 from kernels.random import uniform
 from kernels.tasks import indices_each
-from kernels.types import f32_1d, load3, store3, vec3
+from kernels.types import f32_1d, i32_1d, load3, store3, vec3
 
 
 @ti.func
@@ -18,22 +18,41 @@ def symmetric(seed: ti.u32, step: ti.i32, index: ti.i32) -> vec3:
     return v
 
 
+@ti.func
+def beside(d: vec3, i: ti.f32, j: ti.f32) -> vec3:
+    """The unit vector d, moved by i and j along two directions across it."""
+    axis = vec3(0.0, 0.0, 1.0)
+    if ti.abs(d[2]) > 0.8:
+        axis = vec3(0.0, 1.0, 0.0)
+    across = d.cross(axis).normalized()
+    return (d + i * across + j * d.cross(across)).normalized()
+
+
 @kernel
 def wander(
-    n_rays: ti.i32, seed: ti.u32, step: ti.i32, centre: vec3, unit: ti.f32, spread: ti.f32,
-    ray_o: f32_1d, ray_d: f32_1d, out_o: f32_1d, out_d: f32_1d,
+    n_rays: ti.i32, side: ti.i32, apart: ti.f32, seed: ti.u32, step: ti.i32, centre: vec3, unit: ti.f32,
+    spread: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, out_o: f32_1d, out_d: f32_1d, out_rank: i32_1d,
 ):  # fmt: skip
-    """Each ray as a camera elsewhere would see it: turned about ``centre`` and shifted, at random.
+    """Rays as cameras elsewhere would see them: turned about ``centre`` and shifted, at random.
 
     The turn's vector is drawn from a cube of ``spread`` radians to each side, the shift from one of ``spread`` times
-    ``unit``, the distance at which cameras stand. Directions keep their length. All arrays (n_rays, 3).
+    ``unit``, the distance at which cameras stand. Of each ray that is given there are side × side, one after another:
+    neighbours ``apart`` radians from each other, with it in their middle, of one such camera. Directions have unit
+    length, ranks are those of the ray that is given. ray_o, ray_d: (n_rays / side², 3); out_o, out_d: (n_rays, 3).
     """
     spread_out = ti.static(indices_each(64))
     for index in range(n_rays * spread_out):
         if index % spread_out > 0:
             continue
         ray = index // spread_out
-        turn = rotation(spread * symmetric(seed, step, 2 * ray))
-        shift = spread * unit * symmetric(seed, step, 2 * ray + 1)
-        store3(out_o, ray, centre + turn @ (load3(ray_o, ray) - centre) + shift)
-        store3(out_d, ray, turn @ load3(ray_d, ray))
+        patch = ray // (side * side)
+        turn = rotation(spread * symmetric(seed, step, 2 * patch))
+        shift = spread * unit * symmetric(seed, step, 2 * patch + 1)
+        store3(out_o, ray, centre + turn @ (load3(ray_o, patch) - centre) + shift)
+        d = load3(ray_d, patch)
+        if side > 1:
+            middle = 0.5 * ti.cast(side - 1, ti.f32)
+            row = ti.cast(ray % (side * side) // side, ti.f32)
+            d = beside(d, apart * (row - middle), apart * (ti.cast(ray % side, ti.f32) - middle))
+        store3(out_d, ray, turn @ d)
+        out_rank[ray] = ray_rank[patch]

@@ -16,16 +16,119 @@ def test_rays_are_turned_about_the_centre_and_shifted_within_the_spread(cpu, spr
     origins, directions, _ = make_rays()
     centre, unit = np.array([0.2, -0.1, 0.3]), 2.0
     rays = [buffers.upload(a.astype(np.float32).reshape(-1)) for a in (origins, directions)]
-    found = [[buffers.array(3 * N_RAYS) for _ in range(2)] for _ in range(2)]
-    for moved in found:
-        unseen.wander(N_RAYS, 7, 3, centre.tolist(), unit, spread, *rays, *moved)
-    o, d = (buffers.read(a).reshape(-1, 3) for a in found[0])
+    ranks, found = buffers.upload(np.arange(N_RAYS, dtype=np.int32)), []
+    for _ in range(2):
+        found.append([buffers.array(3 * N_RAYS), buffers.array(3 * N_RAYS), buffers.array(N_RAYS, np.int32)])
+        unseen.wander(N_RAYS, 1, 0.0, 7, 3, centre.tolist(), unit, spread, *rays, ranks, *found[-1])
+    assert (buffers.read(found[0][2]) == np.arange(N_RAYS)).all()
+    o, d = (buffers.read(a).reshape(-1, 3) for a in found[0][:2])
     assert np.array_equal(o, buffers.read(found[1][0]).reshape(-1, 3))  # the same in every run
     np.testing.assert_allclose(np.linalg.norm(d, axis=1), np.linalg.norm(directions, axis=1), rtol=1e-5)
     turned = np.degrees(np.arccos(np.clip((d * directions).sum(1), -1, 1)))
     arms = np.linalg.norm(origins - centre, axis=1)
     assert (turned <= np.degrees(np.sqrt(3) * spread) + 0.1).all() and (turned.mean() > 3) == (spread > 0)
     assert (np.abs(np.linalg.norm(o - centre, axis=1) - arms) <= np.sqrt(3) * spread * unit + 1e-5).all()
+
+
+def test_neighbours_of_a_patch_stand_in_one_place_and_so_far_apart(cpu):
+    from kernels import unseen
+
+    side, apart, n = 4, 0.01, 3
+    origins, directions, _ = (a[:n] for a in make_rays())
+    rays = [buffers.upload(a.astype(np.float32).reshape(-1)) for a in (origins, directions)]
+    ranks = buffers.upload(np.array([3, 1, 2], np.int32))
+    moved = [buffers.array(3 * 16 * n), buffers.array(3 * 16 * n), buffers.array(16 * n, np.int32)]
+    unseen.wander(16 * n, side, apart, 7, 3, [0.0, 0.0, 0.0], 1.0, 0.0, *rays, ranks, *moved)
+    o, d = (buffers.read(a).reshape(n, side, side, 3) for a in moved[:2])
+    assert (buffers.read(moved[2]).reshape(n, -1) == [[3], [1], [2]]).all()
+    np.testing.assert_allclose(o, np.broadcast_to(origins[:, None, None], o.shape), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(d, axis=-1), 1, rtol=1e-5)
+    for one, other in ((d[:, 1:], d[:, :-1]), (d[:, :, 1:], d[:, :, :-1])):
+        np.testing.assert_allclose(np.linalg.norm(one - other, axis=-1), apart, rtol=2e-3)
+    middle = d.mean((1, 2))
+    np.testing.assert_allclose(middle / np.linalg.norm(middle, axis=1, keepdims=True), directions, atol=1e-5)
+
+
+def test_smooth_depth_has_the_gradient_of_the_squared_differences(cpu):
+    from tslim.field.parameters import Gradients
+    from tslim.rendering.pipeline import Penalties
+
+    field, _ = make_field()
+    pipeline, gradients = run(field), Gradients(field)
+    for values in (pipeline.rays.origins, pipeline.rays.directions):  # patches of 4 × 4 that look about one way
+        moved = np.repeat(buffers.read(values).reshape(-1, 3)[8::16][: N_RAYS // 16], 16, 0)
+        buffers.write(
+            values, (moved + np.random.default_rng(3).normal(0, 0.02, moved.shape)).astype(np.float32).ravel()
+        )
+    d = buffers.read(pipeline.rays.directions).reshape(-1, 3)
+    buffers.write(pipeline.rays.directions, (d / np.linalg.norm(d, axis=1, keepdims=True)).ravel())
+
+    def loss() -> float:
+        pipeline.penalise(N_RAYS, Penalties(depth=1e-9), Gradients(field), (3, 7), 4)
+        begin, length = pipeline.space.extent
+        start, used = buffers.read(pipeline.ray_start), buffers.read(pipeline.ray_used)
+        along, weight = (buffers.read(a).astype(np.float64) for a in (pipeline.sample_along, pipeline.sample_weight))
+        place = np.ones(N_RAYS)
+        for ray in range(N_RAYS):
+            part = slice(start[ray], start[ray] + used[ray])
+            place[ray] -= (weight[part] * (1 - (along[part] - begin) / length)).sum()
+        place = place.reshape(-1, 4, 4)
+        squares = (np.diff(place, axis=1) ** 2).sum() + (np.diff(place, axis=2) ** 2).sum()
+        return squares / (N_RAYS // 16 * 24)
+
+    pipeline.penalise(N_RAYS, Penalties(depth=1.0), gradients, (3, 7), 4)
+    in_use = buffers.CHUNK * gradients.density._in_use
+    analytic = buffers.read(gradients.density.values).astype(np.float64).ravel()[:in_use]
+    values = buffers.read(field.density.values).copy()
+    size, checked = 2e-2, np.argsort(-np.abs(analytic))[:3]
+    assert abs(analytic[checked[-1]]) > 1e-4
+    for i in checked:
+        found = []
+        for sign in (1, -1):
+            changed = values.copy()
+            changed.reshape(-1)[i] += sign * size
+            buffers.write(field.density.values, changed)
+            found.append(loss())
+        buffers.write(field.density.values, values)
+        assert (found[0] - found[1]) / (2 * size) == pytest.approx(analytic[i], rel=0.05)
+
+
+def test_annealed_rays_are_sampled_about_the_middle_of_their_length_first(cpu):
+    field, _ = make_field(occupancy=False)
+    pipeline = run(field)
+    ranks = buffers.read(pipeline.rays.ranks)
+    kept = {}
+    for within in (1.0, 0.5):
+        pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=(1.0, 1.0, 1.0), within=within)
+        kept[within] = buffers.read(pipeline.sample_t)[: pipeline.n_samples]
+    begin, length = pipeline.space.extent
+    step = pipeline.step
+    assert 0 < len(kept[0.5]) < len(kept[1.0])
+    assert kept[0.5].min() >= begin + 0.25 * length - step and kept[0.5].max() <= begin + 0.75 * length + step
+    pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=(1.0, 1.0, 1.0))
+    assert pipeline.n_samples == len(kept[1.0])
+
+
+def test_the_window_of_annealed_sampling_opens_over_its_share_of_the_run(cpu):
+    from tslim import builtin_scene
+    from tslim.errors import ConfigError
+    from tslim.training.trainer import Trainer
+
+    scene = builtin_scene(size=24, train=4, test=0)
+    settings = TrainConfig(
+        field=FieldConfig(max_rank=2, decoder_width=16), schedule=ScheduleConfig("fixed"), steps=40, batch_rays=64,
+        grid_start=8, grid_end=8, grow_steps=(), occupancy_steps=(), anneal_share=0.5, unseen_depth=0.1,
+    )  # fmt: skip
+    trainer = Trainer(Trainer.new_field(scene, settings), scene, settings)
+    shares = []
+    for trainer.step in (0, 10, 15, 20, 39):
+        shares.append(trainer._annealed())
+    assert shares == [0.5, 0.5, 0.75, 1.0, 1.0]
+    trainer.step = 0
+    assert next(trainer.run()).step == 0 and trainer.unseen.side == 8
+    with pytest.raises(ConfigError, match="no middle"):
+        open_space = scene.placed(space="contracted")
+        Trainer(Trainer.new_field(open_space, settings), open_space, settings)
 
 
 @pytest.mark.parametrize("occlusion_range", [0.2, 0.6])

@@ -189,11 +189,17 @@ class TrainConfig:
     unseen_occlusion: float = 0.0
     """the same weight for rays of cameras that nobody held, near those of the photographs: against what stands where no
     photograph looks through it"""
+    unseen_depth: float = 0.0
+    """weight of how much depths differ between neighbouring rays of such cameras, 8 × 8 of each: RegNeRF's smooth
+    unseen depth, for few photographs"""
     unseen_rays: int = 512
     """rays of such cameras in each step"""
     unseen_spread: float = 0.15
     """how far such cameras are from the photographs': turned about what these look at by up to so many radians about
     each axis, and shifted by up to this share of the distance to there"""
+    anneal_share: float = 0.0
+    """share of the run over which rays come to be sampled along all of their length, from its middle half on: RegNeRF's
+    annealed sampling, for few photographs; not in a contracted space"""
     near_fade: float = 0.0
     """density nearer to a camera than this learns the more slowly, against floaters that only one camera sees; 1 is the
     side of the cube that a contracted space leaves as it is, the length of rays in ndc, the diagonal of a box"""
@@ -231,7 +237,7 @@ _ABOVE_ZERO = (
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed", "gain_weight",
-    "unseen_occlusion", "unseen_spread", "poses_from",
+    "unseen_occlusion", "unseen_depth", "unseen_spread", "anneal_share", "poses_from",
     "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 _BETWEEN = {
@@ -241,6 +247,8 @@ _BETWEEN = {
     "field.direction_encoding": (0, 10),
     "field.decoder_width": (16, 4096),
 }
+PATCH = 8
+"""Side of the patches of rays whose depths unseen_depth holds together, as in RegNeRF."""
 MARCH = ("step_ratio", "weight_threshold", "early_stop", "colour_span")
 """Settings of training that a model is rendered with as well."""
 
@@ -253,6 +261,11 @@ def require_valid(settings: TrainConfig) -> None:
     if not 4 <= settings.grid_start <= settings.grid_end:
         raise ConfigError(
             f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed"
+        )
+    if settings.unseen_depth and settings.unseen_rays < PATCH**2:
+        raise ConfigError(
+            f"unseen_rays is {settings.unseen_rays}: unseen_depth compares {PATCH} × {PATCH} neighbours, take "
+            f"{PATCH**2} or more"
         )
     for name in ("grow_steps", "occupancy_steps"):
         steps = getattr(settings, name)

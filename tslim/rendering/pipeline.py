@@ -41,10 +41,14 @@ class Penalties:
     distortion: float = 0.0
     occlusion: float = 0.0
     occlusion_range: float = 0.1
+    depth: float = 0.0
+    """between neighbouring rays of patches; only where ``Pipeline.penalise`` is told of patches"""
 
     def times(self, factor: float) -> "Penalties":
         """The same penalties with so many times the weight."""
-        return replace(self, distortion=factor * self.distortion, occlusion=factor * self.occlusion)
+        return replace(
+            self, distortion=factor * self.distortion, occlusion=factor * self.occlusion, depth=factor * self.depth
+        )
 
 
 class Pipeline:
@@ -72,7 +76,7 @@ class Pipeline:
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
-        self._fade = 0.0
+        self._fade, self._within = 0.0, 1.0
         self.visible_slope = buffers.array(1)
         self.sample_slope = None
         """dL/dx of each sample, where ``ray_gradients`` was asked for."""
@@ -157,6 +161,7 @@ class Pipeline:
         jitter: tuple[int, int] | None = None,
         keep: bool = True,
         copies: int = 1,
+        within: float = 1.0,
     ) -> None:
         """Renders the first ``n_rays`` rays into their ``pixel``, ``opacity`` and ``depth``.
 
@@ -167,11 +172,14 @@ class Pipeline:
             keep: keep what ``backward`` needs.
             copies: the rays are as many copies of the first n_rays / copies, each at ranks of its own: they are marched
                 once, and what they have in common is read once.
+            within: share of their length, about its middle, in which rays are sampled.
         """
         field, rays = self.field, self.rays
+        self._within = within
         self.background = [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
         self._trace(n_rays, copies, jitter)
+        self._within = 1.0
         self._find_visible()
         if self.n_groups:
             self._appearance()
@@ -240,7 +248,7 @@ class Pipeline:
         self.step = self.config.step_ratio * field.voxel
         self.space.update(n_rays)
         seed, jitter_step = jitter or (0, -1)
-        near, far = self.space.limits
+        near, far = self.space.limits_within(self._within)
         length = LONGEST if self.space.contracted else np.linalg.norm(field.box[1] - field.box[0])
         n_steps = int(length / self.step) + 1
         self._how = how = march.March(
@@ -309,14 +317,28 @@ class Pipeline:
         self._penalties_backward(penalties)
         self._density_backward(gradients, fade)
 
-    def penalise(self, n_rays: int, penalties: Penalties, gradients: Gradients, jitter: tuple[int, int]) -> None:
-        """Adds the gradients of the occlusion penalty of the first ``n_rays`` rays, which need not show anything.
+    def penalise(
+        self, n_rays: int, penalties: Penalties, gradients: Gradients, jitter: tuple[int, int], side: int = 1
+    ) -> None:
+        """Adds the gradients of the penalties of the first ``n_rays`` rays, which need not show anything.
 
-        Density alone is looked at, and no farther than where ``occlusion_range`` ends. jitter: as for ``forward``.
+        Density alone is looked at, and for the occlusion penalty alone no farther than where ``occlusion_range`` ends.
+
+        Args:
+            jitter: as for ``forward``.
+            side: rays come in patches of side × side, whose depths are held together by the penalty ``depth``.
         """
-        step = self.config.step_ratio * self.field.voxel
-        self._trace(n_rays, 1, jitter, int(np.ceil(penalties.occlusion_range * self.space.extent[1] / step)) + 1)
+        (begin, length), step = self.space.extent, self.config.step_ratio * self.field.voxel
+        far = penalties.depth or penalties.distortion
+        most = 2**31 - 1 if far else int(np.ceil(penalties.occlusion_range * length / step)) + 1
+        self._trace(n_rays, 1, jitter, most)
         self._penalties_backward(penalties)
+        if penalties.depth:
+            pairs = n_rays // side**2 * 2 * side * (side - 1)
+            penalties_kernels.smooth_depth(
+                n_rays, side, penalties.depth / pairs, begin, length, self.ray_start, self.ray_used, self.sample_along,
+                self.sample_weight, self.rays.grad_depth, self.sample_grad,
+            )  # fmt: skip
         self._density_backward(gradients, 0.0)
 
     def _penalties_backward(self, penalties: Penalties) -> None:

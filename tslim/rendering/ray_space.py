@@ -51,6 +51,15 @@ class RaySpace:
         """Between which t a ray is marched; in NDC it starts at the near plane and ends with the box."""
         return (0.0, 1e10) if self.field.space == "ndc" else (self.field.near, self.field.far)
 
+    def limits_within(self, share: float) -> tuple[float, float]:
+        """The same limits, for rays that are sampled in a share of their length about its middle; not in a contracted
+        space, where that is far from everything."""
+        near, far = self.limits
+        if share >= 1:
+            return near, far
+        begin, length = self.extent
+        return max(near, begin + (1 - share) / 2 * length), min(far, begin + (1 + share) / 2 * length)
+
     @property
     def extent(self) -> tuple[float, float]:
         """Where rays begin and about how long they are, as samples are placed along them (``sample_along``)."""

@@ -13,7 +13,7 @@ import numpy as np
 from kernels import regularize
 from tslim import config
 from tslim.device import backend, buffers, memory
-from tslim.errors import DivergedError
+from tslim.errors import ConfigError, DivergedError
 from tslim.field.field import Field
 from tslim.rendering.batch import Batch
 from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
@@ -36,6 +36,8 @@ from tslim.training.writing import attempt
 
 MIN_RAYS = 256
 """Rays that a step takes at least."""
+ANNEALED_FROM = 0.5
+"""Share of their length in which rays are sampled at first, where sampling is annealed (RegNeRF's p_s)."""
 STARTED_OPACITY = 0.01
 """Mean opacity of a batch's rays from which on a field counts as no longer empty."""
 
@@ -61,6 +63,8 @@ class Trainer:
         self, field: Field, scene: Scene, settings: config.TrainConfig, *, run_dir: str | Path | RunFolder | None = None
     ) -> None:
         config.require_valid(settings)
+        if settings.anneal_share and field.space == "contracted":
+            raise ConfigError("anneal_share in a contracted space: its rays have no middle to start from; set it to 0")
         backend.current().require_gradients()
         if field.max_rank != settings.field.max_rank:
             settings = dataclasses.replace(settings, field=field.config)
@@ -87,10 +91,13 @@ class Trainer:
         if settings.distortion or settings.occlusion:
             self.penalties = Penalties(settings.distortion, settings.occlusion, settings.occlusion_range)
         self.unseen = None
-        if settings.unseen_occlusion:
+        if settings.unseen_occlusion or settings.unseen_depth:
             self.unseen = UnseenCameras(
                 field, scene.train.cameras, settings.unseen_rays, settings.unseen_spread,
-                Penalties(occlusion=settings.unseen_occlusion, occlusion_range=settings.occlusion_range),
+                Penalties(
+                    occlusion=settings.unseen_occlusion, occlusion_range=settings.occlusion_range,
+                    depth=settings.unseen_depth,
+                ),
                 self.march_config, settings.seed,
             )  # fmt: skip
         n_images = len(scene.train)
@@ -209,7 +216,10 @@ class Trainer:
         batch.render_at(ranks, schedule.weights(ranks.reshape(-1)))
         n = batch.n_rays
         background = self.background
-        pipeline.forward(n, max_rank=rank, background=background, jitter=(settings.seed, step), copies=batch.copies)
+        pipeline.forward(
+            n, max_rank=rank, background=background, jitter=(settings.seed, step), copies=batch.copies,
+            within=self._annealed(),
+        )  # fmt: skip
         if not self.started:
             self.started = float(buffers.read(batch.opacity)[:n].mean()) >= STARTED_OPACITY
         if self.gains:
@@ -290,6 +300,12 @@ class Trainer:
         ):
             if weight:
                 regularize.tv_backward(factors.values, into.values, factors.layout, k, weight)
+
+    def _annealed(self) -> float:
+        """Share of their length in which the rays of the next step are sampled (``anneal_share``)."""
+        if not self.config.anneal_share:
+            return 1.0
+        return min(max(self.step / (self.config.anneal_share * self.config.steps), ANNEALED_FROM), 1.0)
 
     def set_rank(self) -> None:
         """Tells the field how many ranks it has now, and which of them are rendered from now on."""

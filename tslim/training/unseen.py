@@ -1,13 +1,16 @@
-"""What photographs do not show: the space in front of cameras that nobody held is kept empty.
+"""What photographs do not show: what cameras that nobody held would see is kept plausible.
 
 Photographs say nothing against density that none of them looks through: fog and splinters stay where a camera that
 stood a little elsewhere would have them right in front of it. In each step rays of such cameras are followed for as far
 as that space goes, and density there costs the penalty ``occlusion`` of ``kernels.penalties``. Photographs that look
-through the same space go on saying what is really there.
+through the same space go on saying what is really there. Where photographs are few, most surfaces are seen by one of
+them alone, and could be anywhere along its rays: the penalty ``depth`` holds the depths of neighbouring rays together.
 """
 
+import numpy as np
+
 from kernels import unseen
-from tslim.device import buffers
+from tslim.config import PATCH
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients
 from tslim.rendering.batch import Batch, Rays
@@ -17,7 +20,7 @@ from tslim.scene.cameras import Cameras
 
 
 class UnseenCameras:
-    """Rays of cameras around those of the photographs, and what density costs in front of them.
+    """Rays of cameras around those of the photographs, and what they pay.
 
     Args:
         field: what is trained.
@@ -35,14 +38,17 @@ class UnseenCameras:
         self.pipeline = Pipeline(field, Rays(n_rays), march)
         self.spread, self.penalties, self.seed = spread, penalties, seed
         self.centre, self.unit = paths.focus_and_distance(cameras)
+        self.side = PATCH if penalties.depth else 1
+        self.apart = float(np.median(np.radians(cameras.fov) / cameras.sizes[:, 0]))
+        """Radians between the rays of neighbouring pixels, about"""
 
     def backward(self, seen: Batch, step: int, gradients: Gradients) -> None:
         """Adds the penalties' gradients, from rays beside the first ones of ``seen``, at the same ranks."""
         rays = self.pipeline.rays
-        n = min(rays.max_rays, seen.n_pixels)
+        each = self.side**2
+        n = min(rays.max_rays // each, seen.n_pixels) * each
         unseen.wander(
-            n, self.seed, step, self.centre.tolist(), self.unit, self.spread, seen.origins, seen.directions,
-            rays.origins, rays.directions,
+            n, self.side, self.apart, self.seed, step, self.centre.tolist(), self.unit, self.spread, seen.origins,
+            seen.directions, seen.ranks, rays.origins, rays.directions, rays.ranks,
         )  # fmt: skip
-        buffers.write_first(rays.ranks, buffers.read(seen.ranks)[:n])
-        self.pipeline.penalise(n, self.penalties, gradients, (self.seed, step))
+        self.pipeline.penalise(n, self.penalties, gradients, (self.seed, step), self.side)
