@@ -127,7 +127,7 @@ def test_the_window_of_annealed_sampling_opens_over_its_share_of_the_run(cpu):
     trainer.step = 0
     assert next(trainer.run()).step == 0 and trainer.unseen.side == 8
     with pytest.raises(ConfigError, match="no middle"):
-        open_space = scene.placed(space="contracted")
+        open_space = scene.placed(space="contracted", box=np.array([[-2.0] * 3, [2.0] * 3], np.float32))
         Trainer(Trainer.new_field(open_space, settings), open_space, settings)
 
 
