@@ -72,7 +72,7 @@ def weight_gradients(
 
 @kernel
 def smooth_depth(
-    n_rays: ti.i32, side: ti.i32, weight: ti.f32, begin: ti.f32, length: ti.f32, ray_start: i32_1d, ray_used: i32_1d,
+    n_rays: ti.i32, side: ti.i32, weight: ti.f32, begin: ti.f32, length: ti.f32, ray_used: i32_1d,
     sample_along: f32_1d, sample_weight: f32_1d, ray_place: f32_1d, sample_grad: f32_1d,
 ):  # fmt: skip
     """Adds to sample_grad d (weight * sum of (e - e')² over pairs) / dw of each used sample.
@@ -86,7 +86,7 @@ def smooth_depth(
             continue
         ray = index // spread
         place = 1.0
-        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+        for s in range(ray_used[2 * ray], ray_used[2 * ray + 1]):
             place -= sample_weight[s] * (1.0 - (sample_along[s] - begin) / length)
         ray_place[ray] = place
     for index in range(n_rays * spread):
@@ -104,5 +104,5 @@ def smooth_depth(
             apart += ray_place[ray] - ray_place[ray - side]
         if row < side - 1:
             apart += ray_place[ray] - ray_place[ray + side]
-        for s in range(ray_start[ray], ray_start[ray] + ray_used[ray]):
+        for s in range(ray_used[2 * ray], ray_used[2 * ray + 1]):
             sample_grad[s] -= 2.0 * weight * apart * (1.0 - (sample_along[s] - begin) / length)

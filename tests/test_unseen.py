@@ -66,11 +66,11 @@ def test_smooth_depth_has_the_gradient_of_the_squared_differences(cpu):
     def loss() -> float:
         pipeline.penalise(N_RAYS, Penalties(depth=1e-9), Gradients(field), (3, 7), 4)
         begin, length = pipeline.space.extent
-        start, used = buffers.read(pipeline.ray_start), buffers.read(pipeline.ray_used)
+        used = buffers.read(pipeline.ray_used)
         along, weight = (buffers.read(a).astype(np.float64) for a in (pipeline.sample_along, pipeline.sample_weight))
         place = np.ones(N_RAYS)
         for ray in range(N_RAYS):
-            part = slice(start[ray], start[ray] + used[ray])
+            part = slice(used[2 * ray], used[2 * ray + 1])
             place[ray] -= (weight[part] * (1 - (along[part] - begin) / length)).sum()
         place = place.reshape(-1, 4, 4)
         squares = (np.diff(place, axis=1) ** 2).sum() + (np.diff(place, axis=2) ** 2).sum()

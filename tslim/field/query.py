@@ -53,7 +53,7 @@ def _some(field: Field, points: np.ndarray, directions: np.ndarray, rank: int) -
     decoded = buffers.array(N_FEATURES * n) if field.config.rank_scales else raw
     products = buffers.take_arena(3 * chunks * n)
     arrays = (buffers.upload(every), buffers.upload(texels.ravel()), buffers.upload(np.ones(n, np.float32)))
-    groups = Groups(n=n, visible=n, chunks=chunks)
+    groups = Groups(n=n, visible=n, chunks=chunks, shared=0)
     features.compute(field, groups, arrays, group_ray, ray_rank, products, raw, decoded)
     field.decoder.forward(decoded, group_ray, buffers.upload(directions.ravel()), n, colours, keep=False)
     buffers.give_arena(products)

@@ -336,7 +336,7 @@ class Pipeline:
         if penalties.depth:
             pairs = n_rays // side**2 * 2 * side * (side - 1)
             penalties_kernels.smooth_depth(
-                n_rays, side, penalties.depth / pairs, begin, length, self.ray_start, self.ray_used, self.sample_along,
+                n_rays, side, penalties.depth / pairs, begin, length, self.ray_used, self.sample_along,
                 self.sample_weight, self.rays.grad_depth, self.sample_grad,
             )  # fmt: skip
         self._density_backward(gradients, 0.0)
