@@ -71,9 +71,13 @@ def count_visible(
 
 @kernel
 def sum_counts(
-    n_rays: ti.i32, ray_visible: i32_1d, ray_groups: i32_1d, ray_visible_start: i32_1d, ray_group_start: i32_1d
-):
-    """Running sums of both counts, n_rays + 1 of each: where the visible samples and the groups of a ray begin."""
+    n_rays: ti.i32, ray_visible: i32_1d, ray_groups: i32_1d, ray_visible_start: i32_1d, ray_group_start: i32_1d,
+    totals: i32_1d,
+):  # fmt: skip
+    """Running sums of both counts, n_rays + 1 of each: where the visible samples and the groups of a ray begin.
+
+    totals (2): how many there are of both, together, so that the host waits once to know them.
+    """
     if ti.static(on_cpu()):
         ti.loop_config(serialize=True)
         for i in range(n_rays):
@@ -93,6 +97,10 @@ def sum_counts(
         for block in range(n_blocks(n_rays)):
             fill_block(block, n_rays, n_rays, ray_visible, ray_visible_start)
             fill_block(block, n_rays, n_rays, ray_groups, ray_group_start)
+    ti.loop_config(serialize=True)
+    for _ in range(1):
+        totals[0] = ray_visible_start[n_rays]
+        totals[1] = ray_group_start[n_rays]
 
 
 @kernel

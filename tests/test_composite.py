@@ -55,8 +55,10 @@ class Traced:
             f.lattice("density"), self.medium, self.at, self.feature, self.weight, self.used,
         )  # fmt: skip
         self.visible_start, self.ray_group_start = np.zeros(n + 1, np.int32), np.zeros(n + 1, np.int32)
+        totals = np.zeros(2, np.int32)
         groups.count_visible(n, self.used, self.weight, s.t, self.visibility, self.visible, self.groups)
-        groups.sum_counts(n, self.visible, self.groups, self.visible_start, self.ray_group_start)
+        groups.sum_counts(n, self.visible, self.groups, self.visible_start, self.ray_group_start, totals)
+        assert totals.tolist() == [self.visible_start[-1], self.ray_group_start[-1]]
         visible, n_groups = max(self.visible_start[-1], 1), max(self.ray_group_start[-1], 1)
         self.visible_sample, self.visible_part = np.zeros(visible, np.int32), np.zeros(visible, np.float32)
         self.visible_at = np.zeros(3 * visible, np.float32)

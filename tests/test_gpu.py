@@ -57,6 +57,17 @@ def test_a_gpu_trains_as_well_as_the_cpu(gpu, root):
     assert abs(cpu.mean() - other.mean()) < 0.1
 
 
+@pytest.mark.slow
+def test_a_step_on_a_gpu_waits_twice_for_the_device(gpu, root):
+    # Once for the number of samples, once for those of visible samples and groups; unseen cameras' rays have samples
+    # of their own. Ranks are sent where they are not those of the step before.
+    printed = run([str(root / "tests" / "gpu_readbacks.py"), gpu], root)
+    found = json.loads(printed.splitlines()[-1])
+    assert found == {
+        "fixed": {"reads": 2}, "staged": {"reads": 2, "writes": 1}, "fixed unseen_occlusion": {"reads": 3},
+    }  # fmt: skip
+
+
 def test_a_gpu_starts_with_right_gradients_and_says_what_it_is(gpu, root):
     printed = run(["-c", f"import tslim\nb = tslim.init({gpu!r})\nb.require_gradients()\nprint(b)"], root)
     name = hardware.ask(f"{gpu}_devices")[0]["name"]

@@ -191,9 +191,10 @@ def test_running_sums_are_those_of_numpy_for_any_number_of_rays(cpu, n):
     rng = np.random.default_rng(n)
     counts, others = (rng.integers(0, 9, n).astype(np.int32) for _ in range(2))
     starts = [buffers.upload(np.full(n + 3, -7, np.int32)) for _ in range(3)]
-    period = max(n // 3, 1)
+    period, totals = max(n // 3, 1), buffers.upload(np.full(2, -7, np.int32))
     offsets_from_counts(n, period, buffers.upload(counts), starts[0])
-    sum_counts(n, buffers.upload(counts), buffers.upload(others), starts[1], starts[2])
+    sum_counts(n, buffers.upload(counts), buffers.upload(others), starts[1], starts[2], totals)
+    assert buffers.numbers(totals) == [counts.sum(), others.sum()]
     for found, counted in zip(starts, (counts[np.arange(n) % period], counts, others), strict=True):
         found = buffers.read(found)
         assert found[: n + 1].tolist() == [0, *np.cumsum(counted)] and (found[n + 1 :] == -7).all()

@@ -389,3 +389,21 @@ def test_pixels_are_dropped_exactly_where_their_rays_meet_nothing(new_trainer):
     assert sampler.keep_hits(pipeline) == hits.mean()
     used = np.unpackbits(buffers.read(sampler.used).view(np.uint8), bitorder="little")
     assert (used[: len(hits)] == hits).all()
+
+
+def test_a_step_makes_the_host_wait_for_two_counts_and_no_more(new_trainer, monkeypatch):
+    # On the CPU it looks at each step's losses, colours and opacities besides, where that costs nothing.
+    from tslim.device import buffers
+
+    asked = []
+    for name in ("read", "number"):
+        plain = getattr(buffers, name)
+        monkeypatch.setattr(buffers, name, lambda *a, plain=plain, name=name: asked.append(name) or plain(*a))
+    settings = dataclasses.replace(SETTINGS, unseen_occlusion=0.01, report_every=40, schedule=ScheduleConfig("fixed"))
+    trainer = new_trainer(settings)
+    run_to(trainer, 9)
+    assert trainer.started
+    asked.clear()
+    run_to(trainer, 10)
+    samples, visible_and_groups, samples_of_unseen = "number", "read", "number"
+    assert asked == [samples, visible_and_groups, samples_of_unseen, "read", "read", "read"]

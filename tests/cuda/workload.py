@@ -38,7 +38,7 @@ def settings(name: str, space: str) -> tslim.TrainConfig:
     whole = tslim.presets.PRESETS[name](space)
     return dataclasses.replace(
         whole, steps=4, batch_rays=64, batch_decoded=0, grid_start=12, grid_end=16, grow_steps=(3,),
-        occupancy_steps=(1, 2), report_every=2, checkpoint_every=2,
+        occupancy_steps=(1, 2), report_every=2, checkpoint_every=2, unseen_depth=0.1, unseen_rays=64,
     )  # fmt: skip
 
 

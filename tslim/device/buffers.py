@@ -63,6 +63,16 @@ def read(buffer) -> np.ndarray:
     return buffer.copy() if isinstance(buffer, np.ndarray) else buffer.to_numpy()
 
 
+def number(buffer, index: int) -> int:
+    """A number that the host has to know before it can go on; on a GPU it waits here for the device."""
+    return int(buffer[index])
+
+
+def numbers(buffer) -> list[int]:
+    """All numbers of a small device array, at once: the host waits as ``number`` does, and only once."""
+    return read(buffer).tolist()
+
+
 _given_back: list = []
 """Arenas on a GPU for the next one who asks: Taichi 1.7 never frees arrays of vectors."""
 

@@ -45,6 +45,8 @@ class Batch(Rays):
         self.weight = buffers.upload(np.ones(self.max_rays, np.float32))
         self.loss = buffers.array(self.max_rays)
         self.pixel_index, self.image = (buffers.array(max_pixels, np.int32) for _ in range(2))
+        self._sent = np.zeros(0, np.int32)
+        """The ranks that the device has."""
         self.pixel_weight = 1.0
         """What all renders of a pixel count for together, in the mean."""
 
@@ -65,7 +67,10 @@ class Batch(Rays):
             for values in (self.origins, self.directions, self.target):
                 ray_kernels.repeat(3 * self.n_pixels, self.copies, values)
         unused = (0, self.max_rays - self.n_rays)
-        buffers.write(self.ranks, np.pad(ranks.reshape(-1), unused))
+        padded = np.pad(ranks.reshape(-1), unused)
+        if not np.array_equal(padded, self._sent):  # as long as all rays have one rank, the device knows it
+            buffers.write(self.ranks, padded)
+            self._sent = padded
         self.pixel_weight = float(self.copies)
         if weights is not None:
             buffers.write(self.weight, np.pad(weights, unused))

@@ -72,6 +72,7 @@ class Pipeline:
         self.ray_start, self.ray_visible_start, self.ray_group_start = (
             buffers.array(max_rays + 1, np.int32) for _ in range(3)
         )
+        self._totals = buffers.array(2, np.int32)
         self.ray_grad_scales = buffers.array(2 * max_rays)
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
@@ -195,7 +196,7 @@ class Pipeline:
         self.n_rays, self.copies, self.n_marched = n_rays, copies, n_rays // copies
         self.march(self.n_marched, jitter, most)
         march.offsets_from_counts(n_rays, self.n_marched, self.ray_count, self.ray_start)
-        self.n_samples = int(self.ray_start[n_rays])
+        self.n_samples = buffers.number(self.ray_start, n_rays)
         self._reserve_samples(self.n_samples)
         marched = n_rays, self.n_marched, self._how
         if self.space.contracted:
@@ -222,8 +223,10 @@ class Pipeline:
             n_rays, self.ray_used, self.sample_weight, self.sample_along, self.visibility, self.ray_visible,
             self.ray_groups,
         )  # fmt: skip
-        groups.sum_counts(n_rays, self.ray_visible, self.ray_groups, self.ray_visible_start, self.ray_group_start)
-        self.n_visible, self.n_groups = int(self.ray_visible_start[n_rays]), int(self.ray_group_start[n_rays])
+        groups.sum_counts(
+            n_rays, self.ray_visible, self.ray_groups, self.ray_visible_start, self.ray_group_start, self._totals
+        )
+        self.n_visible, self.n_groups = buffers.numbers(self._totals)
         self._reserve_visible()
         self._groups = groups.Groups(
             n=self.n_groups, visible=self.n_visible, chunks=self.chunks, shared=int(self.visibility.span > 0)
