@@ -110,6 +110,26 @@ def test_the_table_has_means_over_seeds_and_scenes_and_says_what_is_missing(tmp_
     assert written["size-quality.png"].stat().st_size > 5000
 
 
+def test_lpips_is_measured_where_the_file_asks_for_it_and_stands_in_the_table_then(tmp_path):
+    text = FILE.replace('["quick", "tiny"]', '["quick"]').replace("[0, 3]", "[0]")
+    plan = plan_of(tmp_path, text)
+    for run in plan.runs:
+        pretend(plan, run, 30.0)
+    wanting = plan_of(tmp_path, f"lpips = true\n{text}")
+    assert single.is_done(plan, plan.runs[0]) and not single.is_done(wanting, wanting.runs[0])
+    for run, value in zip(wanting.runs, (0.1, 0.2, 0.3, 0.4), strict=True):
+        rows = [SweepRow(rank, 1000 * rank, 30.0, 0.9, 5.0, lpips=value) for rank in (4, 1)]
+        write_eval_json(RunFolder(wanting.folder(run)).evaluation, rows, 3)
+    cells = table.entries(wanting)
+    written = {path.name: path for path in table.write(wanting, cells)}
+    rows = list(csv.DictReader(written["table.csv"].read_text().splitlines()))
+    assert rows[0]["LPIPS"] == "0.1000" and "LPIPS (VGG):" in written["table.md"].read_text()
+    means = [cell.lpips for cell in cells if cell.scene == "mean"]
+    assert means == [pytest.approx(0.2)] * 2 + [pytest.approx(0.3)] * 2
+    with pytest.raises(ConfigError, match="lpips is 3: expected true or false"):
+        plan_of(tmp_path, "lpips = 3\n" + FILE)
+
+
 def test_what_was_trained_with_other_settings_is_not_done(tmp_path):
     plan = plan_of(tmp_path)
     pretend(plan, plan.runs[0], 30.0)

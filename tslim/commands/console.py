@@ -58,10 +58,13 @@ class Console:
     def sweep_table(self, rows: Iterable["SweepRow"], title: str | None = None) -> list["SweepRow"]:
         """Shows rank, size, PSNR, SSIM and time of each row, dimmed what a few views said, and returns the rows."""
         rows = list(rows)
-        table = _table("rank", "MB", "PSNR (dB)", "SSIM", "ms/frame", title=title)
+        perceptual = any(row.lpips is not None for row in rows)
+        heads = ("rank", "MB", "PSNR (dB)", "SSIM", *(["LPIPS"] if perceptual else []), "ms/frame")
+        table = _table(*heads, title=title)
         for row in rows:
+            lpips = ["–" if row.lpips is None else f"{row.lpips:.4f}"] if perceptual else []
             table.add_row(
-                str(row.rank), f"{row.bytes / 1e6:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}",
+                str(row.rank), f"{row.bytes / 1e6:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}", *lpips,
                 f"{row.ms_per_frame:.0f}", style=None if row.views is None else "dim",
             )  # fmt: skip
         self.rich.print(table)

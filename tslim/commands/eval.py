@@ -14,6 +14,7 @@ from tslim.measuring import plots
 from tslim.measuring.contributions import contributions
 from tslim.measuring.evaluate import SweepRow
 from tslim.measuring.every_rank import every_rank, falls_text, n_renders
+from tslim.measuring.perceptual import Perceptual
 from tslim.model import model_file
 from tslim.rendering import media
 from tslim.scene.scene import Scene, Views
@@ -35,6 +36,7 @@ def evaluate(args: Eval, console: Console) -> None:
     out = args.out or shared.results_of(source, folder).path
     if out.is_file():
         raise ConfigError(f"--out {out} is a file: name a folder")
+    lpips = Perceptual() if args.lpips else None
     shared.start(args.arch, console)
     from tslim.field.field import load
 
@@ -51,6 +53,7 @@ def evaluate(args: Eval, console: Console) -> None:
     written = _measure(
         field, source, scene, result, console,
         ranks=args.ranks, pictures=pictures, sizes=sizes, fit_gains=args.fit_gains, tell=own and as_trained,
+        lpips=lpips,
     )  # fmt: skip
     console.written(written)
 
@@ -91,6 +94,7 @@ def _measure(
     sizes: list[int] | None = None,
     fit_gains: bool | None = None,
     tell: bool = False,
+    lpips: Perceptual | None = None,
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote.
 
@@ -108,7 +112,7 @@ def _measure(
     with console.counter("measuring", total) as count:
         how: dict[str, Any] = {
             "background": background, "renderer": renderer, "image_dir": pictures, "sizes": sizes,
-            "fit_gains": fit_gains, "on_view": lambda rank, index: count(),
+            "fit_gains": fit_gains, "on_view": lambda rank, index: count(), "lpips": lpips,
         }  # fmt: skip
         if ranks is None:
             rows = every_rank(field, measure.Measure(field, views, **how))

@@ -107,6 +107,8 @@ class Eval:
     fit_gains: Annotated[bool | None, _maybe("{True,False}")] = None
     """compare the right halves of test views, after a gain of each was fitted on its left half; by default for models
     that were trained with --image-gains"""
+    lpips: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """measure LPIPS, too, by its network VGG (needs the package lpips, which downloads weights of 500 MB once)"""
     arch: Arch = "auto"
     """device"""
     options: _SceneFlags = field(default_factory=SceneOptions)

@@ -22,6 +22,7 @@ from tslim.rendering import media
 
 if TYPE_CHECKING:
     from tslim.field.field import Field
+    from tslim.measuring.perceptual import Perceptual
     from tslim.rendering.renderer import Renderer
     from tslim.scene.scene import Views
 
@@ -46,9 +47,12 @@ class SweepRow:
     """mean time to render a view, compilation excluded"""
     views: int | None = None
     """how many of the views it was measured on, if not all (see ``every_rank``)"""
+    lpips: float | None = None
+    """mean over views, if it was asked for (``tslim.measuring.perceptual``)"""
 
     def __str__(self) -> str:
-        some = "" if self.views is None else f"   ({self.views} views)"
+        some = "" if self.lpips is None else f"   LPIPS {self.lpips:.3f}"
+        some += "" if self.views is None else f"   ({self.views} views)"
         return (
             f"rank {self.rank:<3} {megabytes(self.bytes):>7}   {self.psnr:.2f} dB   SSIM {self.ssim:.3f}   "
             f"{self.ms_per_frame:.0f} ms{some}"
@@ -64,6 +68,8 @@ class Measured(NamedTuple):
     """(views,)"""
     seconds: float
     """mean time to render a view"""
+    lpips: np.ndarray | None = None
+    """(views,), if it was asked for"""
 
 
 def halves(rank: int) -> tuple[int, ...]:
@@ -85,6 +91,7 @@ def rank_sweep(
     on_view: Callable[[int, int], None] | None = None,
     sizes: Sequence[int] | None = None,
     fit_gains: bool = False,
+    lpips: "Perceptual | None" = None,
 ) -> Iterator[SweepRow]:
     """Renders all views at each rank and compares them with the photographs; yields a row a rank, highest first.
 
@@ -98,13 +105,14 @@ def rank_sweep(
         sizes: bytes of the file with 1, 2, ... ranks; what it would be in half precision if None.
         fit_gains: for photographs that differ in exposure and white balance: of each, a gain of the three channels is
             fitted on its left half, and the right half is compared.
+        lpips: what measures LPIPS besides; None leaves it out.
 
     Raises (at the call, not at the first row):
         ConfigError: a rank that the field does not have, or no ranks.
         SceneError: no views.
     """
     chosen = checked_ranks(field, ranks)
-    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes, fit_gains)
+    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes, fit_gains, lpips)
     return (measure.row(rank, measure.at(rank)) for rank in chosen)
 
 
@@ -121,10 +129,12 @@ class Measure:
         on_view: Callable[[int, int], None] | None = None,
         sizes: Sequence[int] | None = None,
         fit_gains: bool = False,
+        lpips: "Perceptual | None" = None,
     ) -> None:
         if len(views) == 0:
             raise SceneError("no test views to measure on: this scene has none")
         self.views, self.background, self.fit_gains = views, background or field.background, fit_gains
+        self.lpips = lpips
         self.counting = [i for i in range(len(views)) if self._middle(i)]
         """Numbers of the views that have pixels to compare"""
         if not self.counting:
@@ -157,7 +167,7 @@ class Measure:
         if not self._warm:  # kernels compile and arrays grow with the first picture: not what a frame costs
             self.renderer.render(self.views.cameras, 0, rank=rank, background=self.background)
             self._warm = True
-        psnr, ssim, seconds = [], [], 0.0
+        psnr, ssim, lpips, seconds = [], [], [], 0.0
         chosen = range(len(self.views)) if indices is None else indices
         for index in chosen:
             image = self.renderer.render(self.views.cameras, index, rank=rank, background=self.background)
@@ -169,22 +179,28 @@ class Measure:
                     rgb = with_fitted_gain(rgb, truth, left_half(truth) if known is None else known & left_half(truth))
                 psnr.append(metrics.psnr(rgb, truth, valid))
                 ssim.append(metrics.ssim(rgb, truth, valid))
+                if self.lpips is not None:
+                    lpips.append(self.lpips(rgb, truth, valid))
             seconds += image.seconds
             if self.folder is not None and indices is None:
                 media.write_png(self.folder / f"rank-{rank:02}" / f"{index:03}.png", image.rgb)
             self.on_view(rank, index)
-        return Measured(np.array(psnr), np.array(ssim), seconds / len(chosen))
+        return Measured(np.array(psnr), np.array(ssim), seconds / len(chosen), np.array(lpips) if lpips else None)
 
     def row(self, rank: int, found: Measured) -> SweepRow:
         """The means, as a row of the table."""
         psnr, ssim = float(found.psnr.mean()), float(found.ssim.mean())
-        return SweepRow(rank, self.sizes[rank - 1], psnr, ssim, 1000 * found.seconds)
+        lpips = None if found.lpips is None else float(found.lpips.mean())
+        return SweepRow(rank, self.sizes[rank - 1], psnr, ssim, 1000 * found.seconds, lpips=lpips)
 
 
 def with_known(path: str | Path, rows: Iterable[SweepRow], views: int, of: str) -> list[SweepRow]:
     """Rows, and those of other ranks that the ``eval.json`` at ``path`` has of the same; see ``write_eval_json``."""
     by_rank = {row.rank: row for row in rows}
     for row in _rows_of_same(Path(path), views, of) if of else ():
+        mine = by_rank.get(row.rank)
+        if mine is not None and mine.lpips is None and mine.views is row.views is None:
+            by_rank[row.rank] = dataclasses.replace(mine, lpips=row.lpips)
         if row.rank not in by_rank or (row.views is None and by_rank[row.rank].views is not None):
             by_rank[row.rank] = row
     return [by_rank[rank] for rank in sorted(by_rank, reverse=True)]
@@ -204,8 +220,9 @@ def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, o
 
 def _plain(row: SweepRow) -> dict[str, float | None]:
     values = dataclasses.asdict(row)
-    if row.views is None:
-        del values["views"]
+    for name in ("views", "lpips"):
+        if values[name] is None:
+            del values[name]
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
 
 
@@ -285,6 +302,7 @@ def _row(plain: dict[str, Any]) -> SweepRow:
         _measure(plain["ssim"], "ssim"),
         _measure(plain["ms_per_frame"], "ms_per_frame"),
         None if plain.get("views") is None else _whole(plain["views"], "views"),
+        None if plain.get("lpips") is None else _measure(plain["lpips"], "lpips"),
     )
 
 

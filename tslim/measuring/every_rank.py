@@ -60,7 +60,8 @@ def _moved(rank: int, found: Measured, main: dict[int, Measured], places: np.nda
             moves = [getattr(main[r], name).mean() - getattr(main[r], name)[places].mean() for r in ranks]
         return float(np.interp(rank, ranks, np.where(np.isfinite(moves), moves, 0)))
 
-    return Measured(found.psnr + by("psnr"), found.ssim + by("ssim"), found.seconds)
+    lpips = None if found.lpips is None else found.lpips + by("lpips")
+    return Measured(found.psnr + by("psnr"), found.ssim + by("ssim"), found.seconds, lpips)
 
 
 def better_below(rows: Sequence[SweepRow], rank: int) -> SweepRow | None:

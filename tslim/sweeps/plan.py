@@ -6,6 +6,7 @@
     presets = ["quick", "fine"]
     seeds = [0, 1]
     ranks = [16, 8, 4, 2]             # that are measured
+    lpips = true                      # measure LPIPS, too
 
     [scenes]
     lego = "data/lego"                # relative to this file
@@ -35,7 +36,7 @@ from tslim.training.run_folder import RunFolder
 
 PLAIN = "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
-_KEYS = ("out", "presets", "seeds", "ranks", "scenes", "settings", "variants")
+_KEYS = ("out", "presets", "seeds", "ranks", "lpips", "scenes", "settings", "variants")
 MOST_RUNS = 100_000
 """that a file may ask for: a few hundred names of each kind would be billions"""
 _MOST_LEVELS = 10
@@ -128,6 +129,8 @@ class Plan:
     ranks: tuple[int, ...]
     source: Path = field(default_factory=Path)
     """the file that it was read from"""
+    lpips: bool = False
+    """whether LPIPS is measured, too"""
 
     def folder(self, run: Training) -> Path:
         """Of one training."""
@@ -177,7 +180,9 @@ def read_plan(path: Path) -> Plan:
         if run.name in seen:
             raise ConfigError(f"{path}: two trainings would be named {run.name}: rename a scene or a variant")
         seen.add(run.name)
-    return Plan((path.parent / out).absolute(), tuple(runs), ranks, path.absolute())
+    if type(data.get("lpips", False)) is not bool:
+        raise ConfigError(f"{path}: lpips is {short(data['lpips'])}: expected true or false")
+    return Plan((path.parent / out).absolute(), tuple(runs), ranks, path.absolute(), data.get("lpips", False))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

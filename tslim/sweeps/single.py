@@ -37,6 +37,7 @@ def result(plan: Plan, run: Training) -> dict[str, Any] | None:
             not math.isfinite(minutes + peak)
             or record["command"] != run.recipe(folder.path)
             or not set(wanted) <= set(measured)
+            or (plan.lpips and any(measured[rank].lpips is None for rank in wanted))
         ):
             return None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TslimError):
@@ -70,7 +71,8 @@ def perform(plan: Plan, run: Training, arch: str, threads: int | None = None) ->
             return problem
     held = _ranks_held(folder)
     ranks = [str(rank) for rank in _measured_ranks(plan, run, held)]
-    problem = _tslim(["eval", str(folder.path), "--ranks", *ranks, "--arch", arch], log, threads)
+    words = ["eval", str(folder.path), "--ranks", *ranks, *(["--lpips"] if plan.lpips else []), "--arch", arch]
+    problem = _tslim(words, log, threads)
     if problem:
         return problem
     history = folder.history()

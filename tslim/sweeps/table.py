@@ -35,10 +35,11 @@ class Entry:
     minutes: float
     peak_mb: float
     seeds: int
+    lpips: float | None = None
 
     def row(self) -> SweepRow:
         """As ``eval`` has it, but for the time of a frame."""
-        return SweepRow(self.rank, self.bytes, self.psnr, self.ssim, 0.0)
+        return SweepRow(self.rank, self.bytes, self.psnr, self.ssim, 0.0, lpips=self.lpips)
 
 
 def entries(plan: Plan) -> list[Entry]:
@@ -65,13 +66,19 @@ def mean_row(rows: Sequence[SweepRow]) -> SweepRow:
     """One line of several trainings measured at the same rank."""
     names = ("bytes", "psnr", "ssim", "ms_per_frame")
     size, psnr, ssim, ms = (float(np.mean([getattr(row, name) for row in rows])) for name in names)
-    return SweepRow(rows[0].rank, round(size), psnr, ssim, ms)
+    return SweepRow(rows[0].rank, round(size), psnr, ssim, ms, lpips=_mean_of_known([row.lpips for row in rows]))
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean; None where one was not measured."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def _entry(line: str, scene: str, rank: int, rows: Sequence[tuple[SweepRow, dict[str, Any]]]) -> Entry:
     row = mean_row([row for row, _ in rows])
     more = {name: float(np.mean([run[name] for _, run in rows])) for name in ("minutes", "peak_mb")}
-    return Entry(line, scene, rank, row.psnr, row.ssim, row.bytes, **more, seeds=len(rows))
+    return Entry(line, scene, rank, row.psnr, row.ssim, row.bytes, **more, seeds=len(rows), lpips=row.lpips)
 
 
 def _mean(line: str, rank: int, group: Sequence[Entry]) -> Entry:
@@ -81,7 +88,7 @@ def _mean(line: str, rank: int, group: Sequence[Entry]) -> Entry:
     peak = max(cell.peak_mb for cell in group)
     return Entry(
         line, MEAN, rank, mean["psnr"], mean["ssim"], round(mean["bytes"]), mean["minutes"], peak,
-        seeds=min(cell.seeds for cell in group),
+        seeds=min(cell.seeds for cell in group), lpips=_mean_of_known([cell.lpips for cell in group]),
     )  # fmt: skip
 
 
@@ -102,6 +109,10 @@ def write(plan: Plan, cells: Sequence[Entry]) -> list[Path]:
     return written
 
 
+def _lpips_of(cell: Entry | None) -> str:
+    return "–" if cell is None or cell.lpips is None else f"{cell.lpips:.3f}"
+
+
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table."""
     return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
@@ -113,14 +124,13 @@ def _csv(cells: Sequence[Entry]) -> str:
     out.writerow(COLUMNS)
     for c in cells:
         name = f"{c.line}, rank {c.rank}"
-        # LPIPS is not measured: its networks' weights are not to be had without a download.
         out.writerow(
             (
                 name,
                 c.scene,
                 f"{c.psnr:.4f}",
                 f"{c.ssim:.4f}",
-                "",
+                "" if c.lpips is None else f"{c.lpips:.4f}",
                 c.bytes,
                 f"{c.minutes:.2f}",
                 f"{c.peak_mb:.0f}",
@@ -146,6 +156,12 @@ def _markdown(plan: Plan, cells: Sequence[Entry], others: Sequence[Published]) -
         minutes = next(cell.minutes for cell in row if cell)
         rows.append([scene, line, *shown, f"{minutes:.1f}"])
     lines += markdown(["scene", "trained as", *map(str, ranks), "minutes"], rows)
+    if plan.lpips:
+        rows = [
+            [scene, line, *(_lpips_of(by_key.get((scene, line, rank))) for rank in ranks)]
+            for scene, line in dict.fromkeys((cell.scene, cell.line) for cell in cells)
+        ]
+        lines += ["", "LPIPS (VGG):", "", *markdown(["scene", "trained as", *map(str, ranks)], rows)]
     if others:
         lines += ["", "Published, for orientation; MB are 10^6 bytes, as far as sources say which:", ""]
         heads = ["scene", "method", "PSNR", "MB", "background", "bytes", "source", "note"]
