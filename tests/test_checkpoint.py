@@ -147,6 +147,22 @@ def test_an_array_that_claims_to_be_enormous_is_refused(tmp_path):
         checkpoint.load(tmp_path / "c.npz")
 
 
+@pytest.mark.parametrize("header", ["{'descr': '<f4', 'fortran_order': False, 'shape': (6L,), }", " " * 20_000])
+def test_what_numpy_has_to_say_of_an_array_is_one_line_and_no_warning(tmp_path, recwarn, header):
+    """A shape as Python 2 wrote it; a header that numpy thinks too long to be safe."""
+    path = checkpoint.save(tmp_path / "c.npz", *small_state())
+    with zipfile.ZipFile(path) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    text = header.encode() + b"\n"
+    parts["0.npy"] = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + parts["0.npy"][-24:]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    with pytest.raises(ModelFileError, match="damaged") as refused:
+        checkpoint.load(path)
+    assert "\n" not in str(refused.value) and not recwarn
+
+
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
     arrays, plain = small_state()
     path = checkpoint.save(tmp_path / "c.npz", arrays, plain)

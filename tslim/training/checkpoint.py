@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ _KIND = "tslim checkpoint"
 _RECORD = "record.json"
 _MAX_RECORD = 64_000_000
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, TypeError, ArithmeticError, EOFError,
-           RuntimeError, MemoryError, RecursionError, SyntaxError, tokenize.TokenError)  # fmt: skip
-"""what zipfile, numpy and json raise on bytes that make no sense"""
+           RuntimeError, MemoryError, RecursionError, SyntaxError, tokenize.TokenError, UserWarning)  # fmt: skip
+"""what zipfile, numpy and json raise on bytes that make no sense; numpy warns of arrays as Python 2 wrote them"""
 
 
 def save(path: str | Path, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> Path:
@@ -96,7 +97,9 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, in_columns, dtype = readers[version](member)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            shape, in_columns, dtype = readers[version](member)
         there = archive.getinfo(name).file_size - member.tell()
         if dtype.hasobject or dtype.itemsize == 0 or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"array {name} holds {dtype} of shape {shape}")
