@@ -228,6 +228,23 @@ def test_a_file_in_the_way_is_refused(tmp_path):
             RunFolder(path).require_free()
 
 
+def test_a_link_that_leads_nowhere_is_no_run_folder_and_one_to_a_folder_is(tmp_path):
+    for name, target in (("lost", "nowhere"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(RunFolderError, match="a link that leads nowhere"):
+            RunFolder(tmp_path / name).require_free()
+        with pytest.raises(RunFolderError, match="cannot write"), RunFolder(tmp_path / name).owned():
+            pass
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    RunFolder(tmp_path / "link").require_free()
+
+
+def test_of_an_option_given_twice_the_message_names_the_last(capsys):
+    assert cli.main(["train", "--preset", "tiny", "--preset", "even"]) == 2
+    assert "--preset even: expected one of quick" in capsys.readouterr().err
+
+
 def test_checking_a_folder_makes_nothing(tmp_path):
     RunFolder(tmp_path / "a" / "b").require_free()
     assert not list(tmp_path.iterdir())

@@ -95,7 +95,7 @@ def _is_orphan(path: Path) -> bool:
     try:
         found = os.fstat(handle)
         locked = try_lock(handle)
-        age = time.time() - found.st_mtime
+        age = abs(time.time() - found.st_mtime)  # a clock may have been put back since
         return (
             stat.S_ISREG(found.st_mode)
             and age > (_LONG_SECONDS if locked is None else _GRACE_SECONDS)

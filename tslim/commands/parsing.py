@@ -240,7 +240,8 @@ def _in_our_words(message: str, argv: Sequence[str], known: dict[str, Option]) -
     if option is None:
         return message
     name = flag[1] if flag else ""
-    at = next((i for i, word in enumerate(argv) if word.partition("=")[0].replace("_", "-") == name), None)
+    places = [i for i, word in enumerate(argv) if word.partition("=")[0].replace("_", "-") == name]
+    at = places[-1] if places else None
     if at is None or message.startswith("Missing"):
         return f"{name} needs {option.expected}"
     found = [argv[at].partition("=")[2]] if "=" in argv[at] else list(argv[at + 1 : at + 2])

@@ -81,7 +81,7 @@ def _temporary() -> Path:
 
 def _remove_stale_lock(lock: Path) -> bool:
     try:
-        if time.time() - lock.lstat().st_mtime < STALE_SECONDS:
+        if abs(time.time() - lock.lstat().st_mtime) < STALE_SECONDS:  # a clock may have been put back since
             return False
         lock.unlink()
     except OSError:

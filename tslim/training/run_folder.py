@@ -77,6 +77,8 @@ class RunFolder:
         """
         if self.config.exists():
             raise RunFolderError(f"{self.path} holds another run: choose another --out, or continue it with --resume")
+        if self.path.is_symlink() and not self.path.exists():
+            raise RunFolderError(f"{self.path} cannot be a run folder: it is a link that leads nowhere")
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not existing.is_dir():
             raise RunFolderError(f"{self.path} cannot be a run folder: {existing} is a file")
@@ -121,7 +123,8 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             raise RunFolderError(f"{self.path} holds no run: there is no {self.config}") from None
         except (OSError, ValueError, RecursionError) as error:
-            raise RunFolderError(f"{self.config} cannot be read: {error}") from error
+            what = getattr(error, "strerror", None) or error
+            raise RunFolderError(f"{self.config} cannot be read: {what}") from error
         if not isinstance(settings, dict) or not all(isinstance(settings.get(k), dict) for k in ("scene", "train")):
             raise RunFolderError(f"{self.config} is no run's config: it lacks the objects scene and train")
         for name, value in settings["scene"].items():

@@ -48,7 +48,7 @@ def take(folder: Path) -> RunLock:
 
     Raises ``RunFolderError`` if another process has it, which it names, or if the file cannot be made.
     """
-    key = str(folder.resolve())
+    key = os.path.realpath(folder)
     lock = _held.get(key)
     if lock is not None and lock.is_there():
         lock.holders += 1
@@ -69,7 +69,7 @@ def renew(folder: Path) -> None:
 
     Raises ``RunFolderError`` if another process has it by now.
     """
-    lock = _held.get(str(folder.resolve()))
+    lock = _held.get(os.path.realpath(folder))
     if lock is not None and not lock.is_there():
         take(folder)
         give(folder)
@@ -77,7 +77,7 @@ def renew(folder: Path) -> None:
 
 def give(folder: Path) -> None:
     """The inverse of ``take``; the file goes with its last holder. Never raises."""
-    key = str(folder.resolve())
+    key = os.path.realpath(folder)
     lock = _held.get(key)
     if lock is None:
         return
