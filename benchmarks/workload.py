@@ -95,10 +95,9 @@ def prepare(
             occupancy_steps=(warm_steps * 6 // 20, warm_steps * 12 // 20),
             seed=seed,
         )
-        field = tslim.Field(
-            loaded.box, settings.field, grid=settings.grid_start, max_grid=max_grid, seed=seed,
-            near=loaded.near, far=loaded.far, space=loaded.space, background=loaded.background,
-        )  # fmt: skip
+        field = tslim.Field.in_domain(
+            loaded.domain, settings.field, grid=settings.grid_start, max_grid=max_grid, seed=seed
+        )
         for _ in tslim.Trainer(field, loaded, settings).run():
             pass
     if field.config.decoder != "mlp":

@@ -1,8 +1,6 @@
 """The commands from end to end, on the built-in scene: what they leave behind, and what they refuse."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import re
@@ -17,7 +15,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tslim import cli, config
+from tests.command_line import SMALL, refused, tslim
+from tslim import config
 from tslim.commands import eval as eval_command
 from tslim.commands import parsing
 from tslim.measuring import evaluate
@@ -26,23 +25,6 @@ from tslim.training.run_folder import RunFolder
 from tslim.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--arch", "cpu", "--preset", "tiny", "--downscale", "5", "--max-images", "8"]
-
-
-def tslim(*words: object) -> tuple[int, str, str]:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
-
-
-def refused(*words: object) -> str:
-    """Runs a command that must be refused; returns its one line."""
-    code, _, err = tslim(*words)
-    assert code == 2, err
-    assert len(err.splitlines()) == 1 and err.startswith("tslim: "), err
-    return err
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import tslim as library
-from tests.test_commands import SMALL, tslim
+from tests.command_line import SMALL, tslim
 from tslim.measuring import evaluate
 from tslim.model import model_file
 from tslim.training.run_folder import RunFolder

@@ -78,5 +78,5 @@ def test_eval_json_says_of_how_many_views_a_row_is_and_keeps_what_all_views_said
     assert str(few).endswith("5 ms   (3 views)")
     whole = SweepRow(3, 300, 27.1, 0.9, 5.0)
     evaluate.write_eval_json(path, [whole], 10, of="a")
-    evaluate.write_eval_json(path, rows, 10, of="a")
-    assert evaluate.read_eval_json(path)[0] == [rows[0], whole]
+    assert evaluate.with_known(path, rows, 10, "a") == [rows[0], whole]
+    assert evaluate.with_known(path, rows, 10, "b") == evaluate.with_known(path, rows, 9, "a") == rows

@@ -1,7 +1,6 @@
 """``export``: what it writes and what it refuses, without a browser."""
 
 import base64
-import contextlib
 import io
 import json
 import re
@@ -11,30 +10,17 @@ import numpy as np
 import pytest
 
 from tests.browser import camera, smooth_state
-from tslim import cli
+from tests.command_line import refused, tslim
 from tslim.measuring import evaluate
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file, thumbnail
 from tslim.scene import paths
 
 
-def tslim(*words: object) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
-
-
 def export(*words: object) -> str:
     code, out, err = tslim("export", "--arch", "cpu", *words)
     assert (code, err) == (0, "")
     return out
-
-
-def refused(*words: object) -> str:
-    code, _, err = tslim("export", *words)
-    assert code == 2 and len(err.splitlines()) == 1, err
-    return err
 
 
 @pytest.fixture
@@ -90,7 +76,7 @@ def test_a_split_page_takes_the_model_that_is_there_and_never_overwrites_another
     before = model.read_bytes()
     export(model, "-o", tmp_path / "lumps.html", "--split")
     assert model.read_bytes() == before
-    assert "is the model itself" in refused(model, "-o", tmp_path / "lumps.html", "--split", "--rank", 2)
+    assert "is the model itself" in refused("export", model, "-o", tmp_path / "lumps.html", "--split", "--rank", 2)
     assert model.read_bytes() == before
 
 
@@ -140,14 +126,16 @@ def test_a_model_without_a_path_is_looked_at_from_where_it_shows(space, cpu, tmp
 
 
 def test_what_cannot_be_exported_is_refused(model, tmp_path):
-    assert ".html (a page for browsers)" in refused(model, "-o", tmp_path / "page.pdf")
-    assert "no such run folder or model file" in refused(tmp_path / "nothing.slim", "-o", tmp_path / "page.html")
+    assert ".html (a page for browsers)" in refused("export", model, "-o", tmp_path / "page.pdf")
+    assert "no such run folder or model file" in refused(
+        "export", tmp_path / "nothing.slim", "-o", tmp_path / "page.html"
+    )
     page = tmp_path / "model.html"
     page.write_bytes(model.read_bytes())
-    assert "is the model itself" in refused(page, "-o", page)
-    assert "ranks" in refused(model, "-o", tmp_path / "page.html", "--rank", 9)
+    assert "is the model itself" in refused("export", page, "-o", page)
+    assert "ranks" in refused("export", model, "-o", tmp_path / "page.html", "--rank", 9)
     (tmp_path / "folder.html").mkdir()
-    assert "it is a folder" in refused(model, "-o", tmp_path / "folder.html")
+    assert "it is a folder" in refused("export", model, "-o", tmp_path / "folder.html")
     assert not list(tmp_path.glob("page*"))
 
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.test_commands import SMALL, refused, tslim
+from tests.command_line import SMALL, refused, tslim
 from tslim import config, presets
 from tslim.errors import ConfigError
 from tslim.model import model_file, ordering

@@ -1,35 +1,18 @@
 """Run folders in use: what an unfinished run can be used for, and what evaluations remember of one another."""
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
 import pytest
 
-from tslim import cli, config, files, presets
+from tests.command_line import SMALL, refused, tslim
+from tslim import config, files, presets
 from tslim.data.builtin import builtin_scene
 from tslim.measuring import evaluate
 from tslim.model import model_file
 from tslim.training.events import CheckpointSaved
 from tslim.training.run_folder import RunFolder
 from tslim.training.trainer import Trainer
-
-SMALL = ["--arch", "cpu", "--preset", "tiny", "--downscale", "5", "--max-images", "8"]
-
-
-def tslim(*words: object) -> tuple[int, str, str]:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(word) for word in words])
-    return code, out.getvalue(), err.getvalue()
-
-
-def refused(*words: object) -> str:
-    code, _, err = tslim(*words)
-    assert code == 2 and len(err.splitlines()) == 1, err
-    return err
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import captures
-from tests.test_commands import refused, tslim
+from tests.command_line import refused, tslim
 from tslim import config, load_scene, presets
 from tslim.data.spaces import in_space
 from tslim.errors import SceneError

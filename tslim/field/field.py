@@ -87,13 +87,23 @@ class Field(InDomain):
         config = config or FieldConfig()
         if max_rank is not None:
             config = dataclasses.replace(config, max_rank=max_rank)
+        domain = Domain.of(box, near=near, far=far, space=space, background=background)
+        self._begin(domain, config, grid, max_grid or grid, seed)
+
+    @classmethod
+    def in_domain(cls, domain: Domain, config: FieldConfig, *, grid: int, max_grid: int, seed: int = 0) -> "Field":
+        """A new field in a scene's domain. Arguments and errors otherwise as for ``Field``."""
+        field = cls.__new__(cls)
+        field._begin(domain, config, grid, max_grid, seed)
+        return field
+
+    def _begin(self, domain: Domain, config: FieldConfig, grid: int, max_grid: int, seed: int) -> None:
         if not 1 <= config.max_rank <= 256:
             raise ConfigError(f"max_rank {config.max_rank}: a field has 1 to 256 ranks")
         if grid < 4:
             raise ConfigError(f"grid {grid}: a grid has at least 4 texels a side")
-        domain = Domain.of(box, near=near, far=far, space=space, background=background)
         shape = grid_for(domain.box, grid)
-        self._make(config, domain, shape, max(grid, max_grid or grid), np.random.default_rng(seed))
+        self._make(config, domain, shape, max(grid, max_grid), np.random.default_rng(seed))
         self._initialise(np.random.default_rng([seed, 1]))
 
     def _make(

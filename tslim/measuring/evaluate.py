@@ -195,7 +195,10 @@ class Measure:
 
 
 def with_known(path: str | Path, rows: Iterable[SweepRow], views: int, of: str) -> list[SweepRow]:
-    """Rows, and those of other ranks that the ``eval.json`` at ``path`` has of the same; see ``write_eval_json``."""
+    """Rows, and what the ``eval.json`` at ``path`` knows besides, if it was measured of the same (``of``).
+
+    That is other ranks, and ranks that it measured on all views while now they were on a few. Highest rank first.
+    """
     by_rank = {row.rank: row for row in rows}
     for row in _rows_of_same(Path(path), views, of) if of else ():
         mine = by_rank.get(row.rank)
@@ -210,10 +213,9 @@ def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, o
     """Writes ``{"views": n, "rows": [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}, ...]}``, highest rank first.
 
     A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity. ``of`` says what was measured
-    (see ``measured``): where the file there was measured of the same, its other ranks are kept, and those that it
-    measured on all views while now they were on a few. Rows of a few views say of how many, in ``views``.
+    (see ``measured``). Rows of a few views say of how many, in ``views``.
     """
-    table = [_plain(row) for row in with_known(path, rows, views, of)]
+    table = [_plain(row) for row in sorted(rows, key=lambda row: -row.rank)]
     known = {"views": views, **({"of": of} if of else {}), "rows": table}
     return files.write_bytes(path, (json.dumps(known, indent=2) + "\n").encode())
 

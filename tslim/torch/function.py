@@ -102,16 +102,19 @@ class _Engine:
         trained = field.metadata.get("march")
         self.field = field
         self.config = config or (MarchConfig(**trained) if trained else MarchConfig())
-        self.pipeline = Pipeline(field, Rays(1), self.config)
+        self._reserve(1)
         self.gradients: Gradients | None = None
         self.grid = field.grid
         self.calls = 0
+
+    def _reserve(self, max_rays: int) -> None:
+        self.pipeline = Pipeline(self.field, Rays(max_rays), self.config)
 
     def forward(self, how: _How, origins: torch.Tensor, directions: torch.Tensor) -> tuple:
         """Renders; returns what tells this pass from others that may come before its backward pass."""
         n = len(how.ranks)
         if self.pipeline.rays.max_rays < n:
-            self.pipeline = Pipeline(self.field, Rays(n), self.config)
+            self._reserve(n)
         p = self.pipeline
         pieces.of_array(p.rays.origins, n, 3).load(origins)
         pieces.of_array(p.rays.directions, n, 3).load(directions)

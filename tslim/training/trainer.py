@@ -153,10 +153,9 @@ class Trainer:
     @staticmethod
     def new_field(scene: Scene, settings: config.TrainConfig) -> Field:
         """A field for the scene and settings, with room for the final grid."""
-        return Field(
-            scene.box, settings.field, grid=settings.grid_start, max_grid=settings.grid_end, seed=settings.seed,
-            near=scene.near, far=scene.far, space=scene.space, background=scene.background,
-        )  # fmt: skip
+        return Field.in_domain(
+            scene.domain, settings.field, grid=settings.grid_start, max_grid=settings.grid_end, seed=settings.seed
+        )
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
