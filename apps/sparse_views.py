@@ -3,19 +3,18 @@
 SlimmeRF's section 3.4: trainings on 3, 6 and 9 photographs of a forward-facing scene, measured by ranks kept, beside
 the published means over the eight LLFF scenes. By default the photographs are evenly spaced among those to train on,
 and the whole held-out set is measured. ``--protocol paper`` is what the paper's code does: neighbouring photographs,
-and as few held-out ones. ``--regnerf`` trains each once more with RegNeRF's smooth unseen depth, its annealed
-sampling, and both. --quick takes a few minutes on two cores.
+and as few held-out ones. ``--regnerf both`` trains each once more with RegNeRF's smooth unseen depth and its
+annealed sampling, ``--regnerf each`` with one of them alone, too. --quick takes a few minutes on two cores.
 """
 
 import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-import tyro
 from _experiments import Line, ours, plain
 
 import tslim
@@ -42,7 +41,7 @@ DEPTH = {"unseen_depth": 10.0}
 """Smooth unseen depth, with a weight at which surfaces are held together"""
 ANNEALED = {"anneal_share": 0.3}
 REGULARISED = {"smooth unseen depth": DEPTH, "annealed sampling": ANNEALED, "both": DEPTH | ANNEALED}
-"""What ``--regnerf`` adds, with the settings"""
+"""What ``--regnerf each`` adds, with the settings"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Options(experiments.Options):
     """photographs evenly spaced, all held-out ones measured; or the paper's: neighbouring ones, as few measured"""
     schedule: Literal["staged", "train"] = "staged"
     """tslim's default, or the paper's TRaIn"""
-    regnerf: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """besides: the same with RegNeRF's smooth unseen depth, its annealed sampling, and both"""
+    regnerf: Literal["no", "both", "each"] = "no"
+    """besides: the same with RegNeRF's smooth unseen depth and annealed sampling, and with each of them alone"""
 
 
 def thinned(scene: Scene, count: int, protocol: str) -> Scene:
@@ -77,7 +76,8 @@ def main(args: Options) -> None:
     counts = [count for count in COUNTS if count <= len(experiment.scene.train)]
     if not counts:
         raise tslim.ConfigError(f"{experiment.scene.source}: too few photographs, at least {min(COUNTS)} are needed")
-    ways = {"": {}} | ({f", {name}": added for name, added in REGULARISED.items()} if args.regnerf else {})
+    names = {"no": (), "both": ("both",), "each": tuple(REGULARISED)}[args.regnerf]
+    ways = {"": {}} | {f", {name}": REGULARISED[name] for name in names}
     lines_of = {
         (way, count): Line(
             f"{count} views{way}", dataclasses.replace(settings, **added), RANKS,
