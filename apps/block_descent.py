@@ -22,14 +22,14 @@ def fluctuation(variant: experiments.Variant) -> str:
 
 
 def main(args: experiments.Options) -> None:
-    """Trains block descent with short and long turns beside plain TensoRF and tslim's default."""
+    """Trains block descent with short and long turns beside plain TensoRF and growth in stages."""
     experiment = experiments.Experiment("block-descent", args)
     base = experiment.settings
     lines = [Line("TensoRF", plain(base, "fixed"))]
     for turn in sorted({1, max(base.steps // 60, 1), max(base.steps // 12, 1)}):
         name = "a turn every step" if turn == 1 else f"turns of {turn} steps"
         lines.append(Line(name, plain(base, "bcd", bcd_steps=turn)))
-    variants = experiment.train(*lines, Line("staged (default)", ours(base)))
+    variants = experiment.train(*lines, Line("staged", ours(base)))
     swing = {variant.name: fluctuation(variant) for variant in variants}
     experiment.report("block coordinate descent", variants, extra={"fluctuation (dB)": swing})
 

@@ -23,8 +23,8 @@ from tslim import cli, files
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("march", "spaces", "composite", "adam", "field", "gradients_field", "gradients_pipeline", "differentiable")
-LIMITS = {"describe": 60, "tests": 150, "cpu": 40, "same": 60, "twin": 75, "quick": 60, "paper": 75}
-"""Seconds that each part may take."""
+LIMITS = {"describe": 40, "tests": 140, "cpu": 40, "same": 50, "twin": 75, "quick": 60, "paper": 75}
+"""Seconds that each part may take: eight minutes together."""
 PARITY = 0.1
 """dB between training on the device and on the CPU, at most."""
 
@@ -68,19 +68,47 @@ def part(name: str, words: list[str], patience: float, env: dict[str, str] | Non
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The same for people."""
+    """The same for people: a line a part; all numbers are in the json."""
     head = found["describe"]
-    lines = [f"# tslim on {head.get('device', 'an unknown device')} ({found['arch']})", ""]
+    versions = ", ".join(f"{name} {version}" for name, version in head.get("versions", {}).items())
+    lines = [f"# tslim on {head.get('device', 'an unknown device')} ({found['arch']})", "", versions + ".", ""]
+    if found["tiny"]:
+        lines += ["Next to nothing of each part (`--tiny`): these numbers say nothing of the device.", ""]
+    lines += [f"Its gradients are {head.get('gradients', 'not known')}.", "", "| part | what was found | seconds |"]
+    lines += ["| --- | --- | --- |"]
     for name, result in found.items():
-        if isinstance(result, dict):
-            lines += [f"## {name}", "", "| | |", "| --- | --- |"]
-            lines += [f"| {key} | {_text(value)} |" for key, value in result.items()] + [""]
-    return "\n".join(lines)
+        if isinstance(result, dict) and name != "describe":
+            seconds = f"{result['seconds_in_all']:.0f}" if "seconds_in_all" in result else ""
+            lines.append(f"| {name} | {_words(name, result)} | {seconds} |")
+    problems = [f"- {name}: {result['error']}" for name, result in found.items() if _failed(result)]
+    lines += ["", "What went wrong:", "", *problems] if problems else []
+    return "\n".join([*lines, ""])
 
 
-def _text(value: Any) -> str:
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _failed(result: Any) -> bool:
+    return isinstance(result, dict) and "error" in result
+
+
+def _words(name: str, result: dict[str, Any]) -> str:
+    """What a part found, in a sentence."""
+    if _failed(result):
+        return "**failed**"
+    if "said" in result:
+        return str(result["said"])
+    if "apart_db" in result:
+        verdict = "as good" if result["within"] else "**not as good**"
+        return f"{result['device_db']:.2f} dB, {result['cpu_db']:.2f} on the CPU: {verdict}"
+    if "twin_ms" in result:
+        return (
+            f"a step takes {result['ours_ms']:.1f} ms, PyTorch's on {result['twin_runs_on']} {result['twin_ms']:.1f}: "
+            f"{result['ratio']:.1f} times as long"
+        )
+    used = "" if result["memory"] is None else f", {result['memory'] / 1e6:.0f} MB in use on the GPU"
+    return (
+        f"{result['scene']}: {result['ms_per_step']:.1f} ms a step, {result['minutes_of_all_steps']:.1f} minutes for "
+        f"all {result['of']} steps (from {result['steps']}, after which it has {result['psnr_after_these']:.2f} dB), "
+        f"{result['ms_per_frame']:.0f} ms a picture, arrays of {result['array_bytes'] / 1e6:.0f} MB{used}"
+    )
 
 
 def main(args: Options) -> None:
@@ -93,10 +121,12 @@ def main(args: Options) -> None:
         raise tslim.BackendError(f"{arch} does not start: {found['describe']['error']}")
     names = TESTS[3:4] if args.tiny else TESTS
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names)]
-    found["tests"] = part("tests", words, slow, {"TSLIM_TEST_ARCH": arch})
+    found["kernels and gradients"] = part("tests", words, slow, {"TSLIM_TEST_ARCH": arch})
     tasks = {"cpu": "cpu", "same": arch}
-    found["same as the CPU"] = _parity([part(name, ["tests/gpu_training.py", on], slow) for name, on in tasks.items()])
-    found["twin"] = part("twin", [*measure, "twin", arch, *more], slow)
+    found["training, beside the CPU's"] = _parity(
+        [part(name, ["tests/gpu_training.py", on], slow) for name, on in tasks.items()]
+    )
+    found["step, beside PyTorch's"] = part("twin", [*measure, "twin", arch, *more], slow)
     for scene in [None, *([args.scene] if args.scene else [])]:
         for preset in device.SHORT:
             name, place = (preset, []) if scene is None else (f"{preset} on {scene.name}", [str(scene.resolve())])
@@ -113,7 +143,11 @@ def _parity(trained: list[dict[str, Any]]) -> dict[str, Any]:
     except KeyError:
         return {"error": next(one["error"] for one in trained if "error" in one)}
     apart = abs(means[0] - means[1])
-    return {"cpu_db": means[0], "device_db": means[1], "apart_db": apart, "within": apart < PARITY}
+    seconds = sum(one["seconds_in_all"] for one in trained)
+    return {
+        "seconds_in_all": seconds, "cpu_db": means[0], "device_db": means[1], "apart_db": apart,
+        "within": apart < PARITY,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

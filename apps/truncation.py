@@ -8,7 +8,7 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import Line, ours, plain
+from _experiments import Line, ordered, ours, plain
 
 from tslim import cli
 
@@ -22,7 +22,8 @@ def main(args: experiments.Options) -> None:
         Line("TRaIn", plain(base, "train", upsilon=0.2 if args.quick else 0.4)),
         Line("linear growth", plain(base, "linear")),
         Line("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
-        Line("staged (default)", ours(base)),
+        Line("staged (default in open spaces)", ours(base)),
+        Line("ordered (default for objects)", ordered(base)),
         Line("bounded TRaIn", ours(base, policy="bounded", upsilon=0.2)),
     )
     reached = {variant.name: str(variant.reached()) for variant in variants}

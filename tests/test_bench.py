@@ -90,7 +90,39 @@ def test_the_check_of_a_device_does_all_its_parts(root, tmp_path):
     done = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "device-check.json").read_text())
-    assert {"describe", "tests", "same as the CPU", "twin", "quick", "paper"} <= set(found)
+    parity, tests = "training, beside the CPU's", "kernels and gradients"
+    assert {"describe", tests, parity, "step, beside PyTorch's", "quick", "paper"} <= set(found)
     assert not [name for name, part in found.items() if isinstance(part, dict) and "error" in part], found
-    assert found["same as the CPU"]["within"] and "passed" in found["tests"]["said"]
-    assert "## paper" in (tmp_path / "device-check.md").read_text()
+    assert found[parity]["within"] and "passed" in found[tests]["said"]
+    page = (tmp_path / "device-check.md").read_text()
+    assert "| paper | built-in: " in page and "on the CPU: as good |" in page and "went wrong" not in page
+
+
+def test_the_page_of_a_device_check_says_what_failed_and_what_was_found(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "apps"))
+    import device_check
+
+    trained = {
+        "seconds_in_all": 30.2, "scene": "built-in", "steps": 340, "of": 3400, "seconds": 9.0, "ms_per_step": 12.34,
+        "minutes_of_all_steps": 0.7, "psnr_after_these": 27.1, "ms_per_frame": 6.0, "array_bytes": 52_000_000,
+        "memory": 700_000_000,
+    }  # fmt: skip
+    parity = device_check._parity(
+        [{"values": [18.0, 19.0], "seconds_in_all": 3}, {"values": [18.1], "seconds_in_all": 4}]
+    )
+    found = {
+        "arch": "cuda", "tiny": False, "version": "1", "quick": trained, "training": parity,
+        "describe": {"device": "A GPU", "gradients": "right", "versions": {"tslim": "1", "taichi": "1.7.4"}},
+        "kernels and gradients": {"error": "not done within 140 s"},
+        "step": {"twin_runs_on": "cuda", "ours_ms": 2.0, "twin_ms": 8.0, "ratio": 4.0, "seconds_in_all": 40.0},
+    }  # fmt: skip
+    page = device_check.markdown(found)
+    assert page.startswith("# tslim on A GPU (cuda)\n\ntslim 1, taichi 1.7.4.")
+    assert "| quick | built-in: 12.3 ms a step, 0.7 minutes for all 3400 steps (from 340, after which" in page
+    assert "arrays of 52 MB, 700 MB in use on the GPU | 30 |" in page
+    assert "| training | 18.10 dB, 18.50 on the CPU: **not as good** | 7 |" in page
+    assert "PyTorch's on cuda 8.0: 4.0 times as long | 40 |" in page
+    assert (
+        "| kernels and gradients | **failed** |  |" in page and "- kernels and gradients: not done within 140 s" in page
+    )
+    assert sum(device_check.LIMITS.values()) <= 480, "eight minutes"
