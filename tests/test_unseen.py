@@ -216,6 +216,8 @@ def test_training_with_unseen_cameras_leaves_less_in_front_of_them(cpu):
         )  # fmt: skip
         trainer = Trainer(Trainer.new_field(scene, settings), scene, settings)
         list(trainer.run())
+        foreseen = trainer.memory.get("rays of unseen cameras", 0)
+        assert foreseen >= trainer.unseen.pipeline.nbytes if weight else foreseen == 0
         points = np.random.default_rng(0).uniform(scene.box[0], scene.box[1], (500, 3)).astype(np.float32)
         near[weight] = float(np.mean(trainer.field.query(points, np.array([0.0, 0.0, -1.0]))[1]))
     assert near[0.3] < 0.97 * near[0.0]
