@@ -273,6 +273,24 @@ def test_block_descent_changes_its_block_and_nothing_of_the_others(new_trainer):
     assert not any(np.any(a) for factors in (gradients.density, gradients.appearance) for a in factors.get(6)[0])
 
 
+def test_between_two_regularised_steps_what_no_ray_met_stays_as_it_is(new_trainer):
+    settings = dataclasses.replace(
+        SETTINGS, schedule=ScheduleConfig(policy="fixed"), batch_rays=32, grid_start=64, grid_end=64, lazy_adam=True,
+        tv_density=0.1, tv_appearance=0.1, regularize_every=3,
+    )  # fmt: skip
+    trainer = new_trainer(settings)
+    names = ("density.p.plane0", "appearance.p.plane0")
+    moved = {name: [] for name in names}
+    for step in range(1, 5):
+        before = {name: np.array(trainer.state()[0][name]) for name in names}
+        run_to(trainer, step)
+        after, _ = trainer.state()
+        for name in names:
+            moved[name].append(float((after[name] != before[name]).mean()))
+    for shares in moved.values():
+        assert min(shares[0], shares[3]) > 0.99 and max(shares[1:3]) < 0.9, moved
+
+
 def test_components_above_the_active_rank_keep_their_bits(new_trainer):
     settings = dataclasses.replace(
         SETTINGS, schedule=ScheduleConfig(policy="train", upsilon=1e9), tv_density=0.1, tv_appearance=0.1

@@ -180,6 +180,9 @@ class TrainConfig:
     """weight of the total variation of the density planes"""
     tv_appearance: float = 0.0
     """weight of the total variation of the appearance planes"""
+    regularize_every: int = 1
+    """L1 norm and total variation, which concern all texels, take part once in so many steps, and count for so many
+    times as much there: with lazy_adam, a step between passes over the texels that its rays met, and no others"""
     distortion: float = 0.0
     """weight of the distortion loss, which draws what a ray meets together into a surface; against floaters"""
     occlusion: float = 0.0
@@ -232,7 +235,7 @@ Space = Literal["box", "ndc", "contracted"]
 
 _ABOVE_ZERO = (
     "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "lr_gains", "lr_poses",
-    "unseen_rays", "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
+    "unseen_rays", "regularize_every", "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",

@@ -240,7 +240,9 @@ class Trainer:
             pipeline.backward(gradients, penalties, settings.near_fade)
         if self.unseen and self.started:
             self.unseen.backward(batch, step, gradients)
-        self._total_variation(gradients, rank)
+        regularised = 0 if step % settings.regularize_every else settings.regularize_every
+        if regularised:
+            self._total_variation(gradients, rank, regularised)
         fall = schedule.pace(step, settings.lr_decay)
         if fall is None:
             fall = settings.lr_decay ** (self.lr_steps / settings.steps)
@@ -251,7 +253,7 @@ class Trainer:
                 "factors": fall * settings.lr_factors, "network": fall * settings.lr_network,
                 "scales": fall * settings.lr_scales, "gains": fall * settings.lr_gains,
                 "poses": fall * settings.lr_poses,
-            }, first_rank=first, l1_density=self.l1 if self.started else 0.0, lazy=settings.lazy_adam,
+            }, first_rank=first, l1_density=regularised * self.l1 if self.started else 0.0, lazy=settings.lazy_adam,
         )  # fmt: skip
         for learned in self._of_images():
             learned.settle()
@@ -291,14 +293,15 @@ class Trainer:
         r, g, b = np.random.default_rng([self.config.seed, 4, self.step]).uniform(size=3)
         return float(r), float(g), float(b)
 
-    def _total_variation(self, gradients, rank: int) -> None:
+    def _total_variation(self, gradients, rank: int, times: float) -> None:
+        """Adds the gradients of the total variation, at so many times its weight."""
         field, settings = self.field, self.config
         for weight, factors, into, k in (
             (settings.tv_density, field.density, gradients.density, rank),
             (settings.tv_appearance, field.appearance, gradients.appearance, 3 * rank),
         ):
             if weight:
-                regularize.tv_backward(factors.values, into.values, factors.layout, k, weight)
+                regularize.tv_backward(factors.values, into.values, factors.layout, k, times * weight)
 
     def _annealed(self) -> float:
         """Share of their length in which the rays of the next step are sampled (``anneal_share``)."""
