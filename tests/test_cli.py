@@ -240,6 +240,27 @@ def test_a_link_that_leads_nowhere_is_no_run_folder_and_one_to_a_folder_is(tmp_p
     RunFolder(tmp_path / "link").require_free()
 
 
+def test_a_working_folder_that_is_gone_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    assert cli.main(["train", "--preset", "tiny", "--out", "run"]) == 2
+    assert capsys.readouterr().err == "tslim: the working folder is gone: change into another\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[x] LLVM Fatal Error: Unable to allocate section memory!")]
+)
+def test_where_memory_ran_out_the_process_is_left_at_once_with_one_line(monkeypatch, capsys, error):
+    def spend() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_ran_out", [])
+    assert not cli.has_run_out_of_memory()
+    assert cli.guarded(spend) == 2 and cli.has_run_out_of_memory()
+    assert capsys.readouterr().err.startswith("tslim: not enough memory: lower --batch-rays")
+
+
 def test_of_an_option_given_twice_the_message_names_the_last(capsys):
     assert cli.main(["train", "--preset", "tiny", "--preset", "even"]) == 2
     assert "--preset even: expected one of quick" in capsys.readouterr().err

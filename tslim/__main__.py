@@ -30,6 +30,8 @@ def main() -> int:
             "use the venv's python, or run: python -m pip install -r requirements.txt"
         )
     _ended.append(cli.main())
+    if cli.has_run_out_of_memory():
+        os._exit(_ended[0])
     return _ended[0]
 
 

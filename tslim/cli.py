@@ -23,6 +23,16 @@ from tslim.errors import ConfigError, TslimError
 from tslim.ownership import require_own_kernels
 from tslim.training.run_folder import RunFolder
 
+LESS_MEMORY = "lower --batch-rays, --grid-end or --field.max-rank"
+UNALLOCATED = "Unable to allocate"
+"""what Taichi's compiler says where there is no memory for code"""
+_ran_out: list[Exception] = []
+
+
+def has_run_out_of_memory() -> bool:
+    """Whether a command of this process has. It is to be left at once then: tidying up takes more, and crashes."""
+    return bool(_ran_out)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or what ``guarded`` makes of an error."""
@@ -82,19 +92,33 @@ def _outcome(action: Callable[..., int | None], args: tuple) -> int:
     except TslimError as error:
         console.fail(error)
     except OSError as error:
-        console.fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error)
+        console.fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _of_folder(error))
     except MemoryError as error:
-        console.fail(f"not enough memory: {error or 'lower --batch-rays, --grid-end or --field.max-rank'}")
+        _ran_out.append(error)
+        console.fail(f"not enough memory: {str(error) or LESS_MEMORY}")
     except KeyboardInterrupt as error:
         console.fail("interrupted")
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get("TSLIM_TRACEBACK"):
             raise
+        if UNALLOCATED in str(error):
+            _ran_out.append(error)
+            console.fail(f"not enough memory: {LESS_MEMORY}")
+            return 2
         what = f"{type(error).__name__}: {error}"
         console.fail(f"this should not have happened: {what}; set TSLIM_TRACEBACK=1 to see where, and please report it")
         return 1
     return 2
+
+
+def _of_folder(error: OSError) -> object:
+    """What to say of an error that names no file: the working folder may be gone."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working folder is gone: change into another"
+    return error
 
 
 def _command(argv: list[str]) -> int | None:

@@ -186,7 +186,7 @@ def _follow(trainer: "Trainer", run: RunFolder, window: "Preview | None", consol
                 if wanted and between_steps and trainer.step < trainer.config.steps:
                     trainer.save_checkpoint()
                     return wanted
-        except (TslimError, KeyboardInterrupt, SystemExit):
+        except BaseException:
             if not begun and not run.history():
                 run.discard()
             raise
