@@ -170,23 +170,27 @@ def _fast(
 def _open(space: Space, fast: TrainConfig) -> TrainConfig:
     """For scenes that fill the picture, of which every part is seen by a few views only.
 
-    The field starts as thin fog rather than empty, since every ray has to be stopped by something; each sample of fog
-    has little weight, and still needs a colour. Neighbouring texels are held together, now and then. Empty space is
-    measured late, since what is far takes longest to appear, and against a higher threshold, for the fog. What one
-    camera alone sees, right in front of it, would take the blame for whatever the field does not know yet, so density
-    there learns more slowly. In NDC the distortion loss makes surfaces of fog, which also makes a step quick. Where
+    The field starts as thin fog rather than empty, since every ray has to be stopped by something, and neighbouring
+    texels are held together. Empty space is measured late, since what is far takes longest to appear, and against a
+    higher threshold, for the fog. What one camera alone sees, right in front of it, would take the blame for whatever
+    the field does not know yet, so density there learns more slowly. In NDC each sample of the fog is given a colour
+    however little its weight, and the distortion loss makes surfaces of it, which also makes a step quick. Where
     cameras stand all around, density in front of them costs a penalty as well, without which no surface is found where
     photographs show little texture or differ in exposure; and in front of cameras that nobody held, where fog and
     splinters stay that no photograph looks through.
     """
     tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
+    if space == "ndc":
+        fast = dataclasses.replace(
+            fast,
+            batch_decoded=fast.batch_decoded * 3 // 2,
+            weight_threshold=1e-3,
+            early_stop=1e-3,
+            regularize_every=4,
+        )
     return dataclasses.replace(
         fast,
         field=dataclasses.replace(fast.field, density_shift=-5.0),
-        batch_decoded=fast.batch_decoded * 3 // 2,
-        weight_threshold=1e-3,
-        early_stop=1e-3,
-        regularize_every=4,
         occupancy_threshold=2e-3,
         occupancy_first=0.0,
         distortion=0.01 if space == "ndc" else 0.0,

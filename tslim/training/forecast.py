@@ -39,16 +39,20 @@ def memory_of(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
         "samples": int(16 * samples + 1.25 * batch),
         "Taichi, numpy and kernels": 350_000_000,
     }
-    if settings.unseen_occlusion:
+    if settings.unseen_occlusion or settings.unseen_depth:
         found["rays of unseen cameras"] = _unseen_bytes(settings, scene.space)
     return found
 
 
 def _unseen_bytes(settings: config.TrainConfig, space: config.Space) -> int:
-    """Of the rays of cameras that nobody held, the most samples that ``occlusion_range`` leaves each."""
-    sides = {"box": math.sqrt(3), "ndc": 1.0, "contracted": 1.0}[space]
-    """how long rays are taken to be, in sides of the grid"""
+    """Of the rays of cameras that nobody held: each has the most samples there are as far as it is followed."""
     steps = settings.grid_end / settings.step_ratio
-    samples = 1.25 * (math.ceil(settings.occlusion_range * sides * steps) + 1)
-    marched = 2 * LONGEST / 4 * steps if space == "contracted" else 1 + steps / 16
+    """along a side of the grid"""
+    diagonal = math.sqrt(3)
+    whole = LONGEST / 4 if space == "contracted" else diagonal
+    """a ray's length, in sides of the grid"""
+    near = settings.occlusion_range * (diagonal if space == "box" else 1)
+    followed = whole if settings.unseen_depth else min(near, whole)
+    marched = 2 * whole * steps if space == "contracted" else 1 + whole * steps / 32
+    samples = 1.25 * (math.ceil(followed * steps) + 1)
     return int(4 * settings.unseen_rays * (RAY_VALUES + SAMPLE_VALUES * samples + marched))
