@@ -494,6 +494,8 @@ def mutations(arrays: dict[str, np.ndarray], plain: dict) -> list[tuple[str, dic
     put("a box inside out", "box", arrays["box"][::-1].copy())
     odd = [None, -1, 2**40, 1.5, float("nan"), "text", [], {}, [1, 2, 3], True]
     for name, value in plain.items():
+        if name not in ("quality", "setbacks", "watch", "grew"):  # older checkpoints lack them
+            made.append((f"no {name}", arrays, {k: v for k, v in plain.items() if k != name}))
         for other in odd:
             if other is None and name in ("quality", "occupancy_cells"):
                 continue

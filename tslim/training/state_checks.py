@@ -103,7 +103,9 @@ def _require_plain(trainer: "Trainer", plain: dict[str, Any]) -> None:
         raise _wrong(f"its started is {plain.get('started')!r}")
     if not _are_sides(plain.get("grid"), _LEAST_SIDE):
         raise _wrong(f"its grid is {plain.get('grid')!r}")
-    cells = plain.get("occupancy_cells")
+    if "occupancy_cells" not in plain:
+        raise _wrong("it does not say how many occupancy cells it has")
+    cells = plain["occupancy_cells"]
     if cells is not None and (not _are_sides(cells, 1) or math.prod(cells) > MOST_CELLS):
         raise _wrong(f"its occupancy cells are {cells!r}")
     sampler = plain.get("sampler")
