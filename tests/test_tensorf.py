@@ -118,7 +118,10 @@ def test_commands_take_checkpoints(cpu, tmp_path, capsys):
     ("changes", "message"),
     [
         ({"near_far": [0.0, 1.0]}, "trained in NDC"),
-        ({"shadingMode": "SH", "view_pe": 2}, "shadingMode is 'SH': MLP_Fea and MLP can be read"),
+        ({"shadingMode": "SH", "view_pe": 2}, r"shadingMode is 'SH' \(its harmonics .*\): MLP_Fea and MLP can be read"),
+        ({"shadingMode": "MLP_PE"}, r"'MLP_PE' \(its MLP sees where a sample is"),
+        ({"shadingMode": "RGB", "app_dim": 3}, r"'RGB' \(its features are the colours"),
+        ({"shadingMode": ["RGB"]}, r"shadingMode is \['RGB'\]: MLP_Fea and MLP can be read"),
         ({"fea2denseAct": "exp"}, "fea2denseAct is 'exp'"),
         ({"distance_scale": float("nan")}, "distance_scale is nan"),
         ({"step_ratio": 1e-7}, "step_ratio is 1e-07"),

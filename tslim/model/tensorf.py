@@ -38,6 +38,12 @@ MOST_BYTES = 4e9
 """of a field in memory, four times as much as any that was published; a few lines of TensorCP can ask for far more"""
 LAYERS = (0, 2, 4)
 """of ``renderModule.mlp`` that have weights"""
+_NO_DECODER = {
+    "MLP_PE": "its MLP sees where a sample is, and the decoders here see features and directions only",
+    "SH": "its harmonics are shifted by a half and cut at 0, where those of a field here end in a sigmoid",
+    "RGB": "its features are the colours, unbounded, and every decoder here ends in a sigmoid",
+}
+"""Shading modes of the public code that no field here can have, and why."""
 
 
 def read(path: str | Path) -> StoredState:
@@ -201,8 +207,8 @@ def _domain(kwargs: dict[str, Any]) -> Domain:
     near, far = (float(value) for value in kwargs["near_far"])
     if (near, far) == (0.0, 1.0):
         raise ModelFileError(
-            "it was trained in NDC (near_far 0 to 1) on forward-facing photographs, whose focal length it does not "
-            "hold; objects in a box can be read"
+            "it was trained in NDC (near_far 0 to 1) on forward-facing photographs: where a ray runs in NDC depends on "
+            "their focal length and size, which it does not hold; objects in a box can be read"
         )
     if not 0 <= near < math.inf:
         raise ModelFileError(f"near_far starts at {near}")
@@ -235,7 +241,8 @@ def _decoder(kwargs: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     """
     mode = kwargs["shadingMode"]
     if mode not in ("MLP_Fea", "MLP"):
-        raise ModelFileError(f"its shadingMode is {config.short(mode)}: MLP_Fea and MLP can be read")
+        why = f" ({_NO_DECODER[str(mode)]})" if str(mode) in _NO_DECODER else ""
+        raise ModelFileError(f"its shadingMode is {config.short(mode)}{why}: MLP_Fea and MLP can be read")
     in_features = _whole(kwargs["fea_pe"], "fea_pe", 0, 10) if mode == "MLP_Fea" else 0
     in_directions = _whole(kwargs["view_pe"], "view_pe", 0, 10)
     features = _whole(kwargs["app_dim"], "app_dim", 1, N_FEATURES)
