@@ -3,9 +3,12 @@
 A component adds plane · line · basis row to the features. Where its line has root mean square l and its basis row norm
 b (1 for density), with the scale that its rank gives to the features, a plane in steps of ``rounding`` / (l b) moves
 them as much as any other component's, and so do lines, the other way round; they take steps ``FINER`` times finer, as a
-whole slab reads each of their few numbers. What matters little is left with few steps, or none. Texels that only empty
-space would read become zero. The decoder's matrices take steps that are a power of two for each column, so fine that
-pictures stay as they are.
+whole slab reads each of their few numbers, and the density of an object in a box takes steps ``COARSER`` times coarser:
+hard surfaces stay where they are. What matters little is left with few steps, or none. Texels that only empty space
+would read become zero. The decoder's matrices take steps that are a power of two for each column, so fine that pictures
+stay as they are.
+
+Both factors are those of the smallest files at equal PSNR of training rays (docs/labbook/2026-11-sizes.md).
 """
 
 import numpy as np
@@ -22,7 +25,8 @@ ROUNDING = 0.1
 ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.57)
 """that are tried, for a file of a given size, before ranks are dropped: beyond the last, ranks are the lesser loss"""
 MOST_ROUNDING = 10.0
-FINER = 4
+FINER = 6
+COARSER = 2.35
 LEVELS = 127
 """most steps to either side of zero; what needs more gets larger ones"""
 _MOST_EXPONENT = 100
@@ -71,15 +75,16 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
     result = StoredState.of(state, "compact", every_step)
     result.metadata = state.metadata | {"rounding": float(rounding)}
     result.decoder = {name: _rounded_matrix(array, name) for name, array in state.decoder.items()}
-    for kind, per_rank, first in (("density", 1, 0), ("appearance", 3, 6)):
+    of_density = rounding * (COARSER if state.space == "box" else 1)
+    for kind, per_rank, first, moves in (("density", 1, 0, of_density), ("appearance", 3, 6, rounding)):
         planes, lines = [], []
         for mode in range(3):
             plane_seen, line_seen = visible[mode]
             plane = np.where(plane_seen, getattr(state, f"{kind}_planes")[mode], np.float32(0))
             line = np.where(line_seen, getattr(state, f"{kind}_lines")[mode], np.float32(0))
             weight = _weights(state, kind, mode)
-            of_plane = _steps(plane, rounding, _rms(line, line_seen) * weight)
-            of_line = _steps(line, rounding / FINER, _rms(plane, plane_seen) * weight)
+            of_plane = _steps(plane, moves, _rms(line, line_seen) * weight)
+            of_line = _steps(line, moves / FINER, _rms(plane, plane_seen) * weight)
             planes.append(_multiples(plane, of_plane))
             lines.append(_multiples(line, of_line))
             at = first + 2 * per_rank * mode
