@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 HERE = Path(__file__).resolve().parent / "cuda"
 FOR_CPU_ALONE = {
