@@ -45,6 +45,7 @@ def settings(name: str, space: str) -> tslim.TrainConfig:
 def train(scene: Scene, how: tslim.TrainConfig) -> tslim.Field:
     """Trains, and takes over parameters and moments as a resumed run does."""
     trainer = tslim.Trainer(tslim.Trainer.new_field(scene, how), scene, how)
+    trainer.started = True  # what it would be once something is to be seen: unseen cameras wait for that
     for _ in trainer.run():
         pass
     trainer.state()
@@ -96,7 +97,8 @@ def main() -> None:
         for space, scene in scenes().items():
             quick, paper = settings("quick", space), settings("paper", space)
             several = dataclasses.replace(quick.schedule, policy="staged", prefixes_per_ray=5)
-            for how in (quick, paper, dataclasses.replace(quick, schedule=several)):
+            learned = dataclasses.replace(quick, schedule=several, image_gains=True, refine_poses=True, poses_from=0.0)
+            for how in (quick, paper, learned):
                 field = train(scene, how)
                 use(field, scene, Path(folder))
             how = paper
