@@ -58,24 +58,24 @@ def main(args: Options) -> None:
     if not others and not args.own_runs:
         raise tslim.ConfigError(f"nothing is published here of a scene {name!r}: say --name lego, chair, mic or mean")
     curves: dict[str, Sequence[SweepRow]] = {}
-    said = []
+    notes = []
     for path in args.models:
         if path in measured_before:
             curves[path.parent.name], views = evaluate.read_eval_json(path)
-            said.append(f"{path.parent.name}: as eval measured it on {views} views.")
+            notes.append(f"{path.parent.name}: as eval measured it on {views} views.")
         else:
             curves[path.stem] = measured(model_file.read(path), experiment)
     if args.own_runs:
         curves |= own_runs(experiment)
     if experiment is not None:
         (width, height), n = experiment.scene.train.cameras.sizes[0], len(experiment.views)
-        said.append(f"Measured here on {n} test views of {width}×{height} pixels.")
-    said.append("Published figures are of all 200 test views at 800×800: at other sizes differences say little.")
+        notes.append(f"Measured here on {n} test views of {width}×{height} pixels.")
+    notes.append("Published figures are of all 200 test views at 800×800: at other sizes differences say little.")
     folder = experiment.folder if experiment else args.out or Path("runs") / f"beside-published-{name}"
     on = background_name(
         experiment.scene.background if experiment else parse_colour(args.scene_options.background or "white")
     )
-    written = beside.write(folder, curves, others, scene=name, background=on, setting=" ".join(said))
+    written = beside.write(folder, curves, others, scene=name, background=on, setting=" ".join(notes))
     (experiment.console if experiment else Console()).written(written)
 
 

@@ -16,7 +16,7 @@ from kernels.types import i32_1d, record, u32_1d, vec2, vec3
 BLOCK_WORDS = 8
 """Words of 32 pixels per block of the pixel bitset; one running sum is kept per block."""
 HINT = 256
-"""Of so many pixels in use one's block is kept, to begin the search for the others with."""
+"""For one in so many used pixels the block that holds it is stored, where searches for the others begin."""
 
 
 @ti.func

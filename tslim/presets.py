@@ -121,7 +121,7 @@ def _coarse(space: Space) -> TrainConfig:
 
 
 def demo(space: Space = "box") -> TrainConfig:
-    """A third of quick: what there is to see, of an object in about two minutes."""
+    """A third of quick: shows an object in about two minutes."""
     if space == "box":
         return _fast(1600, 128, grow=(80, 140, 200, 320, 480), occupancy=(80, 160, 320, 600, 1000), lr=(0.12, 0.08))
     return _open(space, _fast(1600, 192, grow=(80, 140, 200, 320, 480), occupancy=(300, 500, 900)))

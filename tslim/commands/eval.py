@@ -31,7 +31,7 @@ VIDEO_FPS = 20
 
 
 def evaluate(args: Eval, console: Console) -> None:
-    """Measures a model on all test photographs."""
+    """Measures a model on all test views."""
     source, folder = shared.find_model(args.model, console)
     out = args.out or shared.results_of(source, folder).path
     if out.is_file():
@@ -141,7 +141,7 @@ def _measure(
 
 
 def trained_with_gains(metadata: dict[str, Any]) -> bool:
-    """Whether a model's photographs had gains of their own in training."""
+    """Whether each image had gains of its own in the model's training."""
     settings = metadata.get("train")
     return isinstance(settings, dict) and settings.get("image_gains") is True
 

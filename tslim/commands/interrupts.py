@@ -25,7 +25,7 @@ _before: list[dict[int, Any]] = []
 
 
 def numbers() -> list[int]:
-    """Of the signals that end a command here: those that are ignored, as nohup wants it, do not."""
+    """The numbers of the signals that end a command here; without those that are ignored, as under nohup."""
     known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 

@@ -92,7 +92,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """Measures a model at every rank on test photographs: table, eval.json and plot."""
+    """Measures a model at every rank on test views: table, eval.json and plot."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""

@@ -74,7 +74,7 @@ def measured(state: FieldState, scene: "Scene") -> dict[int, float]:
 
 
 def trained(state: FieldState, scene: "Scene", steps: int, console: Console) -> FieldState:
-    """The field after its prefixes have been trained on the scene's photographs."""
+    """The field after its prefixes have been trained on the scene."""
     from tslim.field.field import Field
     from tslim.training.trainer import Trainer
 

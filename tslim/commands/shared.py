@@ -70,7 +70,7 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
 
 
 def results_of(source: Path, folder: RunFolder | None) -> RunFolder:
-    """Where what ``eval`` measures of a model goes unless told otherwise: its run, or a folder beside a lone file."""
+    """The folder that takes what ``eval`` measures of a model: its run's, or one beside a lone file."""
     return folder or RunFolder(source.with_name(f"{source.stem}-eval"))
 
 

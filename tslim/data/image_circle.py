@@ -27,9 +27,9 @@ MARGIN = 0.99
 
 
 def without_surround(train: Views, test: Views) -> tuple[Views, Views, float]:
-    """Both, with the pixels outside of the image circle transparent; and the share of the pixels that this is.
+    """Training and test views with the pixels outside of the image circle transparent, and the share of these pixels.
 
-    They are as they were, and the share is 0, where not all cameras are fisheyes, or no circle is seen.
+    The views as they were, and a share of 0, where not all cameras are fisheyes, or no circle is seen.
     """
     if not len(train) or not (train.cameras.lens == lenses.FISHEYE).all():
         return train, test, 0.0

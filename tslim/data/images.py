@@ -215,7 +215,7 @@ def area_downscale(rgba: np.ndarray, factor: int) -> np.ndarray:
 def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
     """(h, w) uint8: 255 where the photograph of ``size`` (width, height) counts, 0 where it doesn't.
 
-    Masks come as 0 and 255, as 0 and 1, with a label's number or colour for what is kept, in grey with soft edges, in
+    Masks come as 0 and 255, as 0 and 1, with a label's number or colour for what counts, in grey with soft edges, in
     8 or 16 bits, or as the alpha of a picture of one colour; of the photograph's size, or of another with the same
     proportions. Raises ``SceneError`` for other proportions.
     """

@@ -181,7 +181,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """What messages call it."""
         return self.path.name
 
     def find(self, name: str) -> Path | None:

@@ -35,7 +35,7 @@ def upload(values: np.ndarray):
     return made
 
 
-def share(values: np.ndarray):
+def borrow(values: np.ndarray):
     """Like ``upload``, but on the CPU without a copy where possible: for large data that nobody will change."""
     if backend.current().is_cpu:
         return np.ascontiguousarray(values)

@@ -31,7 +31,7 @@ def points(
 
     Args:
         cameras: pinholes, that see what is wanted from all sides.
-        grid: one point is kept in each of so many cubes along the longest side of ``field.world_box``; in as many as
+        grid: cubes along the longest side of ``field.world_box``, each of which holds at most one point; as many as
             the field has voxels if None.
         on_view: called after each camera.
 

@@ -433,9 +433,9 @@ def load(source: model_file.Source, *, rank: int | None = None) -> Field:
 def load_stream(source: model_file.Source) -> Iterator[Field]:
     """A model as it arrives: the field of its first rank as soon as that is there, then of the first two, and so on.
 
-    Each is a field of its own, with one rank more than the one before; what is not kept is given back. Nothing is read
-    ahead of what is asked for, so whoever has ranks enough stops asking. A stream that ends within a rank ends here
-    with the one before.
+    Each is a field of its own, with one rank more than the one before; fields that are dropped free their memory.
+    Nothing is read ahead of what is asked for, so a caller that has ranks enough stops iterating. A stream that ends
+    within a rank ends here with the one before.
 
     Args:
         source: as for ``load``, such as ``urllib.request.urlopen(address)`` or ``sys.stdin.buffer``.

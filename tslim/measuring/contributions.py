@@ -31,7 +31,7 @@ def contributions(
     """One view at growing prefixes, above what each group of ranks changed in it: a captioned picture, (h, w, 3) uint8.
 
     The lower row shows differences of neighbours in the upper one, grey where there is none, each amplified by the
-    factor in its caption; the last is what the photograph still has beyond all ranks.
+    factor in its caption; the last is what the ground truth still has beyond all ranks.
 
     Args:
         ranks: where groups end, in any order; the field's rank and its halves if None.
@@ -51,7 +51,7 @@ def contributions(
         gains.append(max(1.0, GREY / max(strong, 1e-3)))
         changes.append(np.clip(GREY + gains[-1] * (after - before), 0, 1))
     groups = [_group(low + 1, high) for low, high in zip(chosen, chosen[1:], strict=False)]
-    captions += ["photograph\n"] + [
+    captions += ["ground truth\n"] + [
         f"{name}\n{gain:.1f} x" for name, gain in zip([*groups, "missing"], gains, strict=True)
     ]
     # The lower row starts below the second prefix: a change stands under what it led to.

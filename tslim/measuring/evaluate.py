@@ -1,4 +1,4 @@
-"""Measuring a field at several ranks against photographs: table, ``eval.json``, pictures."""
+"""Measuring a field at several ranks against test images: table, ``eval.json``, pictures."""
 
 import dataclasses
 import hashlib
@@ -93,11 +93,11 @@ def rank_sweep(
     fit_gains: bool = False,
     lpips: "Perceptual | None" = None,
 ) -> Iterator[SweepRow]:
-    """Renders all views at each rank and compares them with the photographs; yields a row a rank, highest first.
+    """Renders all views at each rank and compares them with the images; yields a row a rank, highest first.
 
     Args:
         ranks: which; in any order, duplicates count once; the field's and its halves if None.
-        background: behind the field and behind transparent photographs; the field's own if None. Where that is not
+        background: behind the field and behind transparent images; the field's own if None. Where that is not
             known either, only pixels count that are at least half opaque, with their own colour.
         renderer: one to reuse.
         image_dir: a folder for all rendered views, those of rank 8 in ``rank-08``.
@@ -117,7 +117,7 @@ def rank_sweep(
 
 
 class Measure:
-    """Compares a field with photographs. Arguments and errors are those of ``rank_sweep``."""
+    """Compares a field with the images of views. Arguments and errors are those of ``rank_sweep``."""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ def left_half(picture: np.ndarray) -> np.ndarray:
 def with_fitted_gain(rgb: np.ndarray, truth: np.ndarray, on: np.ndarray) -> np.ndarray:
     """A picture (h, w, 3) with each channel times the gain that brings it closest to ``truth`` where ``on`` (h, w).
 
-    As it is where that leaves nothing to fit on.
+    The picture itself where there is nothing to fit on.
     """
     a, b = (picture[on].astype(np.float64) for picture in (rgb, truth))
     power = (a * a).sum(0)
@@ -248,9 +248,9 @@ def with_fitted_gain(rgb: np.ndarray, truth: np.ndarray, on: np.ndarray) -> np.n
 def measured(
     model: Path, views: "Views", background: tuple[float, float, float] | None, fit_gains: bool = False
 ) -> str:
-    """A fingerprint of what is measured, and how: the model, the photographs with their cameras, the background.
+    """A fingerprint of what is measured, and how: the model, the images with their cameras, the background.
 
-    Of a model file's header only what changes pictures counts, not what was said there of the file since.
+    Of a model file's header only what changes pictures counts, and not the table of sizes and qualities.
     """
     digest = hashlib.sha256()
     with open(model, "rb") as source:
@@ -332,7 +332,7 @@ def comparison(
     renderer: "Renderer | None" = None,
     sizes: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """One view at several ranks, lowest first, beside its photograph: a captioned picture (h, w, 3) uint8.
+    """One view at several ranks, lowest first, beside the ground truth: a captioned picture (h, w, 3) uint8.
 
     Args:
         ranks: as for ``rank_sweep``.
@@ -348,7 +348,7 @@ def comparison(
     ]
     count = len(pictures) + 1
     rows = -(-count // COLUMNS)
-    return media.grid([*pictures, truth], [*captions, "photograph\n"], columns=-(-count // rows))
+    return media.grid([*pictures, truth], [*captions, "ground truth\n"], columns=-(-count // rows))
 
 
 def view_at_ranks(
@@ -359,7 +359,7 @@ def view_at_ranks(
     background: tuple[float, float, float] | None,
     renderer: "Renderer | None",
 ) -> tuple[list[int], list[np.ndarray], list[float], np.ndarray]:
-    """One view at several ranks, lowest first: the ranks, a picture (h, w, 3) f32 and its PSNR of each, the photograph.
+    """One view at several ranks, lowest first: the ranks, a picture (h, w, 3) f32 and its PSNR of each, the image.
 
     PSNR is NaN where no pixel counts. Arguments and errors are those of ``comparison``.
     """
@@ -377,7 +377,7 @@ def view_at_ranks(
 
 
 def valid_pixels(views: "Views", index: int, background: tuple[float, float, float] | None) -> np.ndarray | None:
-    """Which pixels of a photograph count, (h, w), where the colour behind it may not be known; None if all do."""
+    """Which pixels of an image count, (h, w), where the colour behind it may not be known; None if all do."""
     if background is not None:
         return None
     valid = views.valid(index)

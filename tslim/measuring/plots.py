@@ -34,9 +34,9 @@ def size_quality(
 
     ``points``: others' sizes in MB and dB, by name: hollow.
 
-    Ranks that were measured on a few views only are small dots. One curve has the others written at its points. Several
-    curves, which may lie close together, have them along the top, at the mean size of each; but at the points where a
-    rank's size is not much the same in all of them.
+    Ranks that were measured on a few views only are small dots; the others are labelled: a single curve at its points,
+    several curves, which may lie close together, along the top at each rank's mean size, or at their points where a
+    rank's sizes differ much between curves.
 
     Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
     """
@@ -107,11 +107,11 @@ def _name_ranks(axes: "Axes", sizes: Mapping[int, float]) -> None:
 def few_views(
     path: str | Path, lines: Mapping[str, Mapping[int, float]], counts: Sequence[int], *, title: str = ""
 ) -> Path:
-    """PSNR against the number of photographs trained on, a line a method; those of one colour belong together.
+    """PSNR against the number of training images, one curve a method; those of one colour belong together.
 
     Args:
-        lines: name to PSNR in dB by number of photographs; names that begin with the same word have one colour.
-        counts: the numbers of photographs to show.
+        lines: name to PSNR in dB by number of images; names that begin with the same word have one colour.
+        counts: the numbers of images to show.
 
     Raises as ``size_quality``.
     """
@@ -126,7 +126,7 @@ def few_views(
         colour, marker = COLOURS[family % len(COLOURS)], "osD^vP"[number % 6]
         axes.plot(counts, [by_count[c] for c in counts], style, color=colour, marker=marker, markersize=4, label=name)
     axes.set_xticks(list(counts))
-    axes.set_xlabel("photographs to train on")
+    axes.set_xlabel("training images")
     axes.set_ylabel("mean PSNR (dB)")
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _save(figure, path)

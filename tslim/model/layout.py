@@ -73,14 +73,14 @@ class RankLayout:
         return sum(map(math.prod, self.shapes[arrays.start : min(arrays.stop, N_FACTORS)]))
 
     def bytes_of(self, rank: int) -> int:
-        """Of the block of 0-based ``rank``, if numbers are stored as such."""
+        """Bytes of the block of 0-based ``rank``, if numbers are stored as such."""
         part = self.part(rank)
         values = sum(map(math.prod, self.shapes[part.arrays]))
         return values * self.dtype.itemsize + 4 * (part.rank_scales.stop - part.rank_scales.start) * self.rank_scales
 
     def read_length(self, source: BinaryIO, rank: int) -> tuple[bytes, int]:
-        """Of the block of 0-based ``rank``, which a stream comes to: what it says of its own length, as it is read from
-        there, and how many bytes follow that. Raises ``ValueError`` for a length that no block has."""
+        """For a stream that has come to the block of 0-based ``rank``: the bytes in which it says its own length, and
+        how many bytes follow them. Raises ``ValueError`` for a length that no block has."""
         return b"", self.bytes_of(rank)
 
     def lengths(self, state: Any) -> list[int]:

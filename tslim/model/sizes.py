@@ -99,7 +99,7 @@ class Forecast:
         self._separate_ranks = separate_ranks
 
     def bytes_of(self, rank: int) -> int:
-        """Of the file of so many ranks, to within a few bytes."""
+        """Bytes of the file with the first ``rank`` ranks, to within a few."""
         density, appearance = separate_ranks_of(self._separate_ranks, rank) or (rank, rank)
         # Of the numbers of a rank, one of four is density's.
         return self._head + (density + 3 * appearance) * self._block // 4

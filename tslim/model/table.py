@@ -13,7 +13,7 @@ _DECIBELS = -100.0, 200.0
 
 @dataclass(frozen=True)
 class SizeTable:
-    """Of a whole file, which may have been cut since; rank r is entry r - 1."""
+    """Size and quality of each rank of a whole file, which may have been cut since; rank r is entry r - 1."""
 
     blocks: tuple[int, ...]
     """bytes of each rank with its checksum"""
@@ -22,7 +22,7 @@ class SizeTable:
 
     @classmethod
     def of(cls, blocks: Sequence[int], psnr: Mapping[int, float] | None = None) -> "SizeTable":
-        """Of ranks that take so many bytes; ``psnr`` by rank, to be kept to a hundredth."""
+        """The table of ranks that take so many bytes each; ``psnr``, in dB by rank, is rounded to a hundredth."""
         known = {rank: round(value, 2) for rank, value in (psnr or {}).items() if math.isfinite(value)}
         return cls(tuple(blocks), tuple(known.get(rank) for rank in range(1, len(blocks) + 1)))
 

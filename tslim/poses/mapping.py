@@ -59,7 +59,7 @@ class Report:
 
     @property
     def share(self) -> float:
-        """Of the readable pictures, those whose camera was found."""
+        """Share of the readable pictures whose camera was found, 0 to 1."""
         return len(self.registered) / (len(self.registered) + len(self.missing))
 
     def __str__(self) -> str:

@@ -30,7 +30,7 @@ class Job:
     seed: int
 
     def to_json(self) -> str:
-        """For the command line."""
+        """The argument that the worker's command line takes."""
         return json.dumps(asdict(self))
 
 

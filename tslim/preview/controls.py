@@ -57,7 +57,7 @@ class Controls:
     """of wall time that the preview may cost while training runs"""
     channel: str = "colour"
     compare: bool = False
-    """side by side with the photograph and the error"""
+    """side by side with the ground truth and the error"""
     split: str = ""
     view: int = 0
     paused: bool = False
@@ -76,7 +76,7 @@ class Controls:
 
     @property
     def on_view(self) -> bool:
-        """Whether the camera is exactly a data-set camera, so that there is a photograph to compare with."""
+        """Whether the camera is exactly a data-set camera, so that there is an image to compare with."""
         return bool(self.views) and self.camera.exact is not None
 
     def follow_rank(self, rank: int) -> None:
@@ -93,7 +93,7 @@ class Controls:
             self._key(key)
 
     def show_view(self, index: int) -> None:
-        """Snaps to a data-set view, counted around; the caller gives the camera through ``snap_to``."""
+        """Goes to a data-set view, counted around; who acts on ``actions`` moves the camera there."""
         if self.views:
             self.view = index % self.views[self.split]
             self.actions.append("snap")

@@ -115,7 +115,7 @@ def render_frames(
 
 
 def picture(image: "Image", what: What = "rgb", limits: tuple[float, float] | None = None) -> np.ndarray:
-    """One of the things that a rendered image holds, as (h, w, 3) uint8."""
+    """One channel of a rendered image (colour, opacity or depth), as (h, w, 3) uint8."""
     if what == "rgb":
         return to_uint8(image.rgb)
     if what == "opacity":

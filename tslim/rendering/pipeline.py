@@ -45,7 +45,7 @@ class Penalties:
     """between neighbouring rays of patches; only where ``Pipeline.penalise`` is told of patches"""
 
     def times(self, factor: float) -> "Penalties":
-        """The same penalties with so many times the weight."""
+        """The same penalties, with weights ``factor`` times as large."""
         return replace(
             self, distortion=factor * self.distortion, occlusion=factor * self.occlusion, depth=factor * self.depth
         )
@@ -257,20 +257,20 @@ class Pipeline:
         self._how = how = march.March(
             near=near, far=far, step=self.step, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step
         )
-        paths, occupancy = (n_rays, self.space.marched_o, self.space.marched_d), field.occupancy
+        marched, occupancy = (n_rays, self.space.marched_o, self.space.marched_d), field.occupancy
         occupied = EVERYTHING, self._everything, self._everything
         if occupancy is not None:
             occupied = occupancy.lattice, occupancy.words, occupancy.coarse
         if self.space.contracted:
             if 2 * n_steps * n_rays > self.ray_samples.shape[0]:
                 self.ray_samples = buffers.array(2 * n_steps * max(n_rays, self.rays.max_rays))
-            march.march_contracted(*paths, how, *occupied, self.ray_samples, self.ray_count)
+            march.march_contracted(*marched, how, *occupied, self.ray_samples, self.ray_count)
         else:
             n_words = -(-n_steps // 32)
             if n_words * n_rays > self.ray_mask.shape[0]:
                 self.ray_mask = buffers.array(n_words * max(n_rays, self.rays.max_rays), np.uint32)
             box = march.Box(low=field.box[0], high=field.box[1])
-            march.march(*paths, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
+            march.march(*marched, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
 
     def _appearance(self) -> None:
         features.compute(
@@ -315,8 +315,10 @@ class Pipeline:
         self._density_backward(gradients, fade)
 
     def penalties_backward(self, gradients: Gradients, penalties: Penalties, fade: float = 0.0) -> None:
-        """Adds the penalties' gradients alone, of the rays of the last ``forward``: for who needs ``ray_gradients`` of
-        the errors without them. It overwrites what those are made of."""
+        """Adds the gradients of the penalties alone, for the rays of the last ``forward``.
+
+        For callers that need ``ray_gradients`` of the errors without the penalties; call it after those, since it
+        overwrites what they are made of."""
         self._penalties_backward(penalties)
         self._density_backward(gradients, fade)
 
@@ -365,15 +367,15 @@ class Pipeline:
             self.ray_grad_scales,
         )  # fmt: skip
         factors = field.density
-        paths = self.n_marched, self.copies, factors.chunks
+        marched = self.n_marched, self.copies, factors.chunks
         arrays = (
             self.rays.ranks, self.ray_used, self.sample_at, self.sample_grad, factors.values,
             gradients.density.values, factors.layout,
         )  # fmt: skip
         if self._on_cpu:
-            density.density_backward(*paths, scatter_cut(3 * factors.chunks), *arrays)
+            density.density_backward(*marched, scatter_cut(3 * factors.chunks), *arrays)
         else:
-            density.density_backward_atomic(*paths, *arrays)
+            density.density_backward_atomic(*marched, *arrays)
         if field.config.rank_scales:
             trace.sum_rank_scales(
                 self.n_rays, field.max_rank, self.rays.ranks, self.ray_grad_scales, gradients.rank_scales

@@ -1,1 +1,1 @@
-"""Posed photographs: cameras, lenses, camera paths and the space that they show. Plain numpy."""
+"""Posed images: cameras, lenses, camera paths and the space that they show. Plain numpy."""

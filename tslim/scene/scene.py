@@ -1,4 +1,4 @@
-"""Posed photographs and the space that they show: what every loader returns and every trainer takes."""
+"""Posed images and the space that they show: what every loader returns and every trainer takes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ LEAST_ALPHA = 128
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """``n`` photographs with their cameras, 4 bytes a pixel."""
+    """``n`` images with their cameras, 4 bytes a pixel."""
 
     cameras: Cameras
     pixels: np.ndarray
@@ -29,7 +29,7 @@ class Views:
 
     @staticmethod
     def none() -> "Views":
-        """No photographs."""
+        """No images."""
         return Views(Cameras.none(), np.zeros(0, np.uint32), np.zeros(1, np.int64), ())
 
     def __len__(self) -> int:
@@ -54,11 +54,11 @@ class Views:
         return rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
 
     def valid(self, index: int) -> np.ndarray:
-        """(h, w) bool: where a photograph whose background is not known shows something (masks are alpha)."""
+        """(h, w) bool: where an image whose background is not known shows something (masks are alpha)."""
         return self.rgba(index)[..., 3] >= LEAST_ALPHA
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Views":
-        """The photographs with the given numbers, in that order; pixels are copied."""
+        """The images with the given numbers, in that order; pixels are copied."""
         indices = [range(len(self))[int(i)] for i in indices]
         parts = [self.pixels[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         pixels = np.concatenate(parts) if parts else np.zeros(0, np.uint32)
@@ -66,7 +66,7 @@ class Views:
         return Views(self.cameras[indices], pixels, offsets, tuple(self.names[i] for i in indices))
 
     def named(self, names: Sequence[str]) -> "Views":
-        """The photographs of these names, in that order. Raises ``SceneError`` for a name that none has."""
+        """The images of these names, in that order. Raises ``SceneError`` for a name that none has."""
         numbers = {name: i for i, name in reversed(list(enumerate(self.names)))}
         unknown = [name for name in names if name not in numbers]
         if unknown:
@@ -74,7 +74,7 @@ class Views:
         return self.subset([numbers[name] for name in names])
 
     def spread(self, most: int) -> "Views":
-        """So many evenly spaced photographs, the first and the last among them; all if there are no more."""
+        """At most ``most`` evenly spaced images, the first and the last among them."""
         if len(self) <= most:
             return self
         return self.subset([round(i * (len(self) - 1) / max(most - 1, 1)) for i in range(most)])
@@ -110,7 +110,7 @@ class Scene(InDomain):
     test: Views
     """Held out from training; may be empty."""
     domain: Domain
-    """Which part of the world there is to see, and what lies behind it (None where photographs are opaque). The space
+    """Which part of the world there is to see, and what lies behind it (None where images are opaque). The space
     is "box" for an object inside a box, "ndc" for forward-facing scenes, "contracted" for everything around."""
     points: np.ndarray | None = None
     """(p, 3) float32 sparse surface points, if the data set has them."""
@@ -138,7 +138,7 @@ class Scene(InDomain):
         self, frames: int = 120, *, size: tuple[int, int] | None = None, elevation: float | None = None
     ) -> Cameras:
         """Cameras once around the scene, like the training cameras; ``size`` (width, height) and ``elevation``
-        (degrees) override what those suggest. In whatever size, all is shown that the photographs' size shows."""
+        (degrees) override what those suggest. Whatever the size, all is shown that the images' size shows."""
         path = self.orbit_path()
         path = path if size is None else path.sized(size)
         return (path if elevation is None else replace(path, elevation=elevation)).cameras(frames)
@@ -149,7 +149,7 @@ class Scene(InDomain):
         return (path if size is None else path.sized(size)).cameras(frames)
 
     def orbit_path(self) -> paths.Orbit:
-        """The orbit as a few numbers: around what the cameras look at, so that it is framed as the photographs are.
+        """The orbit as a few numbers: around what the cameras look at, so that it is framed as the images are.
 
         Where that lies outside the object's box, around the middle of the box.
         """

@@ -61,13 +61,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         variant = () if self.variant == PLAIN else (self.variant,)
         return "-".join((self.scene, self.preset, *variant, f"seed{self.seed}"))
 
     @property
     def line(self) -> str:
-        """Of the table: trainings that differ in scene and seed only share it."""
+        """The line of the table that it belongs to: trainings that differ only in scene and seed share one."""
         return self.preset if self.variant == PLAIN else f"{self.preset}, {self.variant}"
 
     def command(self, folder: Path, *, resume: bool) -> list[str]:
@@ -133,7 +133,7 @@ class Plan:
     """whether LPIPS is measured, too"""
 
     def folder(self, run: Training) -> Path:
-        """Of one training."""
+        """The folder of one training."""
         return self.out / run.name
 
 

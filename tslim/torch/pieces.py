@@ -27,7 +27,7 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """Numbers."""
+        """How many numbers it holds."""
         return math.prod(self.shape)
 
     @property

@@ -24,7 +24,7 @@ from tslim.training import checkpoint
 
 
 class Checkpoints:
-    """Of one run folder."""
+    """The checkpoints of one run folder."""
 
     def __init__(self, folder: Path) -> None:
         self.newest = folder / "checkpoint.npz"

@@ -44,7 +44,7 @@ class Stepped(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """Every few dozen steps: means since the last one."""
+    """Yielded every ``report_every`` steps: means over the steps since the last one."""
 
     steps: int
     rank: int

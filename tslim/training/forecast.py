@@ -30,8 +30,8 @@ def memory_of(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
     ]
     per_group = 4 * (3 * N_FEATURES + 10)
     batch = max(
-        12 * kept + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + min(2000 * groups, mlp_tiles.ROOM)
-        for kept, groups, r in batches
+        12 * visible + groups * (per_group + 4 * 48 * -(-3 * r // buffers.CHUNK)) + min(2000 * groups, mlp_tiles.ROOM)
+        for visible, groups, r in batches
     )
     found = {
         "photographs": 4 * int(scene.train.offsets[-1] + scene.test.offsets[-1]),

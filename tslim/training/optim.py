@@ -25,7 +25,7 @@ class Optimizer:
         field: what to train.
         ratio: how much faster the factors of ranks 1 and 2 learn than those of the last rank. In between the learning
             rate is a power of the rank.
-        of_images: flat parameters that are learned of photographs, beside those of the field.
+        of_images: flat parameters that are learned of each image, beside those of the field.
     """
 
     def __init__(self, field: Field, ratio: float = 1.0, of_images: Sequence[Parameter] = ()) -> None:

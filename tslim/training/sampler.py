@@ -16,10 +16,10 @@ _BLOCK = 32 * pixels.BLOCK_WORDS
 
 
 class PixelSampler:
-    """Fills batches with rays, and the colours they should have, from photographs.
+    """Fills batches with rays, and the colours they should have, from images.
 
     Args:
-        views: the photographs; their pixels go to the device as packed bytes.
+        views: the training images; their pixels go to the device as packed bytes.
         background: colour behind their alpha. None if it is not known: pixels that are more than half transparent
             then show nothing of use and are left out, and the others have their own colour.
         seed: of the order.
@@ -35,7 +35,7 @@ class PixelSampler:
         self.epoch = 0
         self.position = 0
         self.n_images = len(views)
-        self.pixels = buffers.share(views.pixels)
+        self.pixels = buffers.borrow(views.pixels)
         widths = np.append(views.cameras.sizes[:, 0], 0)
         self.images = buffers.upload(np.stack([views.offsets, widths], 1).astype(np.int32).reshape(-1))
         self.cameras = camera_table(views.cameras)
@@ -53,7 +53,7 @@ class PixelSampler:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the photographs and the bitset."""
+        """Bytes of the images and the bitset."""
         return 4 * self.n_pixels + self.n_pixels // 8
 
     def _count(self) -> None:

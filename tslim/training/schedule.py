@@ -54,13 +54,13 @@ class Schedule:
     def emptied(self, step: int) -> list[int]:
         """Ranks at which space has to be empty to count as empty, rising: the active one and its trained prefixes.
 
-        Of many prefixes each is at least half as high again as the one before: between them little is different.
+        Some prefixes are left out, so that each is at least 1.5 times the one before: between them little differs.
         """
-        kept: list[int] = []
+        spaced: list[int] = []
         for rank in sorted(self.prefixes(step)[1]):
-            if not kept or rank >= 1.5 * kept[-1]:
-                kept.append(rank)
-        return [*kept, self.rank]
+            if not spaced or rank >= 1.5 * spaced[-1]:
+                spaced.append(rank)
+        return [*spaced, self.rank]
 
     def orders(self, done: int) -> bool:
         """Whether ranks are to be put in order (``tslim.model.ordering``) once ``done`` steps are done."""

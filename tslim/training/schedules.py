@@ -101,7 +101,7 @@ class Staged(Schedule):
     def ray_ranks(self, step: int, n: int, rng: np.random.Generator) -> np.ndarray:
         """(times, n) i32: a prefix or the active rank, or ``prefixes_per_ray`` different prefixes and the active rank.
 
-        Anchors that are named twice are drawn before others with twice the probability.
+        Prefix ranks that are named twice are drawn before others with twice the probability.
         """
         if not self.config.prefixes_per_ray:
             return super().ray_ranks(step, n, rng)

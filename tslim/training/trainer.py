@@ -47,7 +47,7 @@ class Trainer:
 
     Args:
         field: what to train; ``Trainer.new_field`` makes one that fits the settings.
-        scene: photographs; only ``scene.train`` is ever looked at.
+        scene: posed images; only ``scene.train`` is ever looked at.
         settings: how to train.
         run_dir: a run folder for the log and the checkpoints, which is this process's for as long as there is the
             trainer; None keeps everything in memory.
@@ -127,7 +127,7 @@ class Trainer:
         self.l1 = self.config.l1_start
         self.started = False
         """Whether anything is to be seen yet. Until then there is no L1: on an empty field at low rank its gradient
-        outweighs that of the photographs, and the field would stay empty for ever."""
+        outweighs that of the images, and the field would stay empty for ever."""
         self.grew: list[RankGrew] = []
         """Rank increases since the last progress report."""
         self.quality: float | None = None
@@ -276,7 +276,7 @@ class Trainer:
         return schedule.update(step, loss)
 
     def scene_as_learned(self) -> Scene:
-        """The scene, its training photographs taken from where they were refined to."""
+        """The scene, its training cameras where they were refined to."""
         if not self.refinement:
             return self.scene
         return dataclasses.replace(self.scene, train=with_poses(self.scene.train, self.refinement.poses()))

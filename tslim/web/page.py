@@ -37,7 +37,7 @@ def write_page(
         title: shown above the picture.
         model: the bytes of the model file, in as many parts as are to be decoded one after the other, or the address of
             the file relative to the page, for a page on a web server.
-        psnr: dB by rank, about, where the model file does not say.
+        psnr: dB by rank, approximately, where the model file does not say.
 
     Raises:
         RunFolderError: the file cannot be written.
