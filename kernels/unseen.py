@@ -6,7 +6,7 @@ from kernels.launch import kernel
 from kernels.poses import rotation
 from kernels.random import uniform
 from kernels.tasks import indices_each
-from kernels.types import f32_1d, i32_1d, load3, store3, vec3
+from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 
 
 @ti.func
@@ -28,31 +28,47 @@ def beside(d: vec3, i: ti.f32, j: ti.f32) -> vec3:
     return (d + i * across + j * d.cross(across)).normalized()
 
 
-@kernel
-def wander(
-    n_rays: ti.i32, side: ti.i32, apart: ti.f32, seed: ti.u32, step: ti.i32, centre: vec3, unit: ti.f32,
-    spread: ti.f32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d, out_o: f32_1d, out_d: f32_1d, out_rank: i32_1d,
-):  # fmt: skip
-    """Rays as cameras elsewhere would see them: turned about ``centre`` and shifted, at random.
+@record
+class Wander:
+    """Where cameras are put instead: turned about ``centre`` and shifted, at random by ``seed``.
 
     The turn's vector is drawn from a cube of ``spread`` radians to each side, the shift from one of ``spread`` times
-    ``unit``, the distance at which cameras stand. Of each ray that is given there are side × side, one after another:
-    neighbours ``apart`` radians from each other, with it in their middle, of one such camera. Directions have unit
-    length, ranks are those of the ray that is given. ray_o, ray_d: (n_rays / side², 3); out_o, out_d: (n_rays, 3).
+    ``unit``, the distance at which cameras stand. Such a camera sees patches of ``side`` × ``side`` rays, neighbours
+    ``apart`` radians from each other.
     """
-    spread_out = ti.static(indices_each(64))
-    for index in range(n_rays * spread_out):
-        if index % spread_out > 0:
+
+    side: ti.i32
+    apart: ti.f32
+    seed: ti.u32
+    centre: vec3
+    unit: ti.f32
+    spread: ti.f32
+
+
+@kernel
+def wander(
+    n_rays: ti.i32, how: Wander, step: ti.i32, ray_o: f32_1d, ray_d: f32_1d, ray_rank: i32_1d,
+    out_o: f32_1d, out_d: f32_1d, out_rank: i32_1d,
+):  # fmt: skip
+    """Rays as cameras elsewhere would see them in a step of training: of each given ray a patch, around it.
+
+    Directions have unit length, ranks are those of the given ray. ray_o, ray_d: (n_rays / side², 3); out_o, out_d:
+    (n_rays, 3), patch after patch.
+    """
+    spread = ti.static(indices_each(64))
+    for index in range(n_rays * spread):
+        if index % spread > 0:
             continue
-        ray = index // spread_out
+        ray = index // spread
+        side = how.side
         patch = ray // (side * side)
-        turn = rotation(spread * symmetric(seed, step, 2 * patch))
-        shift = spread * unit * symmetric(seed, step, 2 * patch + 1)
-        store3(out_o, ray, centre + turn @ (load3(ray_o, patch) - centre) + shift)
+        turn = rotation(how.spread * symmetric(how.seed, step, 2 * patch))
+        shift = how.spread * how.unit * symmetric(how.seed, step, 2 * patch + 1)
+        store3(out_o, ray, how.centre + turn @ (load3(ray_o, patch) - how.centre) + shift)
         d = load3(ray_d, patch)
         if side > 1:
             middle = 0.5 * ti.cast(side - 1, ti.f32)
             row = ti.cast(ray % (side * side) // side, ti.f32)
-            d = beside(d, apart * (row - middle), apart * (ti.cast(ray % side, ti.f32) - middle))
+            d = beside(d, how.apart * (row - middle), how.apart * (ti.cast(ray % side, ti.f32) - middle))
         store3(out_d, ray, turn @ d)
         out_rank[ray] = ray_rank[patch]

@@ -19,7 +19,8 @@ def test_rays_are_turned_about_the_centre_and_shifted_within_the_spread(cpu, spr
     ranks, found = buffers.upload(np.arange(N_RAYS, dtype=np.int32)), []
     for _ in range(2):
         found.append([buffers.array(3 * N_RAYS), buffers.array(3 * N_RAYS), buffers.array(N_RAYS, np.int32)])
-        unseen.wander(N_RAYS, 1, 0.0, 7, 3, centre.tolist(), unit, spread, *rays, ranks, *found[-1])
+        how = unseen.Wander(side=1, apart=0.0, seed=7, centre=centre.tolist(), unit=unit, spread=spread)
+        unseen.wander(N_RAYS, how, 3, *rays, ranks, *found[-1])
     assert (buffers.read(found[0][2]) == np.arange(N_RAYS)).all()
     o, d = (buffers.read(a).reshape(-1, 3) for a in found[0][:2])
     assert np.array_equal(o, buffers.read(found[1][0]).reshape(-1, 3))  # the same in every run
@@ -38,7 +39,8 @@ def test_neighbours_of_a_patch_stand_in_one_place_and_so_far_apart(cpu):
     rays = [buffers.upload(a.astype(np.float32).reshape(-1)) for a in (origins, directions)]
     ranks = buffers.upload(np.array([3, 1, 2], np.int32))
     moved = [buffers.array(3 * 16 * n), buffers.array(3 * 16 * n), buffers.array(16 * n, np.int32)]
-    unseen.wander(16 * n, side, apart, 7, 3, [0.0, 0.0, 0.0], 1.0, 0.0, *rays, ranks, *moved)
+    how = unseen.Wander(side=side, apart=apart, seed=7, centre=(0.0, 0.0, 0.0), unit=1.0, spread=0.0)
+    unseen.wander(16 * n, how, 3, *rays, ranks, *moved)
     o, d = (buffers.read(a).reshape(n, side, side, 3) for a in moved[:2])
     assert (buffers.read(moved[2]).reshape(n, -1) == [[3], [1], [2]]).all()
     np.testing.assert_allclose(o, np.broadcast_to(origins[:, None, None], o.shape), atol=1e-6)

@@ -128,15 +128,28 @@ def _measure(
     if falls := falls_text(rows):
         console.warn(f"more ranks are not always better: {falls}")
     written = [measure.write_eval_json(result.evaluation, known, len(views), of=of)]
-    shown = measure.comparison(field, views, ranks, background=background, renderer=renderer, sizes=sizes)
-    written.append(media.write_png(result.images / "comparison.png", shown))
-    if len(rows) > 1:
-        shown = contributions(field, views, ranks, background=background, renderer=renderer)
-        written.append(media.write_png(result.images / "contributions.png", shown))
+    written += _pictures(field, views, ranks, renderer, sizes, result.images)
     title = f"{scene.name}: {what}"
     written.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
     if pictures is not None:
         written += [pictures / f"rank-{row.rank:02}" for row in rows if row.views is None]
+    return written
+
+
+def _pictures(
+    field: "Field",
+    views: Views,
+    ranks: tuple[int, ...] | None,
+    renderer: "Renderer",
+    sizes: list[int] | None,
+    folder: Path,
+) -> list[Path]:
+    """Writes a view at several ranks, and what each group of ranks adds to it. Returns what it wrote."""
+    shown = measure.comparison(field, views, ranks, background=field.background, renderer=renderer, sizes=sizes)
+    written = [media.write_png(folder / "comparison.png", shown)]
+    if len(measure.checked_ranks(field, ranks)) > 1:
+        shown = contributions(field, views, ranks, background=field.background, renderer=renderer)
+        written.append(media.write_png(folder / "contributions.png", shown))
     return written
 
 

@@ -99,20 +99,7 @@ def load_pixels(
             downscale.
         OutOfMemoryError: the pixels would not fit.
     """
-    headers = [read_header(path) for path in paths]
-    full_sizes: list[tuple[int, int]] = []
-    turns: list[int] = []
-    for i, (path, header) in enumerate(zip(paths, headers, strict=True)):
-        wanted, why = (sizes[i] if sizes is not None else None), "as the data set says"
-        if same_size and i > 0:
-            wanted, why = full_sizes[0], f"as {paths[0].name}"
-        size = header.oriented(orient, wanted)
-        if wanted is not None and size != tuple(wanted):
-            raise SceneError(f"{path}: {size[0]}x{size[1]} pixels, expected {wanted[0]}x{wanted[1]} {why}")
-        if min(size) < downscale:
-            raise SceneError(f"{path}: {size[0]}x{size[1]} pixels cannot be made {downscale} times smaller")
-        full_sizes.append(size)
-        turns.append(header.turn(orient, wanted))
+    full_sizes, turns = _sizes_and_turns(paths, downscale, sizes, same_size, orient)
     full = np.array(full_sizes, np.int32).reshape(-1, 2)
     small = full // downscale
     offsets = np.concatenate([[0], np.cumsum(small.astype(np.int64).prod(1))])
@@ -140,6 +127,29 @@ def load_pixels(
             pool.shutdown(cancel_futures=True)
             raise
     return PackedImages(pixels.astype(np.uint32, copy=False), offsets, small, full)
+
+
+def _sizes_and_turns(
+    paths: Sequence[Path], downscale: int, sizes: Sequence[Size | None] | None, same_size: bool, orient: Orient
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """(width, height) of each image as it will be used, before it is made smaller, and the EXIF orientation to undo.
+
+    Decodes nothing. Arguments and errors are those of ``load_pixels``.
+    """
+    full_sizes: list[tuple[int, int]] = []
+    turns: list[int] = []
+    for i, (path, header) in enumerate(zip(paths, map(read_header, paths), strict=True)):
+        wanted, why = (sizes[i] if sizes is not None else None), "as the data set says"
+        if same_size and i > 0:
+            wanted, why = full_sizes[0], f"as {paths[0].name}"
+        size = header.oriented(orient, wanted)
+        if wanted is not None and size != tuple(wanted):
+            raise SceneError(f"{path}: {size[0]}x{size[1]} pixels, expected {wanted[0]}x{wanted[1]} {why}")
+        if min(size) < downscale:
+            raise SceneError(f"{path}: {size[0]}x{size[1]} pixels cannot be made {downscale} times smaller")
+        full_sizes.append(size)
+        turns.append(header.turn(orient, wanted))
+    return full_sizes, turns
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tslim import config
 from tslim.device import backend, buffers, memory
 from tslim.errors import ConfigError, DivergedError
 from tslim.field.field import Field
+from tslim.field.parameters import Kind
 from tslim.rendering.batch import Batch
 from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
 from tslim.scene.scene import Scene
@@ -208,30 +209,43 @@ class Trainer:
 
     def _train_one(self, window: Window) -> str | None:
         """One optimiser step; returns why the rank grew after it, if it did."""
-        settings, pipeline, batch, step = self.config, self.pipeline, self.batch, self.step
-        schedule, rank = self.schedule, self.schedule.rank
-        ranks = schedule.ray_ranks(step, self.n_pixels, np.random.default_rng([settings.seed, 2, step]))
+        step, background = self.step, self.background
+        ranks = self._render(background)
+        self._backward()
+        self._update()
+        self._fit_batch()
+        self.lr_steps += 1
+        self.step += 1
+        loss = self._add_to(window, ranks, background)
+        return self.schedule.update(step, loss)
+
+    def _render(self, background: tuple[float, float, float]) -> np.ndarray:
+        """Renders the step's batch and compares it; returns the ranks of its rays."""
+        schedule, batch, step = self.schedule, self.batch, self.step
+        ranks = schedule.ray_ranks(step, self.n_pixels, np.random.default_rng([self.config.seed, 2, step]))
         self.sampler.fill(batch, self.n_pixels)
         batch.render_at(ranks, schedule.weights(ranks.reshape(-1)))
-        n = batch.n_rays
-        background = self.background
-        pipeline.forward(
-            n, max_rank=rank, background=background, jitter=(settings.seed, step), copies=batch.copies,
-            within=self._annealed(),
+        self.pipeline.forward(
+            batch.n_rays, max_rank=self.rank, background=background, jitter=(self.config.seed, step),
+            copies=batch.copies, within=self._annealed(),
         )  # fmt: skip
         if not self.started:
-            self.started = float(buffers.read(batch.opacity)[:n].mean()) >= STARTED_OPACITY
+            self.started = float(buffers.read(batch.opacity)[: batch.n_rays].mean()) >= STARTED_OPACITY
         if self.gains:
             self.gains.apply(batch)
         batch.compare()
+        return ranks.reshape(-1)
+
+    def _backward(self) -> None:
+        """Adds up the step's gradients."""
+        settings, pipeline, batch, gradients = self.config, self.pipeline, self.batch, self.optimizer.gradients
         if self.gains:
             self.gains.backward(batch)
-        gradients = self.optimizer.gradients
         penalties = self.penalties
         if penalties is not None:  # they count for as much as the errors of a ray's renders do together
             penalties = penalties.times(batch.pixel_weight)
-        refinement = self.refinement if step >= settings.poses_from * settings.steps else None
-        if refinement:  # cameras follow what photographs show, and not what penalties want
+        refinement = self.refinement if self.step >= settings.poses_from * settings.steps else None
+        if refinement:  # cameras follow what images show, and not what penalties want
             pipeline.backward(gradients, None, settings.near_fade, of_rays=True)
             refinement.backward(pipeline, batch)
             if penalties is not None:
@@ -239,41 +253,52 @@ class Trainer:
         else:
             pipeline.backward(gradients, penalties, settings.near_fade)
         if self.unseen and self.started:
-            self.unseen.backward(batch, step, gradients)
-        regularised = 0 if step % settings.regularize_every else settings.regularize_every
-        if regularised:
-            self._total_variation(gradients, rank, regularised)
+            self.unseen.backward(batch, self.step, gradients)
+        if self._regularised:
+            self._total_variation(gradients, self.rank, self._regularised)
+
+    @property
+    def _regularised(self) -> int:
+        """What regularisers count for in this step: 0, or the number of steps that they stand for."""
+        every = self.config.regularize_every
+        return 0 if self.step % every else every
+
+    def _update(self) -> None:
+        """Moves all that is learned against its gradient."""
+        settings, schedule, step = self.config, self.schedule, self.step
         fall = schedule.pace(step, settings.lr_decay)
         if fall is None:
             fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         fall *= SLOWER**self.setbacks
+        rates: dict[Kind, float] = {kind: fall * getattr(settings, f"lr_{kind}") for kind in get_args(Kind)}
         first, last = schedule.learning(step)
-        self.optimizer.step(
-            last, {
-                "factors": fall * settings.lr_factors, "network": fall * settings.lr_network,
-                "scales": fall * settings.lr_scales, "gains": fall * settings.lr_gains,
-                "poses": fall * settings.lr_poses,
-            }, first_rank=first, l1_density=regularised * self.l1 if self.started else 0.0, lazy=settings.lazy_adam,
-        )  # fmt: skip
+        l1 = self._regularised * self.l1 if self.started else 0.0
+        self.optimizer.step(last, rates, first_rank=first, l1_density=l1, lazy=settings.lazy_adam)
         for learned in self._of_images():
             learned.settle()
         self.field.interpolate_rows(schedule.rendered(step))
+
+    def _fit_batch(self) -> None:
+        """Sets ``n_pixels`` so that the next step decodes about as many samples as ``batch_decoded`` says."""
+        settings, n = self.config, self.n_pixels
         if settings.batch_decoded:
-            fitting = settings.batch_decoded * self.n_pixels // max(pipeline.n_visible, 1)
-            self.n_pixels = min(max(fitting, self.n_pixels // 2, MIN_RAYS), 2 * self.n_pixels, settings.batch_rays)
-        self.lr_steps += 1
-        self.step += 1
-        loss = None
+            fitting = settings.batch_decoded * n // max(self.pipeline.n_visible, 1)
+            self.n_pixels = min(max(fitting, n // 2, MIN_RAYS), 2 * n, settings.batch_rays)
+
+    def _add_to(self, window: Window, ranks: np.ndarray, background: tuple[float, float, float]) -> float | None:
+        """Adds the step to a report; returns the mean loss at the active rank, if it was looked at."""
+        settings, batch, loss = self.config, self.batch, None
+        n, on_cpu = batch.n_rays, backend.current().is_cpu
         due = self.step % settings.report_every == 0 or self.step == settings.steps
-        if schedule.needs_loss or backend.current().is_cpu or due:
+        if self.schedule.needs_loss or on_cpu or due:
             losses = buffers.read(batch.loss)[:n]
             require_sense(self, losses, parameters=due)
-            loss = window.add_losses(rank, ranks.reshape(-1), losses)
-            if backend.current().is_cpu or due:
+            loss = window.add_losses(self.rank, ranks, losses)
+            if on_cpu or due:
                 target = buffers.read(batch.target)[: 3 * n].reshape(n, 3)
                 window.add_colours(target, background, buffers.read(batch.opacity)[:n])
-        window.add(pipeline)
-        return schedule.update(step, loss)
+        window.add(self.pipeline)
+        return loss
 
     def scene_as_learned(self) -> Scene:
         """The scene, its training cameras where they were refined to."""

@@ -36,11 +36,14 @@ class UnseenCameras:
         seed: int,
     ) -> None:  # fmt: skip
         self.pipeline = Pipeline(field, Rays(n_rays), march)
-        self.spread, self.penalties, self.seed = spread, penalties, seed
-        self.centre, self.unit = paths.focus_and_distance(cameras)
+        self.penalties, self.seed = penalties, seed
+        centre, unit = paths.focus_and_distance(cameras)
         self.side = PATCH if penalties.depth else 1
-        self.apart = float(np.median(np.radians(cameras.fov) / cameras.sizes[:, 0]))
-        """Radians between the rays of neighbouring pixels, about"""
+        pixel = float(np.median(np.radians(cameras.fov) / cameras.sizes[:, 0]))
+        self.wander = unseen.Wander(
+            side=self.side, apart=pixel, seed=seed, centre=centre, unit=unit, spread=spread
+        )  # fmt: skip
+        """How far such cameras are from others; neighbouring rays as far apart as those of pixels, about"""
 
     def backward(self, seen: Batch, step: int, gradients: Gradients) -> None:
         """Adds the penalties' gradients, from rays beside the first ones of ``seen``, at the same ranks."""
@@ -48,7 +51,7 @@ class UnseenCameras:
         each = self.side**2
         n = min(rays.max_rays // each, seen.n_pixels) * each
         unseen.wander(
-            n, self.side, self.apart, self.seed, step, self.centre.tolist(), self.unit, self.spread, seen.origins,
-            seen.directions, seen.ranks, rays.origins, rays.directions, rays.ranks,
+            n, self.wander, step, seen.origins, seen.directions, seen.ranks,
+            rays.origins, rays.directions, rays.ranks,
         )  # fmt: skip
         self.pipeline.penalise(n, self.penalties, gradients, (self.seed, step), self.side)
