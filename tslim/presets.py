@@ -193,7 +193,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
         field=dataclasses.replace(fast.field, density_shift=-5.0),
         occupancy_threshold=2e-3,
         occupancy_first=0.0,
-        distortion=0.01 if space == "ndc" else 0.0,
+        distortion=0.01 if space == "ndc" else 0.003,
         occlusion=0.01 if space == "contracted" else 0.0,
         occlusion_range=0.15,
         unseen_occlusion=0.003 if space == "contracted" else 0.0,
