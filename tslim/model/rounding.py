@@ -8,7 +8,7 @@ hard surfaces stay where they are. What matters little is left with few steps, o
 would read become zero. The decoder's matrices take steps that are a power of two for each column, so fine that pictures
 stay as they are.
 
-Both factors are those of the smallest files at equal PSNR of training rays (docs/labbook/2026-11-sizes.md).
+What both factors are worth: docs/labbook/2026-11-sizes.md.
 """
 
 import numpy as np
