@@ -2,7 +2,7 @@
 
 python apps/bench.py                                  # everything, about ten minutes on two cores
 python apps/bench.py --only step twin --json out.json
-python apps/bench.py --scene ../shared/data/blender/lego --model runs/lego/model.slim
+python apps/bench.py --scene data/lego --model runs/lego/model.slim
 """
 
 # isort: off

@@ -1,4 +1,4 @@
-"""Does slimming help when photographs are few? ``python apps/sparse_views.py ../shared/data/llff/fern``.
+"""Does slimming help when photographs are few? ``python apps/sparse_views.py data/llff/fern``.
 
 SlimmeRF's section 3.4: trainings on 3, 6 and 9 photographs of a forward-facing scene, measured by ranks kept, beside
 the published means over the eight LLFF scenes. By default the photographs are evenly spaced among those to train on,
