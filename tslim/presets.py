@@ -173,21 +173,12 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
     The field starts as thin fog rather than empty, since every ray has to be stopped by something, and neighbouring
     texels are held together. Empty space is measured late, since what is far takes longest to appear, and against a
     higher threshold, for the fog. What one camera alone sees, right in front of it, would take the blame for whatever
-    the field does not know yet, so density there learns more slowly. In NDC each sample of the fog is given a colour
-    however little its weight, and the distortion loss makes surfaces of it, which also makes a step quick. Where
-    cameras stand all around, density in front of them costs a penalty as well, without which no surface is found where
-    photographs show little texture or differ in exposure; and in front of cameras that nobody held, where fog and
-    splinters stay that no photograph looks through.
+    the field does not know yet, so density there learns more slowly. The distortion loss makes surfaces of fog, which
+    also makes a step quick. Where cameras stand all around, density in front of them costs a penalty as well, without
+    which no surface is found where photographs show little texture or differ in exposure; and in front of cameras that
+    nobody held, where fog and splinters stay that no photograph looks through.
     """
     tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
-    if space == "ndc":
-        fast = dataclasses.replace(
-            fast,
-            batch_decoded=fast.batch_decoded * 3 // 2,
-            weight_threshold=1e-3,
-            early_stop=1e-3,
-            regularize_every=4,
-        )
     return dataclasses.replace(
         fast,
         field=dataclasses.replace(fast.field, density_shift=-5.0),
