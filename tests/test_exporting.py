@@ -10,7 +10,8 @@ from PIL import Image
 
 import tslim
 from tests.browser import DOMAINS, camera, smooth_state
-from tests.test_export import export, refused
+from tests.command_line import refused
+from tests.test_export import export
 from tslim import optional
 from tslim.data.ply import read_ply
 from tslim.errors import MissingPackageError
@@ -200,7 +201,7 @@ def test_a_sequence_is_a_data_set_with_the_same_cameras(model, tmp_path):
     assert np.allclose(scene.train.cameras.intrinsics[0], cameras.intrinsics[0])
     told = json.loads((folder / "transforms.json").read_text())
     assert told["depth_unit_scale_factor"] == 0.001 and (folder / told["frames"][2]["depth_file_path"]).is_file()
-    assert "is not empty" in refused(model, "-o", folder)
+    assert "is not empty" in refused("export", model, "-o", folder)
 
 
 def test_cameras_are_written_without_rendering(model, tmp_path):
@@ -213,12 +214,13 @@ def test_cameras_are_written_without_rendering(model, tmp_path):
 
 
 def test_options_that_would_have_no_effect_are_refused(model, tmp_path):
-    assert "--split has no effect on a mesh or points" in refused(model, "-o", tmp_path / "x.ply", "--split")
-    assert "--frames has no effect on a checkpoint" in refused(model, "-o", tmp_path / "x.th", "--frames", 3)
-    assert "points are written as .ply" in refused(model, "-o", tmp_path / "x.glb", "--what", "points")
-    assert "--level has no effect" in refused(model, "-o", tmp_path / "x.ply", "--what", "points", "--level", "0.3")
-    assert "is one picture" in refused(model, "-o", tmp_path / "x.png", "--frames", 3)
-    assert "does not know a path spiral" in refused(model, "-o", tmp_path / "x.json", "--path", "spiral")
+    assert "--split has no effect on a mesh or points" in refused("export", model, "-o", tmp_path / "x.ply", "--split")
+    assert "--frames has no effect on a checkpoint" in refused("export", model, "-o", tmp_path / "x.th", "--frames", 3)
+    assert "points are written as .ply" in refused("export", model, "-o", tmp_path / "x.glb", "--what", "points")
+    points = ("--what", "points", "--level", "0.3")
+    assert "--level has no effect" in refused("export", model, "-o", tmp_path / "x.ply", *points)
+    assert "is one picture" in refused("export", model, "-o", tmp_path / "x.png", "--frames", 3)
+    assert "does not know a path spiral" in refused("export", model, "-o", tmp_path / "x.json", "--path", "spiral")
     assert not list(tmp_path.iterdir())
 
 
@@ -231,7 +233,7 @@ def test_nonsense_is_refused(model, tmp_path):
         (("--grid", "100000"), "expected 2 to 1024"),
         (("--level", "0.999999999"), "the densest voxel stops"),
     ):
-        assert message in refused(model, "-o", tmp_path / "x.ply", *words)
+        assert message in refused("export", model, "-o", tmp_path / "x.ply", *words)
 
 
 def test_what_is_not_installed_is_named(model, monkeypatch):

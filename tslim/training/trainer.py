@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -270,7 +270,13 @@ class Trainer:
         if fall is None:
             fall = settings.lr_decay ** (self.lr_steps / settings.steps)
         fall *= SLOWER**self.setbacks
-        rates: dict[Kind, float] = {kind: fall * getattr(settings, f"lr_{kind}") for kind in get_args(Kind)}
+        rates: dict[Kind, float] = {
+            "factors": fall * settings.lr_factors,
+            "network": fall * settings.lr_network,
+            "scales": fall * settings.lr_scales,
+            "gains": fall * settings.lr_gains,
+            "poses": fall * settings.lr_poses,
+        }
         first, last = schedule.learning(step)
         l1 = self._regularised * self.l1 if self.started else 0.0
         self.optimizer.step(last, rates, first_rank=first, l1_density=l1, lazy=settings.lazy_adam)
