@@ -6,6 +6,7 @@ One process, one ``ti.init``: tests that compute ask for ``cpu``; tests of anoth
 import importlib.util
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def pytest_report_header() -> list[str]:
         return []
     left_out = ", ".join(sorted(collect_ignore))
     return [f"torch is missing, so these are left out: {left_out} (python -m pip install -r tests/requirements.txt)"]
+
+
+def pytest_configure(config):
+    """Ctrl-C reaches what tests start, also where a shell runs the tests in the background and so ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

@@ -10,7 +10,7 @@ import pytest
 from tslim import cli
 from tslim.commands.console import Console
 from tslim.errors import MissingPackageError
-from tslim.measuring.evaluate import SweepRow, read_eval_json, write_eval_json
+from tslim.measuring.evaluate import SweepRow, read_eval_json, with_known, write_eval_json
 from tslim.measuring.perceptual import Perceptual
 
 
@@ -71,5 +71,5 @@ def test_it_stands_in_the_table_and_in_the_file_only_where_it_was_measured(tmp_p
     assert "lpips" not in json.loads(path.read_text())["rows"][0]
     write_eval_json(path, [measured], 3, of="the same")
     assert read_eval_json(path)[0] == [measured]
-    write_eval_json(path, [without], 3, of="the same")
+    write_eval_json(path, with_known(path, [without], 3, "the same"), 3, of="the same")
     assert read_eval_json(path)[0] == [measured], "measuring again without it does not lose it"
