@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import random
+import re
 import struct
 import tempfile
 import zipfile
@@ -20,6 +21,7 @@ import pytest
 import tslim
 from tests import hostile
 from tests.test_model_file import make_state, with_header
+from tests.test_sweeps import FILE
 from tslim import config
 from tslim.commands.export import measured
 from tslim.measuring import evaluate
@@ -202,21 +204,8 @@ def read_evaluation(base: Path) -> None:
 
 # -- sweeps ----------------------------------------------------------------------------------------------------------
 
-SWEEP = """out = "made"
-presets = [ "quick" , "tiny" ]
-seeds = [ 0 , 3 ]
-ranks = [ 4 , 1 ]
-[scenes]
-lego = "data/lego"
-ball = { path = "builtin" , downscale = 5 , max_images = 6 }
-[settings]
-steps = 50
-[variants.smooth]
-tv_density = 0.1
-lazy_adam = false
-schedule.upsilon = 0.3
-grow_steps = [ 10 , 20 ]
-"""
+SWEEP = re.sub(r"([][{},])", r" \1 ", FILE)
+"""Each sign a word of its own, as ``hostile.changed_text`` changes words"""
 
 
 def write_sweep(base: Path) -> None:

@@ -27,7 +27,7 @@ def sweep(args: Sweep, console: Console) -> int:
     if waiting and not args.table:
         place = engine.Place(args.address, args.cpus, args.gpus, args.arch)
         if not engine.uses_ray(place):
-            console.line("without Ray, so here and one after another; several at a time: pip install 'ray>=2.9'")
+            console.line(f"without Ray, so here and one after another; several at a time: {engine.INSTALL}")
         finished = engine.run(plan, waiting, place)
         for count, end in enumerate(finished, start=1):
             failed += bool(end.problem)

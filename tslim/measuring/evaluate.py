@@ -270,21 +270,26 @@ def measured(
 def _rows_of_same(path: Path, views: int, of: str) -> list[SweepRow]:
     """The rows that are there already, if they were measured of the same."""
     try:
-        rows, count = read_eval_json(path)
-        same = json.loads(path.read_text(encoding="utf-8")).get("of") == of
-        return rows if same and count == views else []
+        rows, count, measured_of = _read(path)
+        return rows if measured_of == of and count == views else []
     except (OSError, ValueError):
         return []
 
 
 def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
     """Rows and number of views of an ``eval.json``. Raises ``FileNotFoundError``, or ``ModelFileError`` if damaged."""
+    rows, views, _ = _read(Path(path))
+    return rows, views
+
+
+def _read(path: Path) -> tuple[list[SweepRow], int, Any]:
+    """Rows, number of views, and of what they were measured if the file says so; raises as ``read_eval_json``."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
         rows = [_row(each) for each in data["rows"]]
         if len({row.rank for row in rows}) < len(rows):
             raise ValueError("a rank is there twice")
-        return rows, _whole(data["views"], "views")
+        return rows, _whole(data["views"], "views"), data.get("of")
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -77,7 +77,7 @@ class Pipeline:
         self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
         self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
         self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
-        self._fade, self._within = 0.0, 1.0
+        self._fade = 0.0
         self.visible_slope = buffers.array(1)
         self.sample_slope = None
         """dL/dx of each sample, where ``ray_gradients`` was asked for."""
@@ -176,11 +176,9 @@ class Pipeline:
             within: share of their length, about its middle, in which rays are sampled.
         """
         field, rays = self.field, self.rays
-        self._within = within
         self.background = [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
-        self._trace(n_rays, copies, jitter)
-        self._within = 1.0
+        self._trace(n_rays, copies, jitter, within=within)
         self._find_visible()
         if self.n_groups:
             self._appearance()
@@ -190,11 +188,13 @@ class Pipeline:
             self.colours, self.background, rays.pixel, rays.opacity, rays.depth,
         )  # fmt: skip
 
-    def _trace(self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1) -> None:
+    def _trace(
+        self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1, within: float = 1.0
+    ) -> None:
         """Marches rays, each to so many samples at most, and finds the weights of the samples."""
         field, rays, config = self.field, self.rays, self.config
         self.n_rays, self.copies, self.n_marched = n_rays, copies, n_rays // copies
-        self.march(self.n_marched, jitter, most)
+        self.march(self.n_marched, jitter, most, within)
         march.offsets_from_counts(n_rays, self.n_marched, self.ray_count, self.ray_start)
         self.n_samples = buffers.number(self.ray_start, n_rays)
         self._reserve_samples(self.n_samples)
@@ -242,16 +242,18 @@ class Pipeline:
             self.group_weight,
         )  # fmt: skip
 
-    def march(self, n_rays: int, jitter: tuple[int, int] | None = None, most: int = 2**31 - 1) -> None:
+    def march(
+        self, n_rays: int, jitter: tuple[int, int] | None = None, most: int = 2**31 - 1, within: float = 1.0
+    ) -> None:
         """Finds the samples of the first ``n_rays`` rays: ``ray_count``, and what ``forward`` makes of them.
 
-        ``most``: a ray is followed no farther than to so many samples.
+        ``most``: a ray is followed no farther than to so many samples. ``within``: as for ``forward``.
         """
         field = self.field
         self.step = self.config.step_ratio * field.voxel
         self.space.update(n_rays)
         seed, jitter_step = jitter or (0, -1)
-        near, far = self.space.limits_within(self._within)
+        near, far = self.space.limits_within(within)
         length = LONGEST if self.space.contracted else np.linalg.norm(field.box[1] - field.box[0])
         n_steps = int(length / self.step) + 1
         self._how = how = march.March(

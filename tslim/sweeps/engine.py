@@ -14,6 +14,7 @@ from tslim.errors import ConfigError
 from tslim.sweeps.plan import Plan, Training
 from tslim.sweeps.single import perform, python_path
 
+INSTALL = "pip install 'ray>=2.9'"
 RETRIES = 10
 """How often Ray starts a training again whose node was lost; it goes on from its last checkpoint."""
 
@@ -69,7 +70,7 @@ def run_on_ray(plan: Plan, runs: Sequence[Training], place: Place) -> Iterator[F
         MissingPackageError: Ray is not installed.
         ConfigError: no cluster answers there, or none of its nodes has what a training takes.
     """
-    ray = optional.need("ray", "a sweep", "pip install 'ray>=2.9'")
+    ray = optional.need("ray", "a sweep", INSTALL)
     if not ray.is_initialized():
         try:
             ray.init(

@@ -40,9 +40,7 @@ class UnseenCameras:
         centre, unit = paths.focus_and_distance(cameras)
         self.side = PATCH if penalties.depth else 1
         pixel = float(np.median(np.radians(cameras.fov) / cameras.sizes[:, 0]))
-        self.wander = unseen.Wander(
-            side=self.side, apart=pixel, seed=seed, centre=centre, unit=unit, spread=spread
-        )  # fmt: skip
+        self.wander = unseen.Wander(side=self.side, apart=pixel, seed=seed, centre=centre, unit=unit, spread=spread)
         """How far such cameras are from others; neighbouring rays as far apart as those of pixels, about"""
 
     def backward(self, seen: Batch, step: int, gradients: Gradients) -> None:
