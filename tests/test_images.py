@@ -113,6 +113,28 @@ def test_exif_orientation_turns_a_photograph_upright(tmp_path, orientation):
         assert np.array_equal(fitted.pixels, images.load_pixels([path]).pixels)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("kind", ["png", "webp", "tif", "compressed tif"])
+def test_every_kind_of_file_turns_the_same_way(tmp_path, noise, kind, mode, orientation):
+    stored = Image.fromarray(noise).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"webp": {"lossless": True, "exact": True}, "compressed tif": {"compression": "tiff_lzw"}}.get(kind, {})
+    path = tmp_path / f"a.{kind.split()[-1]}"
+    stored.save(path, exif=exif, **options)
+    assert images.read_header(path) == images.Header((9, 6), orientation)
+    turn = images._TURNS.get(orientation)
+    for orient, expected in (("never", stored), ("always", stored.transpose(turn) if turn is not None else stored)):
+        loaded = images.load_pixels([path], orient=orient)
+        assert loaded.sizes.tolist() == [list(expected.size)]
+        pixels = loaded.pixels.view(np.uint8).reshape(expected.height, expected.width, 4)
+        assert np.array_equal(pixels, np.asarray(expected.convert("RGBA"))), orient
+    mask = images.load_mask(images.Mask(path), (9, 6))
+    values = np.asarray(stored)
+    assert np.array_equal(mask, values if mode == "L" else values[..., 3] if mode == "RGBA" else values.max(-1))
+
+
 def test_black_parts_of_a_mask_become_transparent(tmp_path, noise):
     noise[..., 3] = 200
     mask = np.zeros((6, 9), np.uint8)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from tslim.device import memory
 from tslim.errors import OutOfMemoryError, SceneError, TslimError
@@ -41,6 +41,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation to what makes the picture upright; 5 to 8 swap width and height."""
+_TURNED_BACK = {6: 8, 8: 6}
+"""EXIF orientation to the one whose turn is the reverse, where it isn't its own."""
 _EXIF_ORIENTATION = 0x0112
 
 Size = tuple[int, int]
@@ -176,13 +178,21 @@ class Header:
 def read_header(path: Path) -> Header:
     """Size and orientation without decoding; raises ``SceneError``."""
     with _opened(path) as image, _quiet:
-        orientation = 1
-        if image.format in ("JPEG", "MPO", "TIFF", "WEBP", "PNG"):
-            try:
-                orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
-            except Exception:  # damaged EXIF data say nothing about the pixels
-                orientation = 1
-        return Header(image.size, orientation if orientation in _TURNS else 1)
+        size = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow gives the size of a TIFF as it is upright
+            size = (image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH])
+        return Header(size, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF data of an open picture say, 1 (upright) where they say nothing or are damaged."""
+    if image.format not in ("JPEG", "MPO", "TIFF", "WEBP", "PNG"):
+        return 1
+    try:
+        orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data say nothing about the pixels
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def load_rgba(path: Path, *, downscale: int = 1, turn: int = 1) -> np.ndarray:
@@ -255,13 +265,20 @@ def load_mask(mask: Mask, size: Size, turn: int = 1) -> np.ndarray:
 
 @contextlib.contextmanager
 def _decoded(path: Path) -> Iterator[Image.Image]:
-    """A picture with its pixels. Whatever goes wrong inside the block becomes ``SceneError``: Pillow's decoders raise
-    anything on damaged bytes, ``MemoryError`` where these claim to be many."""
+    """A picture with its pixels as they are stored.
+
+    Whatever goes wrong inside the block becomes ``SceneError``: Pillow's decoders raise anything on damaged bytes,
+    ``MemoryError`` where these claim to be many.
+    """
     with _opened(path) as image:
         try:
             with _quiet:
+                orientation = _orientation(image)
                 image.load()
-                yield image
+                if orientation != 1 and _orientation(image) == 1:  # Pillow turns TIFFs upright, and no other kind
+                    yield image.transpose(_TURNS[_TURNED_BACK.get(orientation, orientation)])
+                else:
+                    yield image
         except TslimError:
             raise
         except Exception as error:
@@ -273,7 +290,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """A picture whose pixels are not read yet. Raises ``SceneError``."""
     try:
         with _quiet:
-            image = Image.open(path, formats=FILE_KINDS)
+            # Given a name, Pillow maps some TIFFs into memory, with their upright size in place of the stored one.
+            file = path.open("rb")
+            try:
+                image = Image.open(file, formats=FILE_KINDS)
+            except BaseException:
+                file.close()
+                raise
     except FileNotFoundError:
         raise SceneError(f"{path}: image missing") from None
     except IsADirectoryError:
@@ -288,7 +311,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise SceneError(f"{path}: too large ({error})") from None
     except Exception as error:  # its readers of headers raise anything
         raise SceneError(f"{path}: cannot be read ({_in_short(error)})") from None
-    with image:
+    with file, image:
         if min(image.size) < 1:
             raise SceneError(f"{path}: an image of zero size ({image.size[0]}x{image.size[1]})")
         yield image
