@@ -16,7 +16,7 @@ from tslim.commands import options
 from tslim.commands.console import Console
 from tslim.data import scene_from_settings
 from tslim.errors import ConfigError, RunFolderError
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.measuring.evaluate import SweepRow
 from tslim.training.run_folder import RunFolder
 
@@ -146,7 +146,7 @@ def test_several_seeds_are_several_runs_and_the_table_has_their_means(args, with
     for seed, name in enumerate(("a-line", "a-line-seed-1")):
         run = RunFolder(args.out / name)
         assert run.settings()["train"]["seed"] == seed
-        found.append({row.rank: row for row in evaluate.read_eval_json(run.evaluation)[0]})
+        found.append({row.rank: row for row in eval_json.read(run.evaluation)[0]})
     assert [row.rank for row in line.rows] == [16, 2]
     for row in line.rows:
         one, other = found[0][row.rank], found[1][row.rank]
