@@ -7,6 +7,7 @@ from tests.device_field import on_host
 from tests.test_gradients_pipeline import N_RAYS, make_field, make_rays, run
 from tslim.config import FieldConfig, ScheduleConfig, TrainConfig
 from tslim.device import buffers
+from tslim.training.step import sampled_share
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.2])
@@ -124,7 +125,7 @@ def test_the_window_of_annealed_sampling_opens_over_its_share_of_the_run(cpu):
     trainer = Trainer(Trainer.new_field(scene, settings), scene, settings)
     shares = []
     for trainer.step in (0, 10, 15, 20, 39):
-        shares.append(trainer._annealed())
+        shares.append(sampled_share(trainer))
     assert shares == [0.5, 0.5, 0.75, 1.0, 1.0]
     trainer.step = 0
     assert next(trainer.run()).step == 0 and trainer.unseen.side == 8
