@@ -7,6 +7,7 @@ import numpy as np
 from kernels import regularize
 from tslim.device import backend, buffers
 from tslim.field.parameters import Kind
+from tslim.rendering.penalties import backward as penalties_backward
 from tslim.training.divergence import SLOWER, require_sense
 from tslim.training.progress import Window
 
@@ -65,7 +66,7 @@ def _backward(trainer: "Trainer") -> None:
         pipeline.backward(gradients, None, settings.near_fade, of_rays=True)
         refinement.backward(pipeline, batch)
         if penalties is not None:
-            pipeline.penalties_backward(gradients, penalties, settings.near_fade)
+            penalties_backward(pipeline, gradients, penalties, settings.near_fade)
     else:
         pipeline.backward(gradients, penalties, settings.near_fade)
     if trainer.unseen and trainer.started:

@@ -15,7 +15,8 @@ from tslim.device import backend, memory
 from tslim.errors import ConfigError, DivergedError
 from tslim.field.field import Field
 from tslim.rendering.batch import Batch
-from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
+from tslim.rendering.penalties import Penalties
+from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.scene.scene import Scene
 from tslim.training import forecast, saved_state, writing
 from tslim.training.divergence import ADVICE, lead_back, step_back
