@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tslim import files
-from tslim.config import short
-from tslim.errors import ModelFileError
+from tslim.errors import ModelFileError, short
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file, th_file
 
