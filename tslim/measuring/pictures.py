@@ -26,7 +26,7 @@ STRONG = 99.0
 """percentile of a group's changes that is shown at full strength, so that single pixels do not set the gain"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ViewAtRanks:
     """One view, rendered at several ranks, lowest first."""
 
