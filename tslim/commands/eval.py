@@ -38,7 +38,7 @@ def evaluate(args: Eval, console: Console) -> None:
         raise ConfigError(f"--out {out} is a file: name a folder")
     lpips = Perceptual() if args.lpips else None
     shared.start(args.arch, console)
-    from tslim.field.field import load
+    from tslim.field.loading import load
 
     field = load(source)
     sizes = list(model_file.read_header(source).ends)
@@ -60,7 +60,7 @@ def evaluate(args: Eval, console: Console) -> None:
 
 def report(scene: Scene, run: RunFolder, console: Console) -> None:
     """What ``train`` ends with: measures a run's model as its file has it, and adds pictures and a video."""
-    from tslim.field.field import load
+    from tslim.field.loading import load
 
     field = load(run.model)
     sizes = list(model_file.read_header(run.model).ends)
