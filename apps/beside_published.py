@@ -16,7 +16,8 @@ from typing import Annotated
 import _checkout  # noqa: F401
 import _experiments as experiments
 import tyro
-from _experiments import Line, ordered, plain
+from _experiments import Line
+from _recipes import ordered, plain
 
 import tslim
 from tslim import cli
