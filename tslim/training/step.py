@@ -9,7 +9,6 @@ from tslim.device import backend, buffers
 from tslim.field.parameters import Kind
 from tslim.rendering.penalties import backward as penalties_backward
 from tslim.training.divergence import SLOWER, require_sense
-from tslim.training.progress import Window
 
 if TYPE_CHECKING:
     from tslim.training.trainer import Trainer
@@ -22,7 +21,7 @@ STARTED_OPACITY = 0.01
 """Mean opacity of a batch's rays from which on a field counts as no longer empty."""
 
 
-def train_step(trainer: "Trainer", window: Window) -> str | None:
+def train_step(trainer: "Trainer") -> str | None:
     """One optimiser step; returns why the rank grew after it, if it did."""
     step, background = trainer.step, trainer.background
     ranks = _render(trainer, background)
@@ -31,7 +30,7 @@ def train_step(trainer: "Trainer", window: Window) -> str | None:
     _fit_batch(trainer)
     trainer.lr_steps += 1
     trainer.step += 1
-    loss = _add_to_report(trainer, window, ranks, background)
+    loss = _add_to_report(trainer, ranks, background)
     return trainer.schedule.update(step, loss)
 
 
@@ -111,11 +110,9 @@ def _fit_batch(trainer: "Trainer") -> None:
         trainer.n_pixels = min(max(fitting, n // 2, MIN_RAYS), 2 * n, settings.batch_rays)
 
 
-def _add_to_report(
-    trainer: "Trainer", window: Window, ranks: np.ndarray, background: tuple[float, float, float]
-) -> float | None:
+def _add_to_report(trainer: "Trainer", ranks: np.ndarray, background: tuple[float, float, float]) -> float | None:
     """Adds the step to a report; returns the mean loss at the active rank, if it was looked at."""
-    settings, batch, loss = trainer.config, trainer.batch, None
+    settings, batch, window, loss = trainer.config, trainer.batch, trainer.window, None
     n, on_cpu = batch.n_rays, backend.current().is_cpu
     due = trainer.step % settings.report_every == 0 or trainer.step == settings.steps
     if trainer.schedule.needs_loss or on_cpu or due:

@@ -128,6 +128,8 @@ class Trainer:
         """PSNR of the training rays in the last report, dB."""
         self.setbacks = 0
         """How often training diverged and went back: each time learning became slower by ``divergence.SLOWER``."""
+        self.window = self.new_window()
+        """What has happened since the last progress report."""
         self.watch = Watch()
         """Whether training leads anywhere."""
         self.problems: tuple[str, ...] = ()
@@ -138,6 +140,10 @@ class Trainer:
     def of_images(self) -> list[ImageGains | PoseRefinement]:
         """What is learned of each image."""
         return [learned for learned in (self.gains, self.refinement) if learned is not None]
+
+    def new_window(self) -> Window:
+        """Sums for a progress report that begins now."""
+        return Window(self.seconds, self.step, self.field.max_rank)
 
     @property
     def rank(self) -> int:
@@ -167,23 +173,21 @@ class Trainer:
             self.folder.path if self.folder else None,
         )  # fmt: skip
         yield from [Warned(self.step, problem) for problem in self.problems]
-        window = Window(self.seconds, self.step, self.field.max_rank)
         while self.step < settings.steps:
             began = time.perf_counter()
             try:
                 with np.errstate(over="ignore", invalid="ignore"):  # looked for below, where it can be mended
-                    events = maintain(self, train_step(self, window))
+                    events = maintain(self, train_step(self))
             except DivergedError as error:
                 yield Warned(self.step, step_back(self, error))
-                window = Window(self.seconds, self.step, self.field.max_rank)
                 continue
             self.seconds += time.perf_counter() - began
             yield Stepped(self.step, self.rank)
             yield from events
             if self.step % settings.report_every == 0 or self.step == settings.steps:
-                progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
-                lost = self.watch.look(window.shown(), self.step - window.first)
-                window = Window(self.seconds, self.step, self.field.max_rank)
+                progress = self.window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
+                lost = self.watch.look(self.window.shown(), self.step - self.window.first)
+                self.window = self.new_window()
                 if lost:
                     yield Warned(self.step, lead_back(self, lost))
                     if not self.watch.is_lost:  # it is back where it was good
