@@ -23,6 +23,8 @@ from tslim.model import model_file
 from tslim.model.rounding import COARSER, ROUNDINGS, rounded, visible_texels
 from tslim.model.state import LINE_AXES, PLANE_AXES, FieldState
 
+OLD = Path(__file__).parent / "data" / "model_files"
+
 
 @pytest.fixture(scope="module")
 def trained(cpu):
@@ -216,7 +218,7 @@ def assert_lying_block(path) -> None:
     tracemalloc.stop()
 
 
-SIDE = 24 + 12
+SIDE = 24 + 48
 """bytes of spreads and pulls"""
 CARRIED = 512
 """of the numbers that the lanes carry: the basis and the first steps"""
@@ -260,18 +262,18 @@ LIES_3 = {
 @pytest.mark.parametrize("lie", LIES_3)
 def test_a_lying_block_of_version_3_gives_a_clear_error_and_takes_no_memory(tmp_path, lie):
     path = tmp_path / "a.slim"
-    path.write_bytes((Path(__file__).parent / "data" / "model_files" / "v3-compact.slim").read_bytes())
+    path.write_bytes((OLD / "v3-compact.slim").read_bytes())
     with_block(path, LIES_3[lie])
     assert_lying_block(path)
 
 
-@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("version", [3, 4, 5])
 @pytest.mark.parametrize("side", [1300, 2500, 60_000])
 def test_a_small_file_that_claims_a_large_grid_is_refused_before_memory_is_taken(tmp_path, version, side):
     path = tmp_path / "a.slim"
     model_file.write(rounded(make_state(rank=2, occupancy=None)), path)
-    if version == 3:
-        path.write_bytes((Path(__file__).parent / "data" / "model_files" / "v3-compact.slim").read_bytes())
+    if version < 5:
+        path.write_bytes((OLD / f"v{version}-compact.slim").read_bytes())
     path.write_bytes(with_header(path.read_bytes(), lambda h: h.update(grid=[side] * 3)))
     tracemalloc.start()
     with pytest.raises(ModelFileError, match=r"a\.slim is damaged: rank 1 cannot be unpacked: a block of"):

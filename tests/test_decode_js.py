@@ -10,6 +10,7 @@ import pytest
 
 from tests.test_model_file import make_state
 from tslim.model import model_file
+from tslim.model.neighbours import PARTS
 from tslim.model.rounding import rounded
 
 DECODER = Path(__file__).parents[1] / "tslim" / "web" / "decode.js"
@@ -62,7 +63,7 @@ def expected(state: model_file.StoredState) -> bytes:
                 for name in ("planes", "lines"):
                     values = getattr(state, f"{kind}_{name}")[mode][some]
                     for array in values if rank < held else ():
-                        parts.append(np.rint(array / steps[column]).astype(np.int8))
+                        parts.append(np.rint(array / steps[column] * PARTS).astype(np.int16))
                         used.append(steps[column])
                         column += 1
                     column += per_rank * (rank >= held)

@@ -24,7 +24,7 @@ from tests.test_model_file import make_state, with_header
 from tests.test_sweeps import FILE
 from tslim import config
 from tslim.commands.export import measured
-from tslim.measuring import eval_json, evaluate
+from tslim.measuring import evaluate
 from tslim.model import model_file
 from tslim.sweeps import single
 from tslim.sweeps.plan import read_plan
@@ -191,15 +191,15 @@ def write_evaluation(base: Path) -> None:
     path = model_file.write(make_state(rank=2), base.parent / "m.slim")
     header = model_file.read_header(path)
     rows = [evaluate.SweepRow(r, header.bytes_at(r), 20.0 + r, 0.9, 5.0, None if r == 2 else 1) for r in (2, 1)]
-    eval_json.write(base / "eval.json", rows, 3, of="abc")
+    evaluate.write_eval_json(base / "eval.json", rows, 3, of="abc")
 
 
 def read_evaluation(base: Path) -> None:
     header = model_file.read_header(base.parent / "m.slim")
     assert all(isinstance(v, float | int) for v in measured(header, base.parent / "m.slim", RunFolder(base)).values())
-    rows, views = eval_json.read(base / "eval.json")
+    rows, views = evaluate.read_eval_json(base / "eval.json")
     assert views > 0 and all(str(row) for row in rows)
-    eval_json.merged_with_file(base / "eval.json", rows, views, "abc")
+    evaluate.with_known(base / "eval.json", rows, views, "abc")
 
 
 # -- sweeps ----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def write_sweep(base: Path) -> None:
     plan.folder(run).mkdir(parents=True)
     (plan.folder(run) / single.RECORD).write_text(json.dumps(record))
     rows = [evaluate.SweepRow(r, 1000 * r, 20.0, 0.9, 5.0) for r in (4, 1)]
-    eval_json.write(RunFolder(plan.folder(run)).evaluation, rows, 3)
+    evaluate.write_eval_json(RunFolder(plan.folder(run)).evaluation, rows, 3)
     assert single.is_done(plan, run)
 
 
@@ -257,6 +257,7 @@ READERS = {
     "models of version 1": model((OLD / "v1-half.slim").read_bytes),
     "models of version 2": model((OLD / "v2-appearance.slim").read_bytes),
     "models of version 3": model((OLD / "v3-compact.slim").read_bytes),
+    "models of version 4": model((OLD / "v4-compact.slim").read_bytes),
     "checkpoints": hostile.Reader(write_checkpoint, read_checkpoint, changed_checkpoint),
     "configs and logs": hostile.Reader(write_run, read_run, changed_json),
     "evaluations": hostile.Reader(write_evaluation, read_evaluation, changed_json),
@@ -275,6 +276,7 @@ def test_every_reader_of_files_refuses_or_reads_whatever_it_is_given(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("inputs", [2000, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("reader", READERS)
-def test_a_reader_of_files_refuses_or_reads_whatever_it_is_given(tmp_path, reader):
-    hostile.run("tests.test_hostile_files", reader, tmp_path, 10_000, memory=MEMORY)
+def test_a_reader_of_files_refuses_or_reads_whatever_it_is_given(tmp_path, reader, inputs):
+    hostile.run("tests.test_hostile_files", reader, tmp_path, inputs, memory=MEMORY)

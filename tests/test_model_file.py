@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tslim.config import FieldConfig
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
 from tslim.model import model_file
+from tslim.model.header import CODED_VERSIONS
 from tslim.model.model_file import FieldState
 from tslim.model.stored import as_stored
 from tslim.scene.domain import Domain
@@ -57,6 +58,7 @@ def arrays_of(state: FieldState) -> dict[str, np.ndarray]:
         "occupancy": state.occupancy,
         "occupancy_box": state.occupancy_box,
         "steps": state.steps,
+        "pulls": state.pulls,
     }
     return named | {name: a for name, a in optional.items() if a is not None}
 
@@ -77,10 +79,10 @@ def with_header(data: bytes, change) -> bytes:
     """The file with its header changed by a function and a checksum that fits."""
     version, length = struct.unpack("<II", data[8:16])
     text = data[PRELUDE : PRELUDE + length]
-    header = json.loads(zlib.decompress(text) if version == 4 else text)
+    header = json.loads(zlib.decompress(text) if version in CODED_VERSIONS else text)
     change(header)
     text = json.dumps(header).encode()
-    text = zlib.compress(text) if version == 4 else text
+    text = zlib.compress(text) if version in CODED_VERSIONS else text
     return data[:12] + struct.pack("<II", len(text), zlib.crc32(text)) + text + data[PRELUDE + length :]
 
 
@@ -269,8 +271,8 @@ def test_other_files_and_versions_are_named(tmp_path):
         ):
             model_file.read(path)
     data = model_file.write(make_state(), path).read_bytes()
-    path.write_bytes(data[:8] + struct.pack("<I", 5) + data[12:])
-    with pytest.raises(ModelFileError, match="version 5; this tslim reads versions 1 to 4"):
+    path.write_bytes(data[:8] + struct.pack("<I", 6) + data[12:])
+    with pytest.raises(ModelFileError, match="version 6; this tslim reads versions 1 to 5"):
         model_file.read_header(path)
     path.write_bytes(data[:12] + struct.pack("<I", 2**32 - 1) + data[16:])
     with pytest.raises(ModelFileError, match="4294967295 bytes"):

@@ -186,7 +186,7 @@ def spoiled(name: str, data: bytes, before: int, sizes: list[int]) -> bytes:
         "of numbers that nobody coded": lambda: uncoded(data, sizes),
         "cut within its header": lambda: data[:100],
         "something else": lambda: b"<html>not found</html>" * 10,
-        "of version 3": lambda: data[:8] + bytes([3]) + data[9:],
+        "of version 4": lambda: data[:8] + bytes([4]) + data[9:],
     }[name]()  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def spoiled(name: str, data: bytes, before: int, sizes: list[int]) -> bytes:
         pytest.param("damaged before its ranks", 0, "damaged: its decoder or occupancy", marks=pytest.mark.slow),
         pytest.param("cut within its header", 0, "cut short: it ends within its header", marks=pytest.mark.slow),
         pytest.param("something else", 0, "not a tslim model file", marks=pytest.mark.slow),
-        pytest.param("of version 3", 0, "of version 3; this page reads versions 1, 2 and 4", marks=pytest.mark.slow),
+        pytest.param("of version 4", 0, "of version 4; this page reads versions 1, 2 and 5", marks=pytest.mark.slow),
         pytest.param("of a length that no block has", 2, "rank 3 of the model is damaged", marks=pytest.mark.slow),
         pytest.param("of numbers that nobody coded", 2, "rank 3 of the model is damaged", marks=pytest.mark.slow),
     ],

@@ -14,6 +14,7 @@ _BEFORE = (
     (0, 0, -1), (0, -1, 0), (-1, 0, 0), (0, -1, -1), (0, -1, 1), (-1, 0, -1), (-1, 0, 1), (-1, -1, 0), (-1, 1, 0),
 )  # fmt: skip
 """(z, y, x) of what makes a context, lowest bit first"""
+_POWERS = 1 << np.arange(len(_BEFORE))
 
 
 def encode(cells: np.ndarray, coder: Encoder) -> None:
@@ -52,17 +53,18 @@ class _Waves:
         padded = tuple(n + 2 for n in coded.shape)
         strides = (padded[1] * padded[2], padded[2], 1)
         z, y, x = np.nonzero(coded)
-        wave = (x + 2 * y + 4 * z).astype(np.int32)
+        wave = (x + 2 * y + 4 * z).astype(np.uint32)
+        if sum(coded.shape) * 4 < 2**16:
+            wave = wave.astype(np.uint16)  # which are sorted by counting
         order = np.argsort(wave, kind="stable")
         at = ((z + 1) * strides[0] + (y + 1) * strides[1] + x + 1)[order]
         self._waves = np.split(at, np.flatnonzero(np.diff(wave[order])) + 1) if len(at) else []
-        self._before = [sum(a * b for a, b in zip(offset, strides, strict=True)) for offset in _BEFORE]
-        self._bits = np.zeros(padded, np.int64)
+        self._before = np.array(_BEFORE) @ np.array(strides)
+        self._bits = np.zeros(padded, np.uint8)
         self._tables = Tables(np.full((1 << len(_BEFORE), 2), 8))
 
     def _contexts(self, at: np.ndarray) -> np.ndarray:
-        flat = self._bits.ravel()
-        return sum(flat[at + offset] << i for i, offset in enumerate(self._before))
+        return _POWERS @ self._bits.reshape(-1).take(at + self._before[:, None])
 
     def encode(self, cells: np.ndarray, coder: Encoder) -> None:
         self._bits[1:-1, 1:-1, 1:-1] = cells

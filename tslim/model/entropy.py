@@ -107,7 +107,7 @@ class Encoder:
         self._bits.append(n_bits[n_bits > 0].astype(np.uint8))
         self._values.append(rest[n_bits > 0].astype(np.uint8))
         for first in range(0, len(symbols), PIECE):
-            c, s = contexts[first : first + PIECE], symbols[first : first + PIECE]
+            c, s = contexts[first : first + PIECE].astype(np.int64), symbols[first : first + PIECE]
             which = c * tables.width + s
             self._parts.append(tables.parts[which].astype(np.uint16))
             self._at.append((tables.at[which] % _SCALE).astype(np.uint16))
@@ -161,8 +161,9 @@ class Decoder:
         symbols = np.empty(len(contexts), np.uint8)
         for first in range(0, len(contexts), PIECE):
             piece = slice(first, first + PIECE)
-            symbols[piece] = self._piece(tables, contexts[piece])
-            tables.learn(contexts[piece], symbols[piece])
+            some = contexts[piece].astype(np.int64)
+            symbols[piece] = self._piece(tables, some)
+            tables.learn(some, symbols[piece])
         numbers, n_bits = STARTS[symbols], EXTRA_BITS[symbols]
         some = np.flatnonzero(n_bits)
         if len(some):

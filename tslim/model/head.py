@@ -10,7 +10,7 @@ import numpy as np
 
 from tslim.errors import ModelFileError
 from tslim.model.compact import CompactLayout
-from tslim.model.header import COMPACT_VERSION, MAGIC, MOST_HEADER, PRELUDE, SEPARATE_VERSION, VERSION
+from tslim.model.header import CODED_VERSIONS, COMPACT_VERSION, MAGIC, MOST_HEADER, PRELUDE, SEPARATE_VERSION, VERSION
 from tslim.model.layout import RankLayout
 from tslim.model.parse import parse_header
 from tslim.model.shared import encode_shared
@@ -50,7 +50,7 @@ def packed_head(described: dict[str, Any], version: int) -> bytes:
     if len(text) > MOST_HEADER:
         raise ModelFileError(f"the model's metadata takes {len(text)} bytes; at most {MOST_HEADER} are accepted")
     parse_header(text, 0, "the model", version)
-    if version == COMPACT_VERSION:
+    if version in CODED_VERSIONS:
         text = zlib.compress(text, 9)
     return PRELUDE.pack(MAGIC, version, len(text), zlib.crc32(text)) + text
 

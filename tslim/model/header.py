@@ -12,9 +12,11 @@ from tslim.model.table import SizeTable
 from tslim.scene.domain import Domain, InDomain
 
 MAGIC = b"\x93TSLIM\r\n"
-VERSION, SEPARATE_VERSION, BZ2_VERSION, COMPACT_VERSION = 1, 2, 3, 4
-"""Models whose density and appearance differ in rank say so by the second, compact ones of either sort by the fourth,
-and once by the third."""
+VERSION, SEPARATE_VERSION, BZ2_VERSION, WHOLE_VERSION, COMPACT_VERSION = 1, 2, 3, 4, 5
+"""Models whose density and appearance differ in rank say so by the second, compact ones of either sort by the fifth,
+and once by the third and the fourth."""
+CODED_VERSIONS = (WHOLE_VERSION, COMPACT_VERSION)
+"""whose header is deflated, and decoder and occupancy coded"""
 CHECKSUM = struct.Struct("<I")
 """crc32 before each rank's block"""
 PRELUDE = struct.Struct("<8sIII")

@@ -102,6 +102,16 @@ class RankLayout:
         views = [a[rank] for a in arrays[:6]] + [a[three] for a in arrays[6:12]] + [arrays[12][:, three]]
         return views[self.part(rank).arrays]
 
+    def split(self, state: FieldState, rank: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Of a block: views of each component's planes and lines, in the order of steps, and of the basis rows."""
+        factors, basis = [], []
+        for i, array in enumerate(self.slices(state, rank), start=self.part(rank).arrays.start):
+            if i == N_FACTORS:
+                basis.append(array)
+            else:
+                factors += [array] if i < N_FACTORS // 2 else list(array)
+        return factors, basis
+
     def pack(self, state: FieldState, rank: int) -> bytes:
         """The block of 0-based ``rank``."""
         return self.pack_numbers(self.slices(state, rank), rank) + self.pack_rank_scales(state, rank)

@@ -3,7 +3,7 @@
 Layout, all numbers little-endian (``docs/format.md`` says it byte by byte)::
 
     magic      8 bytes   93 'TSLIM' 0D 0A
-    version    u32       1; 2 where the ranks of density and appearance differ; 4 (once 3) in compact files
+    version    u32       1; 2 where the ranks of density and appearance differ; 5 (once 3, 4) in compact files
     length     u32       bytes of the header
     checksum   u32       crc32 of the header
     header     json, utf-8, deflated in compact files: config (without max_rank), box, grid, near, far, space, cube,
@@ -19,7 +19,7 @@ present, and what is left of a rank that was cut through is ignored. Where there
 ``tail.after`` hold only density or only appearance, which has more ranks; cut below that, it is a model, too.
 
 Factors, basis and decoder are stored in half precision unless asked otherwise (round to nearest even), the rows of
-scales in single. A compact file holds planes and lines in steps of 8 bits, coded; see ``compact.py``. There is no
+scales in single. A compact file holds planes and lines in steps, coded; see ``compact.py``. There is no
 pickle.
 
 Where a path leads to a checkpoint of TensoRF or SlimmeRF (``.th``, see ``tensorf.py``), that is read in its place.

@@ -18,14 +18,17 @@ from tslim.errors import ModelFileError
 from tslim.model import metadata
 from tslim.model.compact import CompactLayout
 from tslim.model.compact_bz2 import Bz2Layout
+from tslim.model.compact_whole import WholeLayout
 from tslim.model.header import (
     BZ2_VERSION,
+    CODED_VERSIONS,
     COMPACT_VERSION,
     MAGIC,
     MOST_HEADER,
     PRELUDE,
     SEPARATE_VERSION,
     VERSION,
+    WHOLE_VERSION,
     ModelHeader,
 )  # fmt: skip
 from tslim.model.layout import RankLayout
@@ -41,7 +44,8 @@ _PIECE = 1 << 20
 
 def layout_kind(version: int) -> type[RankLayout]:
     """How the ranks of a file of that version are laid out."""
-    return {BZ2_VERSION: Bz2Layout, COMPACT_VERSION: CompactLayout}.get(version, RankLayout)
+    kinds = {BZ2_VERSION: Bz2Layout, WHOLE_VERSION: WholeLayout, COMPACT_VERSION: CompactLayout}
+    return kinds.get(version, RankLayout)
 
 
 class Head(NamedTuple):
@@ -93,7 +97,7 @@ def _read_text(source: BinaryIO, name: str) -> tuple[int, int, bytes]:
         raise ModelFileError(f"{name} is cut short: it ends within its header")
     if zlib.crc32(text) != checksum:
         raise ModelFileError(f"{name} is damaged: its header does not match its checksum")
-    if version == COMPACT_VERSION:
+    if version in CODED_VERSIONS:
         text = _inflated(text, name)
     return version, length, text
 
@@ -135,23 +139,23 @@ def parse_header(text: bytes, shared_at: int, name: str, version: int) -> ModelH
 
 def _interpret(d: dict[str, Any], shared_at: int, version: int) -> ModelHeader:
     """Checks every entry. Sizes are Python integers, so that no lie overflows."""
-    if (d["dtype"] == "compact") != (version in (BZ2_VERSION, COMPACT_VERSION)):
+    if (d["dtype"] == "compact") != (version in (BZ2_VERSION, *CODED_VERSIONS)):
         raise ValueError(f"precision {d['dtype']!r} in a file of version {version}")
     grid = _three(_sides(d["grid"], low=2))
     decoder = {name: _sides(shape, low=0, n=None) for name, shape in d["decoder"].items()}
     layout = layout_kind(version)(grid, bool(d["affine"]), d["dtype"], _tail(d, version))
     weights = sum(map(math.prod, decoder.values()))
-    n_shared = d["shared_bytes"] if version == COMPACT_VERSION else weights * layout.dtype.itemsize
+    n_shared = d["shared_bytes"] if version in CODED_VERSIONS else weights * layout.dtype.itemsize
     cells: tuple[int, int, int] | None = None
-    cells_box, coding = None, "waves" if version == COMPACT_VERSION else "bits"
+    cells_box, coding = None, "waves" if version in CODED_VERSIONS else "bits"
     if d["occupancy"] is not None:
         cells, coding = _three(_sides(d["occupancy"]["shape"], low=1)), d["occupancy"]["coding"]
-        if coding not in (("waves",) if version == COMPACT_VERSION else ("bits", "deflate")):
+        if coding not in (("waves",) if version in CODED_VERSIONS else ("bits", "deflate")):
             raise ValueError(f"occupancy coded as {coding!r}")
         cells_box = _box(d["occupancy"]["box"])
-        n_shared += 0 if version == COMPACT_VERSION else _whole(d["occupancy"]["bytes"], 0, MOST_CELLS)
+        n_shared += 0 if version in CODED_VERSIONS else _whole(d["occupancy"]["bytes"], 0, MOST_CELLS)
     _whole(n_shared, 0, _MOST_SHARED)
-    if version == COMPACT_VERSION and weights > max(FREE_WEIGHTS, WEIGHTS_PER_BYTE * n_shared):
+    if version in CODED_VERSIONS and weights > max(FREE_WEIGHTS, WEIGHTS_PER_BYTE * n_shared):
         raise ValueError(f"a decoder of {weights} numbers in {n_shared} bytes")
     most_cells = min(max(FREE_CELLS, CELLS_PER_BYTE * n_shared), MOST_CELLS)
     if cells is not None and math.prod(cells) > most_cells:

@@ -16,6 +16,7 @@ from tslim.errors import ModelFileError
 from tslim.model import rank_rows
 from tslim.model.header import CHECKSUM, ModelHeader
 from tslim.model.layout import N_STEPS, RankLayout, Unpack
+from tslim.model.neighbours import PULLS
 from tslim.model.parse import Head, read_exactly, read_head
 from tslim.model.shared import decode_shared
 from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, SCALES_WIDTH
@@ -198,6 +199,7 @@ def _empty_state(header: ModelHeader, rank: int) -> StoredState:
         metadata=header.metadata,
         precision=cast(Precision, header.precision),
         steps=np.ones((rank, N_STEPS), np.float32) if header.precision == "compact" else None,
+        pulls=np.zeros((rank, *PULLS), np.int8) if header.precision == "compact" else None,
         table=header.table,
     )
 
@@ -212,7 +214,8 @@ def _with_room(state: StoredState, header: ModelHeader, rank: int) -> StoredStat
         for into, values in zip(getattr(larger, name), getattr(state, name), strict=True):
             into[: len(values)] = values
     larger.basis[:, : 3 * held] = state.basis
-    for into, values in ((larger.rank_scales, state.rank_scales), (larger.steps, state.steps)):
+    for name in ("rank_scales", "steps", "pulls"):
+        into, values = getattr(larger, name), getattr(state, name)
         if into is not None:
             into[:held] = values
     return larger

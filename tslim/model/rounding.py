@@ -1,12 +1,12 @@
-"""Rounding planes and lines to 8-bit steps that matter alike, for compact files.
+"""Rounding planes and lines to steps that matter alike, for compact files.
 
 A component adds plane · line · basis row to the features. Where its line has root mean square l and its basis row norm
 b (1 for density), with the scale that its rank gives to the features, a plane in steps of ``rounding`` / (l b) moves
 them as much as any other component's, and so do lines, the other way round; they take steps ``FINER`` times finer, as a
 whole slab reads each of their few numbers, and the density of an object in a box takes steps ``COARSER`` times coarser:
-hard surfaces stay where they are. What matters little is left with few steps, or none. Texels that only empty space
-would read become zero. The decoder's matrices take steps that are a power of two for each column, so fine that pictures
-stay as they are.
+hard surfaces stay where they are. What matters little is left with few steps, or none. Steps are taken from where the
+texels around say that one is (``neighbours.py``). Texels that only empty space would read become zero. The decoder's
+matrices take steps that are a power of two for each column, so fine that pictures stay as they are.
 
 What both factors are worth: docs/labbook/2026-11-sizes.md.
 """
@@ -15,8 +15,10 @@ import numpy as np
 
 from tslim.config import Precision
 from tslim.errors import ConfigError, ModelFileError
+from tslim.model import neighbours
 from tslim.model.entropy import MOST
 from tslim.model.layout import DTYPES, N_STEPS, RankLayout
+from tslim.model.passes import Texels, components, groups_of
 from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES, FieldState
 from tslim.model.stored import StoredState, as_stored
 
@@ -27,8 +29,6 @@ ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.57)
 MOST_ROUNDING = 10.0
 FINER = 6
 COARSER = 2.35
-LEVELS = 127
-"""most steps to either side of zero; what needs more gets larger ones"""
 _MOST_EXPONENT = 100
 _SLACK = 1e-3
 """How far from its cell, in texels, a sample may be found by its arithmetic."""
@@ -69,15 +69,16 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
     """
     if not 0 < rounding <= MOST_ROUNDING:
         raise ConfigError(f"rounding {rounding:g}: expected a number above 0 and at most {MOST_ROUNDING:g}")
-    RankLayout.of(state)
+    layout = RankLayout.of(state)
     visible = visible_texels(state)
     every_step = np.ones((state.rank, N_STEPS), np.float32)
     result = StoredState.of(state, "compact", every_step)
     result.metadata = state.metadata | {"rounding": float(rounding)}
     result.decoder = {name: _rounded_matrix(array, name) for name, array in state.decoder.items()}
+    result.pulls = np.zeros((state.rank, *neighbours.PULLS), np.int8)
     of_density = rounding * (COARSER if state.space == "box" else 1)
     for kind, per_rank, first, moves in (("density", 1, 0, of_density), ("appearance", 3, 6, rounding)):
-        planes, lines = [], []
+        held = slice(0, state.rank if state.separate_ranks is None else state.separate_ranks[kind == "appearance"])
         for mode in range(3):
             plane_seen, line_seen = visible[mode]
             plane = np.where(plane_seen, getattr(state, f"{kind}_planes")[mode], np.float32(0))
@@ -85,16 +86,30 @@ def rounded(state: FieldState, rounding: float = ROUNDING) -> StoredState:
             weight = _weights(state, kind, mode)
             of_plane = _steps(plane, moves, _rms(line, line_seen) * weight)
             of_line = _steps(line, moves / FINER, _rms(plane, plane_seen) * weight)
-            planes.append(_multiples(plane, of_plane))
-            lines.append(_multiples(line, of_line))
             at = first + 2 * per_rank * mode
-            held = slice(0, state.rank if state.separate_ranks is None else state.separate_ranks[kind == "appearance"])
             for steps, column in ((of_plane, at), (of_line, at + per_rank)):
                 columns = slice(column, column + per_rank)
                 every_step[held, columns] = steps.reshape(state.rank, per_rank)[held]
-        setattr(result, f"{kind}_planes", planes)
-        setattr(result, f"{kind}_lines", lines)
+        for name in (f"{kind}_planes", f"{kind}_lines"):
+            setattr(result, name, [np.zeros_like(array, np.float32) for array in getattr(state, name)])
+    texels = texels_of(state)
+    for rank in range(state.rank):
+        _round_rank(state, result, layout, texels, rank)
     return result
+
+
+def _round_rank(state: FieldState, result: StoredState, layout: RankLayout, texels: list[Texels], rank: int) -> None:
+    """Fills planes, lines and pulls of the result at 0-based ``rank``."""
+    assert result.steps is not None and result.pulls is not None
+    part = layout.part(rank)
+    parts = result.steps[rank, part.steps] / np.float32(neighbours.PARTS)
+    wanted, groups = groups_of(texels, part.kinds, np.float32), groups_of(texels, part.kinds)
+    most = neighbours.LEVELS * neighbours.PARTS
+    for into, array, unit in zip(components(wanted), layout.split(state, rank)[0], parts, strict=True):
+        np.clip(np.divide(array, unit, out=into.reshape(array.shape)), -most, most, out=into.reshape(array.shape))
+    result.pulls[rank] = neighbours.rounded(groups, wanted)
+    for array, values, unit in zip(layout.split(result, rank)[0], components(groups), parts, strict=True):
+        np.multiply(values.reshape(array.shape), unit, out=array)
 
 
 def decoder_exponents(matrix: np.ndarray, name: str) -> np.ndarray:
@@ -137,13 +152,12 @@ def _steps(values: np.ndarray, rounding: float, weight: np.ndarray) -> np.ndarra
     most = np.abs(values.reshape(len(values), -1)).max(1)
     if not np.isfinite(most + weight).all():
         raise ModelFileError("the model holds values that are not finite; the training has diverged")
-    return np.maximum(rounding / np.maximum(weight, _TINY), most / LEVELS).astype(np.float32)
+    return np.maximum(rounding / np.maximum(weight, _TINY), most / neighbours.LEVELS).astype(np.float32)
 
 
-def _multiples(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The nearest multiples of each component's step."""
-    steps = steps.reshape(-1, *(1,) * (values.ndim - 1))
-    return np.clip(np.rint(values / steps), -LEVELS, LEVELS) * steps
+def texels_of(state: FieldState) -> list[Texels]:
+    """Of each mode the plane's, then the line's, that are coded: those that are visible."""
+    return [Texels(seen) for mode in visible_texels(state) for seen in mode]
 
 
 def visible_texels(state: FieldState) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -18,8 +18,10 @@ class StoredState(FieldState):
     precision: Precision = "float16"
     """of the file that it was read from, and of the one that it would be written to"""
     steps: np.ndarray | None = None
-    """(R, 24) f32 where the precision is compact: every plane and line holds multiples of its own; 1 where it holds
-    nothing"""
+    """(R, 24) f32 where the precision is compact, for every plane and line its own; 1 where it holds nothing"""
+    pulls: np.ndarray | None = None
+    """(R, 2, 12, 2) i8 where the precision is compact: how texels are expected from those around, from where planes and
+    lines go in whole steps (``neighbours.py``); 0 where they hold multiples of their steps, as in older files"""
     table: SizeTable | None = None
     """of the file that it was read from, as long as its ranks are as they are there"""
 
@@ -33,6 +35,7 @@ class StoredState(FieldState):
         """As ``FieldState.slim``."""
         state = super().slim(rank)
         state.steps = None if self.steps is None else self.steps[:rank]
+        state.pulls = None if self.pulls is None else self.pulls[:rank]
         return state
 
     def separate(self, density_rank: int, appearance_rank: int) -> "StoredState":
@@ -43,6 +46,9 @@ class StoredState(FieldState):
             missing = "appearance" if density_rank > appearance_rank else "density"
             state.steps = state.steps.copy()
             state.steps[min(density_rank, appearance_rank) :, PARTS[missing].steps] = 1
+        if state.pulls is not None and density_rank != appearance_rank:
+            state.pulls = state.pulls.copy()
+            state.pulls[min(density_rank, appearance_rank) :, int(density_rank > appearance_rank)] = 0
         return state
 
 

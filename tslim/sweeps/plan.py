@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from tslim import __version__
-from tslim.errors import ConfigError, RunFolderError, short
+from tslim.config import short
+from tslim.errors import ConfigError, RunFolderError
 from tslim.presets import PRESETS, REMOVED
 from tslim.training.run_folder import RunFolder
 

@@ -1,11 +1,11 @@
 // Unpacks what is coded in compact model files, as tslim/model/{entropy,neighbours,cells,shared,compact}.py write it;
-// docs/format.md says it byte by byte. Whole numbers throughout, so that the same levels come out everywhere.
+// docs/format.md says it byte by byte. Whole numbers throughout, so that the same comes out everywhere.
 //
-//   const compact = new CompactDecoder(header);           // of a file of version 4, its json inflated and parsed
+//   const compact = new CompactDecoder(header);           // of a file of version 5, its json inflated and parsed
 //   const { decoder, occupancy } = compact.shared(bytes); // the bytes between header and first rank
 //   const { density, appearance, steps, basis, rankScales } = compact.rank(block, 0);  // rank by rank, in order
 //
-// A plane or line holds its levels (Int8Array) times its step.
+// A plane or line holds its parts (Int16Array) times its step / PARTS.
 
 class CodeError extends Error {}
 
@@ -136,9 +136,12 @@ class RansDecoder {
 const FIRST = 8;
 const STRIDES = [4, 2, 1];
 const PAD = 12;
+const PARTS = 16; // of a step
+const MOST_EXPECTED = CODE.most * PARTS;
+const MOST_PARTS = 2047;
+const PULLS = 24; // bytes of a kind: near and far, of three passes over planes and one over lines, at each stride
 const LIMITS = [
-  256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 5792, 8192, 11585, 16384, 23170, 32768, 46340, 65536, 92681, 131072,
-  185363, 262144, 370727,
+  16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 5792, 8192, 11585, 16384, 23170,
 ];
 const SIDES = [[-1, 0], [1, 0], [0, -1], [0, 1]];
 const CORNERS = [[-1, -1], [-1, 1], [1, -1], [1, 1]];
@@ -157,9 +160,9 @@ const PASSES = {
 };
 
 function newTables() {
-  const counts = new Int32Array((LIMITS.length + 1) * 15 * CODE.symbols);
+  const counts = new Int32Array((LIMITS.length + 1) * CODE.symbols);
   for (let spread = 0; spread <= LIMITS.length; ++spread) {
-    const mean = spread === 0 ? 2 : Math.max(Math.floor((LIMITS[spread - 1] * 13) / 240), 2);
+    const mean = spread === 0 ? 2 : Math.max(Math.floor((LIMITS[spread - 1] * 13) / 15), 2);
     const theta = Math.floor((256 * mean) / (256 + mean));
     const inAll = new Float64Array(CODE.symbols);
     let weight = 1 << 20;
@@ -171,10 +174,8 @@ function newTables() {
       total += n > 0 ? 2 * weight : weight;
       weight = Math.floor((weight * theta) / 256);
     }
-    for (let i = 0; i < 15; ++i) {
-      const from = (15 * spread + i) * CODE.symbols;
-      for (let s = 0; s < CODE.symbols; ++s) counts[from + s] = 1 + Math.floor((128 * inAll[s]) / total);
-    }
+    const from = spread * CODE.symbols;
+    for (let s = 0; s < CODE.symbols; ++s) counts[from + s] = 1 + Math.floor((128 * inAll[s]) / total);
   }
   return new Tables(counts, CODE.symbols);
 }
@@ -214,12 +215,12 @@ class Texels {
 
   /** k components, all 0. */
   room(k) {
-    return { texels: this, k, values: new Int8Array(k * this.size) };
+    return { texels: this, k, values: new Int16Array(k * this.size) };
   }
 }
 
 /** A copy of one component without its border. */
-function copyLevels({ texels: { h, w, size, stride }, values }, component, into, at) {
+function copyParts({ texels: { h, w, size, stride }, values }, component, into, at) {
   for (let y = 0; y < h; ++y, at += w) {
     const from = component * size + (y + PAD) * stride + PAD;
     into.set(values.subarray(from, from + w), at);
@@ -227,7 +228,7 @@ function copyLevels({ texels: { h, w, size, stride }, values }, component, into,
 }
 
 const PIECE = {
-  places: new Int32Array(CODE.piece), expected: new Int16Array(CODE.piece), contexts: new Uint16Array(CODE.piece),
+  places: new Int32Array(CODE.piece), expected: new Int16Array(CODE.piece), contexts: new Uint8Array(CODE.piece),
   numbers: new Int16Array(CODE.piece),
 };
 
@@ -250,8 +251,8 @@ function takeAll({ texels, k, values }, places, tables, coder, look) {
     coder.piece(tables, contexts, 0, n, numbers);
     let beyond = 0;
     for (let i = 0; i < n; ++i) {
-      const value = expected[i] + numbers[i];
-      beyond |= (value + CODE.most) | (CODE.most - value);
+      const value = expected[i] + PARTS * numbers[i];
+      beyond |= (value + MOST_PARTS) | (MOST_PARTS - value);
       values[PIECE.places[i]] = value;
     }
     if (beyond < 0) throw new CodeError("a level that is out of range");
@@ -260,32 +261,38 @@ function takeAll({ texels, k, values }, places, tables, coder, look) {
 }
 
 function decodeGroups(groups, tables, coder, side) {
-  let at = 0;
-  for (const group of groups) {
-    const spreads = side.subarray(at, (at += group.k));
+  const { k } = groups[0];
+  const pulls = new Int8Array(side.buffer, side.byteOffset + groups.length * k);
+  const pullsOf = (component) => (k === 4 && component > 0 ? PULLS : 0); // density's are first, where both kinds are there
+  groups.forEach((group, g) => {
+    const spreads = side.subarray(g * k, (g + 1) * k);
     if (spreads.some((spread) => spread > LIMITS.length)) throw new CodeError("a spread that is out of range");
     takeAll(group, group.texels.first, tables, coder, (from, to, component) => {
       PIECE.expected.fill(0, from, to);
-      PIECE.contexts.fill((3 * spreads[component] + 1) * 5 + 2, from, to);
+      PIECE.contexts.fill(spreads[component], from, to);
     });
-  }
+  });
+  let at = 0;
   STRIDES.forEach((_, s) => {
     for (const passes of [PASSES.plane, PASSES.line]) {
       passes.forEach((_, pass) => {
-        const pull = side[at++];
         for (const group of groups) {
           const { texels, values } = group;
           if (texels.passes !== passes) continue;
           const [near, far] = [texels.near[s][pass], texels.far[s][pass]];
-          takeAll(group, texels.later[s][pass], tables, coder, (from, to) => predict(values, near, far, pull, from, to));
+          takeAll(group, texels.later[s][pass], tables, coder, (from, to, component) => {
+            const own = at + pullsOf(component);
+            predict(values, near, far, pulls[own], pulls[own + 1], from, to);
+          });
         }
+        at += 2;
       });
     }
   });
 }
 
 /** Of the texels from..to of a piece: what is expected there and in which context. */
-function predict(values, near, far, pull, from, to) {
+function predict(values, near, far, nearPull, farPull, from, to) {
   const { places, expected, contexts } = PIECE;
   const [n0, n1, n2, n3] = near;
   const [f0, f1, f2, f3, f4, f5, f6, f7] = far;
@@ -295,24 +302,28 @@ function predict(values, near, far, pull, from, to) {
     const b = values[at + n1];
     const c = values[at + n2];
     const d = values[at + n3];
-    const sum = Math.imul(pull, a + b + c + d);
-    const closest = Math.abs((a << 8) - sum) + Math.abs((b << 8) - sum) + Math.abs((c << 8) - sum) + Math.abs((d << 8) - sum);
+    const p = values[at + f0];
+    const q = values[at + f1];
+    const r = values[at + f2];
+    const s = values[at + f3];
+    const t = values[at + f4];
+    const u = values[at + f5];
+    const v = values[at + f6];
+    const w = values[at + f7];
+    const sum = Math.imul(2 * nearPull, a + b + c + d) + Math.imul(farPull, p + q + r + s + t + u + v + w);
+    const e = Math.max(-MOST_EXPECTED, Math.min(MOST_EXPECTED, (sum + 256) >> 9));
+    const closest = Math.abs(a - e) + Math.abs(b - e) + Math.abs(c - e) + Math.abs(d - e);
     const farther =
-      Math.abs((values[at + f0] << 8) - sum) + Math.abs((values[at + f1] << 8) - sum) +
-      Math.abs((values[at + f2] << 8) - sum) + Math.abs((values[at + f3] << 8) - sum) +
-      Math.abs((values[at + f4] << 8) - sum) + Math.abs((values[at + f5] << 8) - sum) +
-      Math.abs((values[at + f6] << 8) - sum) + Math.abs((values[at + f7] << 8) - sum);
-    const whole = Math.max(-CODE.most, Math.min(CODE.most, (sum + 128) >> 8));
-    const part = Math.max(0, Math.min(4, Math.imul(5, sum - (whole << 8) + 128) >> 8));
-    expected[i] = whole;
-    const sign = (whole > 0) - (whole < 0) + 1;
-    contexts[i] = Math.imul(Math.imul(3, limitsUpTo((closest << 2) + farther)) + sign, 5) + part;
+      Math.abs(p - e) + Math.abs(q - e) + Math.abs(r - e) + Math.abs(s - e) +
+      Math.abs(t - e) + Math.abs(u - e) + Math.abs(v - e) + Math.abs(w - e);
+    expected[i] = e;
+    contexts[i] = limitsUpTo((closest << 2) + farther);
   }
 }
 
 /** How many of LIMITS are at most so much: there are two to an octave. */
 function limitsUpTo(spread) {
-  const first = 2 * (31 - Math.clz32(spread)) - 15;
+  const first = 2 * (31 - Math.clz32(spread)) - 7;
   if (first < 1) return 0;
   if (first >= LIMITS.length) return LIMITS.length;
   return first + +(spread >= LIMITS[first]);
@@ -513,7 +524,7 @@ class CompactDecoder {
 
   /**
    * The block of 0-based `rank`, from its length on, without its checksum; ranks come in order, after `shared`.
-   * {density: per mode [plane, line] or null, appearance: per mode [3 planes, 3 lines] or null, as Int8Array;
+   * {density: per mode [plane, line] or null, appearance: per mode [3 planes, 3 lines] or null, as Int16Array of parts;
    *  steps: Float32Array of each plane and line, density's mode by mode, then appearance's: 3 planes, 3 lines, ...;
    *  basis: Float32Array (3, 3, 27) or null, rankScales: Float32Array or null}
    */
@@ -530,7 +541,7 @@ class CompactDecoder {
     const plainSize = basisSize + scalesSize + 4 * 6 * k;
     const lanes = lanesFor(plainSize);
     const rest = Math.max(plainSize - 2 * lanes, 0);
-    const sideEnd = 4 + 6 * k + STRIDES.length * 4;
+    const sideEnd = 4 + 6 * k + PULLS * (hasDensity + hasAppearance);
     const coder = new RansDecoder(block.subarray(sideEnd + rest), lanes);
     decodeGroups(groups, this.tables, coder, block.subarray(4, sideEnd));
     const plain = joined(coder.carried().subarray(0, plainSize - rest), block.subarray(sideEnd, sideEnd + rest));
@@ -538,9 +549,9 @@ class CompactDecoder {
     if (!steps.every((step) => step > 0 && step < Infinity)) throw new CodeError("a step that is not above 0");
     const taken = (first, count) => [0, 1, 2].map((mode) => [groups[2 * mode], groups[2 * mode + 1]].map((group) => {
       const { h, w } = group.texels;
-      const levels = new Int8Array(count * h * w);
-      for (let c = 0; c < count; ++c) copyLevels(group, first + c, levels, c * h * w);
-      return levels;
+      const parts = new Int16Array(count * h * w);
+      for (let c = 0; c < count; ++c) copyParts(group, first + c, parts, c * h * w);
+      return parts;
     }));
     return {
       density: hasDensity ? taken(0, 1) : null,

@@ -7,7 +7,7 @@ class ModelError extends Error {}
 const MAGIC = [0x93, 0x54, 0x53, 0x4c, 0x49, 0x4d, 0x0d, 0x0a];
 const N_FEATURES = 27;
 const SCALES_WIDTH = 56;
-const COMPACT_VERSION = 4;
+const COMPACT_VERSION = 5;
 const MOST_HEADER = 4_000_000;
 const MOST_SIDE = 65_536;
 const PLANE_AXES = [[0, 1], [0, 2], [1, 2]];
@@ -124,7 +124,7 @@ async function readHeader(bytes) {
   const view = new DataView(prelude.buffer);
   const [version, length, checksum] = [8, 12, 16].map((at) => view.getUint32(at, true));
   if (![1, 2, COMPACT_VERSION].includes(version)) {
-    throw new ModelError(`this is a model file of version ${version}; this page reads versions 1, 2 and 4`);
+    throw new ModelError(`this is a model file of version ${version}; this page reads versions 1, 2 and ${COMPACT_VERSION}`);
   }
   if (length > MOST_HEADER) throw new ModelError("the model is damaged: its header is too long");
   const text = await bytes.take(length);
@@ -256,18 +256,21 @@ class CodedBlocks {
   rank(block, rank) {
     const { density, appearance, steps, basis, rankScales } = this.compact.rank(block, rank);
     let at = 0;
-    const scaled = (count) => (mode) => mode.map((levels) => timesSteps(levels, steps.subarray(at, (at += count))));
+    const scaled = (count) => (mode) => mode.map((parts) => timesSteps(parts, steps.subarray(at, (at += count))));
     return { density: density?.map(scaled(1)) ?? null, appearance: appearance?.map(scaled(3)) ?? null, basis, rankScales };
   }
 }
 
-/** Levels of one component after the other, each times its step, in half precision. */
-function timesSteps(levels, steps) {
-  const out = new Uint16Array(levels.length);
-  const size = levels.length / steps.length;
+/** Parts of steps, of one component after the other, as numbers in half precision. */
+function timesSteps(parts, steps) {
+  const out = new Uint16Array(parts.length);
+  const size = parts.length / steps.length;
   steps.forEach((step, k) => {
-    const known = Uint16Array.from({ length: 256 }, (_, i) => toHalf((i - 128) * step));
-    for (let i = k * size; i < (k + 1) * size; ++i) out[i] = known[levels[i] + 128];
+    const known = new Uint16Array(2 * MOST_PARTS + 1); // as they come up; 0 is what is not known yet, or rounds to 0
+    for (let i = k * size; i < (k + 1) * size; ++i) {
+      const part = parts[i];
+      if (part !== 0) out[i] = known[part + MOST_PARTS] || (known[part + MOST_PARTS] = toHalf((part / PARTS) * step));
+    }
   });
   return out;
 }
