@@ -7,10 +7,7 @@ it is refused.
 """
 
 import dataclasses
-import json
 import re
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +16,14 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from tslim import __version__, config, files, presets
+from apps import _report as report
+from apps._report import Variant
+from tslim import __version__, config, presets
 from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Arch, SceneOptions
-from tslim.config import ScheduleConfig, TrainConfig
+from tslim.config import TrainConfig
 from tslim.errors import ConfigError
-from tslim.measuring import plots
-from tslim.measuring.evaluate import SweepRow
 from tslim.scene.scene import Scene, Views
 from tslim.sweeps import engine
 from tslim.sweeps import table as sweep_table
@@ -102,84 +99,6 @@ def scaled_down(settings: TrainConfig, steps: int = 600) -> TrainConfig:
     settings = config.with_steps(settings, steps)
     looks = tuple(step for step in settings.occupancy_steps if step >= settings.steps // 10)
     return dataclasses.replace(settings, grid_start=48, grid_end=96, occupancy_steps=looks, occupancy_threshold=1e-4)
-
-
-def plain(settings: TrainConfig, policy: str, **schedule: Any) -> TrainConfig:
-    """TensoRF's field, without scales and shifts per rank, all of whose ranks learn at one rate, under a policy."""
-    return dataclasses.replace(
-        settings,
-        lr_first_ranks=0.0,
-        field=dataclasses.replace(settings.field, rank_scales=False),
-        schedule=ScheduleConfig(policy=policy, **schedule),
-    )
-
-
-def ours(settings: TrainConfig, *, more_rays: float = 1.0, **schedule: Any) -> TrainConfig:
-    """tslim's schedule in stages, that of the preset demo, scales and shifts per rank; ``more_rays`` times the rays."""
-    return dataclasses.replace(
-        settings,
-        batch_rays=round(settings.batch_rays * more_rays),
-        field=dataclasses.replace(settings.field, rank_scales=True),
-        schedule=dataclasses.replace(presets.demo().schedule, **schedule),
-    )
-
-
-def ordered(settings: TrainConfig, *, more_rays: float = 1.0) -> TrainConfig:
-    """As the preset quick for objects: all ranks, put in order, then prefix rays; scales and shifts per rank."""
-    return dataclasses.replace(ours(settings, more_rays=more_rays), schedule=presets.quick().schedule)
-
-
-def six_ranks_a_ray(settings: TrainConfig) -> TrainConfig:
-    """The same pixels in as many steps, with every ray rendered at full rank and at five prefixes from rank 2 up.
-
-    All ranks are there after 200 steps (or a third of a shorter run): every prefix goes on learning anyway. Errors at
-    prefixes count for a quarter, since all six renders teach the first ranks, and half as much again at rank 2, which
-    has least to be good with. Rank 1 would take from all others what it needs of their planes. Where so many renders
-    say where to go, factors may start larger, the last ranks learn faster than those of a model that is never rendered
-    at fewer, and so may what all ranks share and what each has of its own.
-    """
-    renders, growth = 6, min(1 / 3, 200 / settings.steps)
-    return dataclasses.replace(
-        settings,
-        field=dataclasses.replace(settings.field, rank_scales=True, init_scale=2 * settings.field.init_scale),
-        schedule=ScheduleConfig(
-            policy="staged",
-            stage_starts=tuple(round(growth * share, 4) for share in (0.0, 0.2, 0.36, 0.53, 0.7, 0.85, 1.0)),
-            prefix_ranks=(2, 2, 2, 3, 4, 4, 4, 4, 6, 6, 8, 8, 10, 12, 12, 14),
-            prefixes_per_ray=renders - 1,
-            prefix_weight=0.25,
-            lowest_weight=1.5,
-        ),
-        batch_decoded=renders * settings.batch_decoded,
-        lr_factors=1.25 * settings.lr_factors,
-        lr_first_ranks=max(settings.lr_first_ranks, 1.5 * settings.lr_factors),
-        lr_network=1.5 * settings.lr_network,
-        lr_scales=4 * settings.lr_scales,
-    )
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A line of the table: what was trained and what it measured."""
-
-    name: str
-    rows: Sequence[SweepRow]
-    settings: TrainConfig | None = None
-    """None where the rows come from several trainings"""
-    history: Sequence[Mapping[str, Any]] = ()
-    """the lines of its ``metrics.jsonl``"""
-
-    def psnr(self, rank: int) -> float | None:
-        """Mean PSNR of the prefix of that rank, dB; None if it was not measured."""
-        return next((row.psnr for row in self.rows if row.rank == rank), None)
-
-    def seconds(self) -> float:
-        """How long training took, with the first seed."""
-        return float(self.history[-1]["seconds"])
-
-    def reached(self) -> int:
-        """The active rank at the end of training."""
-        return int(self.history[-1]["rank"])
 
 
 @dataclass(frozen=True)
@@ -299,19 +218,21 @@ class Experiment:
             reference: the name of the line that the others' differences are given to, in brackets.
             extra: further columns: their headings, each with cells by line name.
         """
-        heads, cells = table(variants, reference=reference, extra=extra)
+        heads, cells = report.table(variants, reference=reference, extra=extra)
         self.console.table(heads, cells, title=title)
-        text = "\n".join([f"### {title}", "", self._setting(), "", *sweep_table.markdown(heads, cells), ""])
-        written = [files.write_bytes(self.folder / "table.md", text.encode())]
-        written.append(files.write_bytes(self.folder / "results.json", self._json(title, variants, extra)))
-        curves = {variant.name: variant.rows for variant in variants}
-        written.append(
-            plots.size_quality(self.folder / "size-quality.png", curves, title=f"{self.scene.name}: {title}")
-        )
-        histories = {variant.name: variant.history for variant in variants if variant.history}
-        if histories:
-            path = self.folder / "training.png"
-            written.append(plots.compare_training(path, histories, title=f"{self.scene.name}: {title}"))
+        facts = {
+            "title": title,
+            "command": report.command(),
+            "version": __version__,
+            "scene": self.scene.name,
+            "views": len(self.views),
+            "train": config.to_dict(self.settings),
+        }
+        written = [
+            report.write_table(self.folder / "table.md", title, self._setting(), heads, cells),
+            report.write_json(self.folder / "results.json", facts, variants, extra),
+            *report.write_plots(self.folder, f"{self.scene.name}: {title}", variants),
+        ]
         self.console.written(written)
         return written
 
@@ -323,55 +244,5 @@ class Experiment:
             f"Mean PSNR in dB over {len(self.views)} views of {self.scene.name} ({width}×{height}; "
             f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {s.batch_rays} rays, grid "
             f"{s.grid_start}³ to {s.grid_end}³, {s.field.decoder} decoder of width {s.field.decoder_width}, "
-            f"{seeds}. Command: `{self._command()}`"
+            f"{seeds}. Command: `{report.command()}`"
         )
-
-    def _command(self) -> str:
-        return shlex.join(["python", f"apps/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-
-    def _json(self, title: str, variants: Sequence[Variant], extra: Mapping[str, Mapping[str, str]] | None) -> bytes:
-        lines = []
-        for v in variants:
-            line: dict[str, Any] = {"name": v.name, "rows": [dataclasses.asdict(row) for row in v.rows]}
-            if v.settings is not None:
-                line["train"] = config.to_dict(v.settings)
-            line |= {head: by_name[v.name] for head, by_name in (extra or {}).items() if v.name in by_name}
-            lines.append(line)
-        found = {
-            "title": title,
-            "command": self._command(),
-            "version": __version__,
-            "scene": self.scene.name,
-            "views": len(self.views),
-            "train": config.to_dict(self.settings),
-            "variants": lines,
-        }
-        return (json.dumps(found, indent=2) + "\n").encode()
-
-
-def table(
-    variants: Sequence[Variant],
-    *,
-    reference: str | None = None,
-    extra: Mapping[str, Mapping[str, str]] | None = None,
-) -> tuple[list[str], list[list[str]]]:
-    """Headings, and the cells of each variant: its name, then its PSNR at each rank that any of them was measured at.
-
-    See ``Experiment.report`` for the arguments. Raises ``ConfigError`` if no variant has the reference's name.
-    """
-    ranks = sorted({row.rank for variant in variants for row in variant.rows})
-    against = next((variant for variant in variants if variant.name == reference), None)
-    if reference is not None and against is None:
-        raise ConfigError(f"no line is called {reference!r}: there are {', '.join(v.name for v in variants)}")
-    extra = extra or {}
-    lines = []
-    for variant in variants:
-        line = [variant.name]
-        for rank in ranks:
-            psnr, other = variant.psnr(rank), against.psnr(rank) if against else None
-            cell = "–" if psnr is None else f"{psnr:.2f}"
-            if psnr is not None and other is not None and variant is not against:
-                cell += f" ({psnr - other:+.2f})"
-            line.append(cell)
-        lines.append(line + [by_name.get(variant.name, "–") for by_name in extra.values()])
-    return ["trained as", *map(str, ranks), *extra], lines

@@ -8,7 +8,8 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import Line, plain
+from _experiments import Line
+from _recipes import plain
 
 from tslim import cli
 

@@ -9,7 +9,8 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import Line, ours
+from _experiments import Line
+from _recipes import ours
 
 import tslim
 from tslim import cli

@@ -16,14 +16,15 @@ from typing import Annotated
 import _checkout  # noqa: F401
 import _experiments as experiments
 import tyro
-from _experiments import Line, ordered, plain
+from _experiments import Line
+from _recipes import ordered, plain
 
 import tslim
 from tslim import cli
 from tslim.commands.console import Console
 from tslim.data import parse_colour
 from tslim.field.field import Field
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json, evaluate
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file, ordering
 from tslim.model.stored import StoredState, as_stored
@@ -61,7 +62,7 @@ def main(args: Options) -> None:
     notes = []
     for path in args.models:
         if path in measured_before:
-            curves[path.parent.name], views = evaluate.read_eval_json(path)
+            curves[path.parent.name], views = eval_json.read(path)
             notes.append(f"{path.parent.name}: as eval measured it on {views} views.")
         else:
             curves[path.stem] = measured(model_file.read(path), experiment)

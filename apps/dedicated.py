@@ -11,7 +11,8 @@ import sys
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import Line, ordered, ours, plain, six_ranks_a_ray
+from _experiments import Line
+from _recipes import ordered, ours, plain, six_ranks_a_ray
 
 from tslim import cli
 

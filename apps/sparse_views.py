@@ -15,7 +15,8 @@ from typing import Literal
 
 import _checkout  # noqa: F401
 import _experiments as experiments
-from _experiments import Line, ours, plain
+from _experiments import Line
+from _recipes import ours, plain
 
 import tslim
 from tslim import cli, files

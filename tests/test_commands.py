@@ -19,7 +19,7 @@ from tests.command_line import SMALL, refused, tslim
 from tslim import config
 from tslim.commands import eval as eval_command
 from tslim.commands import parsing
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json, evaluate
 from tslim.model import model_file
 from tslim.training.run_folder import RunFolder
 from tslim.training.trainer import Trainer
@@ -83,7 +83,7 @@ def test_training_leaves_everything_it_lists(trained):
 
 def test_training_ends_with_a_table_of_ranks(trained):
     run, out = trained
-    rows, views = evaluate.read_eval_json(run / "eval.json")
+    rows, views = eval_json.read(run / "eval.json")
     assert [(row.rank, row.views) for row in rows] == [(4, None), (3, 3), (2, None), (1, None)] and views == 8
     for row in rows:
         assert f"{row.bytes / 1e6:.2f}" in out and f"{row.psnr:.2f}" in out
@@ -99,7 +99,7 @@ def test_the_log_holds_steps_in_order_with_all_their_figures(trained):
 def test_a_trained_model_says_what_its_ranks_are_worth_and_shows_a_thumbnail(trained):
     run, _ = trained
     header = model_file.read_header(run / "model.slim")
-    rows, _ = evaluate.read_eval_json(run / "eval.json")
+    rows, _ = eval_json.read(run / "eval.json")
     assert header.table.quality == {row.rank: round(row.psnr, 2) for row in rows}
     assert header.metadata["thumbnail"]
     _, out, _ = tslim("info", run / "model.slim")
@@ -110,7 +110,7 @@ def test_a_trained_model_says_what_its_ranks_are_worth_and_shows_a_thumbnail(tra
 
 def test_sizes_in_eval_json_are_those_of_files_as_written(trained, tmp_path):
     run, _ = trained
-    for row in evaluate.read_eval_json(run / "eval.json")[0]:
+    for row in eval_json.read(run / "eval.json")[0]:
         out = tmp_path / f"{row.rank}.slim"
         assert tslim("slim", run, "--rank", row.rank, "--reorder", "no", "-o", out)[0] == 0
         assert out.stat().st_size == row.bytes
@@ -178,7 +178,7 @@ def test_a_lone_file_of_the_built_in_scene_can_be_measured(trained, tmp_path):
     small = tmp_path / "two.slim"
     assert tslim("slim", run / "model.slim", "--rank", 2, "--reorder", "no", "-o", small)[0] == 0
     assert tslim("eval", small, "--ranks", 2, "--arch", "cpu")[0] == 0
-    full, cut = (evaluate.read_eval_json(path)[0] for path in (run / "eval.json", tmp_path / "two-eval" / "eval.json"))
+    full, cut = (eval_json.read(path)[0] for path in (run / "eval.json", tmp_path / "two-eval" / "eval.json"))
     assert [row.psnr for row in cut] == pytest.approx([row.psnr for row in full if row.rank == 2], abs=0.05)
 
 
@@ -194,7 +194,7 @@ def test_slim_warns_of_ranks_that_training_never_rendered(trained, bare, tmp_pat
 
 def test_slim_by_size_keeps_what_fits(trained, tmp_path):
     run, _ = trained
-    sizes = {row.rank: row.bytes for row in evaluate.read_eval_json(run / "eval.json")[0]}
+    sizes = {row.rank: row.bytes for row in eval_json.read(run / "eval.json")[0]}
     out = tmp_path / "s.slim"
     assert tslim("slim", run, "--max-mb", (sizes[2] + 10) / 1e6, "--reorder", "no", "-o", out)[0] == 0
     assert out.stat().st_size == sizes[2]
@@ -207,14 +207,14 @@ def test_slim_by_size_keeps_no_rank_that_eval_found_to_be_worse_than_a_lower_one
     table, out = tmp_path / "model-eval" / "eval.json", tmp_path / "s.slim"
     as_is = ("--reorder", "no", "-o", out)
     rows = [evaluate.SweepRow(r, sizes[r - 1], p, 0.5, 9.0) for r, p in ((4, 31.0), (3, 28.5), (2, 29.5), (1, 20.0))]
-    evaluate.write_eval_json(table, rows, 8)
+    eval_json.write(table, rows, 8)
     for most, best, printed in ((sizes[3], 4, False), (sizes[2], 2, True), (sizes[1], 2, False)):
         code, text, _ = tslim("slim", model, "--max-mb", most / 1e6, *as_is)
         assert code == 0 and out.stat().st_size == sizes[best - 1]
         assert ("3 would fit, but eval measured 28.50 dB there and 29.50 dB with 2" in text) == printed
     assert "rank 2 is better: it has 29.50 dB" in tslim("slim", model, "--rank", 3, *as_is)[1]
     assert out.stat().st_size == sizes[2], "what is asked for is done"
-    evaluate.write_eval_json(table, [dataclasses.replace(row, bytes=row.bytes + 1) for row in rows], 8)
+    eval_json.write(table, [dataclasses.replace(row, bytes=row.bytes + 1) for row in rows], 8)
     assert tslim("slim", model, "--max-mb", sizes[2] / 1e6, *as_is)[0] == 0
     assert out.stat().st_size == sizes[2], "what was measured of another model counts for nothing"
 
@@ -225,13 +225,13 @@ def test_slim_by_quality_keeps_the_lowest_rank_that_was_measured_to_be_good_enou
     model = model_file.write(model_file.read(run / "model.slim"), tmp_path / "model.slim")
     sizes = model_file.sizes(model_file.read(model))
     rows = [evaluate.SweepRow(r, sizes[r - 1], psnr, 0.5, 9.0) for r, psnr in ((4, 31.0), (2, 29.5), (1, 20.0))]
-    evaluate.write_eval_json(table, rows, 8)
+    eval_json.write(table, rows, 8)
     for wanted, rank in ((29.5, 2), (29.6, 4), (5, 1)):
         code, out, _ = tslim("slim", model, "--min-psnr", wanted, "-o", tmp_path / "s.slim")
         assert code == 0 and re.search(f"kept {rank} ranks? of 4 ranks", out) and "dB" in out
         assert (tmp_path / "s.slim").stat().st_size == sizes[rank - 1]
     other = dataclasses.replace(rows[0], bytes=rows[0].bytes + 1)
-    evaluate.write_eval_json(table, [other], 8)
+    eval_json.write(table, [other], 8)
     assert "another model" in refused("slim", model, "--min-psnr", 9, "-o", tmp_path / "t.slim")
 
 
@@ -254,7 +254,7 @@ def test_slim_takes_separate_ranks_and_everything_else_reads_them(trained, tmp_p
     assert model_file.read(out).separate_ranks == (4, 2)
     assert "4 of density, 2 of appearance" in tslim("info", out)[1]
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
-    rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
+    rows, _ = eval_json.read(tmp_path / "e" / "eval.json")
     assert [row.rank for row in rows] == [4, 3, 2, 1] and rows[0].bytes == out.stat().st_size
     assert tslim("slim", out, "--rank", 3, "-o", tmp_path / "t.slim")[0] == 0
     assert model_file.read(tmp_path / "t.slim").separate_ranks == (3, 2)
@@ -283,7 +283,7 @@ def test_slim_writes_compact_models_that_every_command_reads_and_that_stay_so(tr
     printed = tslim("info", out)[1]
     assert "(compact, rounded by 0.1)" in printed
     assert tslim("eval", out, "--arch", "cpu", "--out", tmp_path / "e")[0] == 0
-    rows, _ = evaluate.read_eval_json(tmp_path / "e" / "eval.json")
+    rows, _ = eval_json.read(tmp_path / "e" / "eval.json")
     assert next(r for r in rows if r.rank == 3).bytes == out.stat().st_size
     assert tslim("slim", out, "--rank", 2, "-o", tmp_path / "t.slim")[0] == 0
     assert tslim("slim", out, "--rank", 2, "--rounding", 0.3, "-o", tmp_path / "v.slim")[0] == 0

@@ -6,7 +6,7 @@ import pytest
 
 import tslim as library
 from tests.command_line import SMALL, tslim
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.model import model_file
 from tslim.training.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ def run(cpu, tmp_path_factory) -> Path:
 def test_what_is_measured_is_the_compact_file_that_is_left(run):
     header = model_file.read_header(run / "model.slim")
     assert header.precision == "compact" and "rounding" in header.metadata
-    rows, views = evaluate.read_eval_json(run / "eval.json")
+    rows, views = eval_json.read(run / "eval.json")
     scene = library.builtin_scene(size=40, train=8, test=8)
     assert views == len(scene.test)
     field = library.load(run / "model.slim")

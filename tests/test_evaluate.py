@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tslim.errors import ConfigError, ModelFileError, SceneError
-from tslim.measuring import evaluate
-from tslim.measuring.contributions import contributions
+from tslim.measuring import eval_json, evaluate
 from tslim.measuring.evaluate import SweepRow
+from tslim.measuring.pictures import comparison, contributions, view_at_ranks
 from tslim.model import model_file
 from tslim.rendering import media
 from tslim.scene.cameras import Cameras
@@ -99,11 +99,13 @@ def test_impossible_requests_fail_at_the_call():
         with pytest.raises(ConfigError, match=message):
             evaluate.rank_sweep(plain_field(), views, ranks, renderer=renderer)
         with pytest.raises(ConfigError, match=message):
-            evaluate.comparison(plain_field(), views, ranks, renderer=renderer)
+            view_at_ranks(plain_field(), views, ranks, renderer=renderer)
     with pytest.raises(SceneError, match="no test views"):
         evaluate.rank_sweep(plain_field(), make_views(0))
     with pytest.raises(SceneError, match="no test views"):
-        evaluate.comparison(plain_field(), make_views(0))
+        view_at_ranks(plain_field(), make_views(0))
+    with pytest.raises(TypeError, match="unknown option colour; known: background, "):
+        evaluate.rank_sweep(plain_field(), views, colour=(1, 1, 1))
 
 
 def test_a_row_reads_like_a_line_and_sizes_like_sizes():
@@ -116,7 +118,7 @@ def test_a_row_reads_like_a_line_and_sizes_like_sizes():
 
 def test_eval_json_is_as_documented_and_comes_back(tmp_path):
     rows = [SweepRow(2, 100, 27.5, 0.9, 5.0), SweepRow(8, 400, math.inf, 1.0, 9.0)]
-    path = evaluate.write_eval_json(tmp_path / "eval.json", rows, views=3)
+    path = eval_json.write(tmp_path / "eval.json", rows, views=3)
     assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
         "views": 3,
         "rows": [
@@ -124,11 +126,11 @@ def test_eval_json_is_as_documented_and_comes_back(tmp_path):
             {"rank": 2, "bytes": 100, "psnr": 27.5, "ssim": 0.9, "ms_per_frame": 5.0},
         ],
     }
-    assert evaluate.read_eval_json(path) == (rows[::-1], 3)
+    assert eval_json.read(path) == (rows[::-1], 3)
     for broken in ("{", "[]", '{"views": 1, "rows": [{"rank": 1}]}', '{"rows": []}'):
         path.write_text(broken)
         with pytest.raises(ModelFileError, match=r"eval\.json is not an evaluation"):
-            evaluate.read_eval_json(path)
+            eval_json.read(path)
 
 
 @pytest.mark.parametrize(
@@ -148,17 +150,17 @@ def test_an_eval_json_that_makes_no_sense_is_one_clear_error(tmp_path, lie):
     path = tmp_path / "eval.json"
     path.write_text(json.dumps({"views": 3, "rows": []} | lie))
     with pytest.raises(ModelFileError, match="is not an evaluation") as caught:
-        evaluate.read_eval_json(path)
+        eval_json.read(path)
     assert len(str(caught.value)) < 400
     path.write_text('{"rows": ' + "[" * 100_000)
     with pytest.raises(ModelFileError, match="is not an evaluation"):
-        evaluate.read_eval_json(path)
+        eval_json.read(path)
 
 
 def test_a_comparison_shows_ranks_upwards_and_then_the_photograph():
     views = make_views(5)
     renderer = OffsetRenderer(views)
-    sheet = evaluate.comparison(plain_field(), views, (4, 1), renderer=renderer)
+    sheet = comparison(view_at_ranks(plain_field(), views, (4, 1), renderer=renderer), [1000, 2000, 3000, 4000])
     assert renderer.calls == [(1, 1), (4, 1)]
     width, height = SIZE
     shown = [sheet[8 : 8 + height, 8 + i * (width + 8) : 8 + i * (width + 8) + width] for i in range(3)]
@@ -211,7 +213,7 @@ def test_a_real_field_is_filmed(cpu, tmp_path):
 def test_contributions_show_each_prefix_above_what_it_added_and_what_is_missing_last():
     views = make_views(4)
     renderer = OffsetRenderer(views)
-    picture = contributions(plain_field(), views, (1, 4, 2), index=1, renderer=renderer)
+    picture = contributions(view_at_ranks(plain_field(), views, (1, 4, 2), index=1, renderer=renderer))
     assert renderer.calls == [(1, 1), (2, 1), (4, 1)]
     width, height = SIZE
     columns, step_x = 4, width + 8
@@ -232,13 +234,9 @@ def test_contributions_of_a_rank_that_changes_nothing_are_grey():
     same = SimpleNamespace(
         render=lambda cameras, index, rank, background: SimpleNamespace(rgb=views.image(index, background))
     )
-    picture = contributions(plain_field(), views, (1, 2), renderer=same)
+    picture = contributions(view_at_ranks(plain_field(), views, (1, 2), renderer=same))
     width, height = SIZE
     assert (picture[-height - 40 :, 8 + width + 8 + 2 : 8 + 2 * width] == 128).any()
-    with pytest.raises(ConfigError, match="rank 9"):
-        contributions(plain_field(), views, (9,), renderer=same)
-    with pytest.raises(SceneError, match="no test views"):
-        contributions(plain_field(), make_views(1).subset([]), renderer=same)
 
 
 def test_where_the_background_is_not_known_transparent_pixels_do_not_count():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.test_evaluate import make_views, plain_field
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.measuring.evaluate import Measure, SweepRow
 from tslim.measuring.every_rank import better_below, every_rank, falls_text, n_renders
 
@@ -73,10 +73,10 @@ def test_a_rank_is_beaten_by_the_best_below_it_and_by_nothing_above():
 def test_eval_json_says_of_how_many_views_a_row_is_and_keeps_what_all_views_said(tmp_path):
     path, few = tmp_path / "eval.json", SweepRow(3, 300, 27.0, 0.9, 5.0, views=3)
     rows = [SweepRow(4, 400, 28.0, 0.9, 5.0), few]
-    evaluate.write_eval_json(path, rows, 10, of="a")
-    assert evaluate.read_eval_json(path) == (rows, 10)
+    eval_json.write(path, rows, 10, of="a")
+    assert eval_json.read(path) == (rows, 10)
     assert str(few).endswith("5 ms   (3 views)")
     whole = SweepRow(3, 300, 27.1, 0.9, 5.0)
-    evaluate.write_eval_json(path, [whole], 10, of="a")
-    assert evaluate.with_known(path, rows, 10, "a") == [rows[0], whole]
-    assert evaluate.with_known(path, rows, 10, "b") == evaluate.with_known(path, rows, 9, "a") == rows
+    eval_json.write(path, [whole], 10, of="a")
+    assert eval_json.merged_with_file(path, rows, 10, "a") == [rows[0], whole]
+    assert eval_json.merged_with_file(path, rows, 10, "b") == eval_json.merged_with_file(path, rows, 9, "a") == rows

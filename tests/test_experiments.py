@@ -11,12 +11,14 @@ import pytest
 from rich.console import Console as RichConsole
 
 from apps import _experiments as experiments
+from apps import _recipes as recipes
+from apps import _report as report
 from tslim import cli, config, optional, presets
 from tslim.commands import options
 from tslim.commands.console import Console
 from tslim.data import scene_from_settings
 from tslim.errors import ConfigError, RunFolderError
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.measuring.evaluate import SweepRow
 from tslim.training.run_folder import RunFolder
 
@@ -24,20 +26,20 @@ ROOT = Path(__file__).resolve().parent.parent
 APPS = ("truncation", "dedicated", "ablation", "block_descent", "approximations", "sparse_views", "border_views")
 
 
-def variant(name: str, **psnr: float) -> experiments.Variant:
-    return experiments.Variant(name, [SweepRow(int(rank[1:]), 1000, value, 0.9, 5.0) for rank, value in psnr.items()])
+def variant(name: str, **psnr: float) -> report.Variant:
+    return report.Variant(name, [SweepRow(int(rank[1:]), 1000, value, 0.9, 5.0) for rank, value in psnr.items()])
 
 
 def test_a_table_has_a_column_a_rank_and_differences_to_the_reference():
     alone, one = variant("alone", r16=31.0, r4=28.0), variant("one", r2=25.0, r4=28.25, r16=30.5)
-    heads, cells = experiments.table([alone, one], reference="alone", extra={"rank": {"one": "16"}})
+    heads, cells = report.table([alone, one], reference="alone", extra={"rank": {"one": "16"}})
     assert heads == ["trained as", "2", "4", "16", "rank"]
     assert cells == [
         ["alone", "–", "28.00", "31.00", "–"],
         ["one", "25.00", "28.25 (+0.25)", "30.50 (-0.50)", "16"],
     ]
     with pytest.raises(ConfigError, match="no line is called 'other': there are alone, one"):
-        experiments.table([alone, one], reference="other")
+        report.table([alone, one], reference="other")
 
 
 @pytest.mark.parametrize("width", [70, 200])
@@ -55,12 +57,12 @@ def test_every_training_of_an_experiment_sees_the_same_number_of_rays():
     base = experiments.base_settings(experiments.Options(quick=True, steps=300, rays=512))
     assert (base.steps, base.batch_rays, base.batch_decoded) == (300, 512, 0)
     assert max(base.grow_steps) < 300 and max(base.occupancy_steps) < 300
-    fixed, staged = experiments.plain(base, "fixed"), experiments.ours(base)
+    fixed, staged = recipes.plain(base, "fixed"), recipes.ours(base)
     assert fixed.batch_rays == staged.batch_rays == 512
     assert not fixed.field.rank_scales and fixed.schedule.policy == "fixed"
     assert staged.field.rank_scales and staged.schedule == presets.demo().schedule
-    assert experiments.ours(base, more_rays=1.5, prefix_share=0.1).batch_rays == 768
-    assert experiments.ours(base, prefix_share=0.1).schedule.prefix_share == 0.1
+    assert recipes.ours(base, more_rays=1.5, prefix_share=0.1).batch_rays == 768
+    assert recipes.ours(base, prefix_share=0.1).schedule.prefix_share == 0.1
 
 
 def test_a_run_of_other_length_does_everything_at_the_same_shares():
@@ -116,7 +118,7 @@ def test_a_folder_with_another_run_is_refused_before_anything_is_trained(args, t
 @pytest.mark.slow
 def test_runs_that_are_there_are_used_again_and_interrupted_ones_go_on(args, without_ray):
     experiment, printed = new_experiment(args)
-    settings = experiments.plain(experiment.settings, "linear", linear_share=0.9)
+    settings = recipes.plain(experiment.settings, "linear", linear_share=0.9)
     settings = dataclasses.replace(settings, field=dataclasses.replace(settings.field, max_rank=4))
     line = experiments.Line("Linear growth!", settings, ranks=(1, 4, 16))
     (first,) = experiment.train(line)
@@ -141,12 +143,12 @@ def test_runs_that_are_there_are_used_again_and_interrupted_ones_go_on(args, wit
 def test_several_seeds_are_several_runs_and_the_table_has_their_means(args, without_ray):
     args = dataclasses.replace(args, seeds=2, out=args.out / "seeds")
     experiment, _ = new_experiment(args)
-    (line,) = experiment.train(experiments.Line("a line", experiments.plain(experiment.settings, "fixed"), (2, 16)))
+    (line,) = experiment.train(experiments.Line("a line", recipes.plain(experiment.settings, "fixed"), (2, 16)))
     found = []
     for seed, name in enumerate(("a-line", "a-line-seed-1")):
         run = RunFolder(args.out / name)
         assert run.settings()["train"]["seed"] == seed
-        found.append({row.rank: row for row in evaluate.read_eval_json(run.evaluation)[0]})
+        found.append({row.rank: row for row in eval_json.read(run.evaluation)[0]})
     assert [row.rank for row in line.rows] == [16, 2]
     for row in line.rows:
         one, other = found[0][row.rank], found[1][row.rank]

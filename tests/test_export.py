@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser import camera, smooth_state
 from tests.command_line import refused, tslim
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file, thumbnail
 from tslim.scene import paths
@@ -100,7 +100,7 @@ def test_quality_is_what_eval_measured_of_this_model(model, tmp_path):
     sizes = model_file.sizes(model_file.read(model))
     rows = [SweepRow(4, sizes[3], 30.5, 0.9, 1.0), SweepRow(2, sizes[1] + 1, 25.0, 0.8, 1.0)]
     (tmp_path / "lumps-eval").mkdir()
-    evaluate.write_eval_json(tmp_path / "lumps-eval" / "eval.json", rows, 3)
+    eval_json.write(tmp_path / "lumps-eval" / "eval.json", rows, 3)
     export(model, "-o", tmp_path / "page.html")
     assert about(tmp_path / "page.html")["psnr"] == {"4": 30.5}
     export(model, "-o", tmp_path / "page.html", "--precision", "float16")

@@ -8,6 +8,7 @@ from tests import device_field, reference
 from tests.device_field import assert_gradient, on_host
 from tslim.config import FieldConfig
 from tslim.device import buffers
+from tslim.field.basis import device_rows
 
 BACKGROUND = (0.3, 0.8, 0.5)
 RANKS = (5, 1, 13, 8, 3)
@@ -83,7 +84,7 @@ def device_gradients(field, gradients) -> dict[str, np.ndarray]:
         named |= {f"{kind}_planes[{m}]": values for m, values in enumerate(planes)}
         named |= {f"{kind}_lines[{m}]": values for m, values in enumerate(lines)}
     gradients = on_host(gradients)
-    named["basis"] = gradients.basis.reshape(-1, 27)[field._basis_rows()]
+    named["basis"] = gradients.basis.reshape(-1, 27)[device_rows(3 * field.max_rank)]
     named["rank_scales"] = gradients.rank_scales.reshape(-1, 56)
     for name, (offset, shape) in field.decoder.layout.items():
         named[f"decoder.{name}"] = gradients.decoder[offset : offset + int(np.prod(shape))].reshape(shape)

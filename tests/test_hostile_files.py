@@ -24,7 +24,7 @@ from tests.test_model_file import make_state, with_header
 from tests.test_sweeps import FILE
 from tslim import config
 from tslim.commands.export import measured
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json, evaluate
 from tslim.model import model_file
 from tslim.sweeps import single
 from tslim.sweeps.plan import read_plan
@@ -191,15 +191,15 @@ def write_evaluation(base: Path) -> None:
     path = model_file.write(make_state(rank=2), base.parent / "m.slim")
     header = model_file.read_header(path)
     rows = [evaluate.SweepRow(r, header.bytes_at(r), 20.0 + r, 0.9, 5.0, None if r == 2 else 1) for r in (2, 1)]
-    evaluate.write_eval_json(base / "eval.json", rows, 3, of="abc")
+    eval_json.write(base / "eval.json", rows, 3, of="abc")
 
 
 def read_evaluation(base: Path) -> None:
     header = model_file.read_header(base.parent / "m.slim")
     assert all(isinstance(v, float | int) for v in measured(header, base.parent / "m.slim", RunFolder(base)).values())
-    rows, views = evaluate.read_eval_json(base / "eval.json")
+    rows, views = eval_json.read(base / "eval.json")
     assert views > 0 and all(str(row) for row in rows)
-    evaluate.with_known(base / "eval.json", rows, views, "abc")
+    eval_json.merged_with_file(base / "eval.json", rows, views, "abc")
 
 
 # -- sweeps ----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def write_sweep(base: Path) -> None:
     plan.folder(run).mkdir(parents=True)
     (plan.folder(run) / single.RECORD).write_text(json.dumps(record))
     rows = [evaluate.SweepRow(r, 1000 * r, 20.0, 0.9, 5.0) for r in (4, 1)]
-    evaluate.write_eval_json(RunFolder(plan.folder(run)).evaluation, rows, 3)
+    eval_json.write(RunFolder(plan.folder(run)).evaluation, rows, 3)
     assert single.is_done(plan, run)
 
 

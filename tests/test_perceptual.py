@@ -10,7 +10,8 @@ import pytest
 from tslim import cli
 from tslim.commands.console import Console
 from tslim.errors import MissingPackageError
-from tslim.measuring.evaluate import SweepRow, read_eval_json, with_known, write_eval_json
+from tslim.measuring import eval_json
+from tslim.measuring.evaluate import SweepRow
 from tslim.measuring.perceptual import Perceptual
 
 
@@ -67,9 +68,9 @@ def test_it_stands_in_the_table_and_in_the_file_only_where_it_was_measured(tmp_p
     shown = capsys.readouterr().out
     assert "LPIPS" in shown and "0.1234" in shown and "LPIPS 0.123" in str(measured)
     path = tmp_path / "eval.json"
-    write_eval_json(path, [without], 3, of="the same")
+    eval_json.write(path, [without], 3, of="the same")
     assert "lpips" not in json.loads(path.read_text())["rows"][0]
-    write_eval_json(path, [measured], 3, of="the same")
-    assert read_eval_json(path)[0] == [measured]
-    write_eval_json(path, with_known(path, [without], 3, "the same"), 3, of="the same")
-    assert read_eval_json(path)[0] == [measured], "measuring again without it does not lose it"
+    eval_json.write(path, [measured], 3, of="the same")
+    assert eval_json.read(path)[0] == [measured]
+    eval_json.write(path, eval_json.merged_with_file(path, [without], 3, "the same"), 3, of="the same")
+    assert eval_json.read(path)[0] == [measured], "measuring again without it does not lose it"

@@ -175,7 +175,7 @@ def test_a_process_that_dies_or_finds_nothing_is_one_line(tmp_path, monkeypatch,
 
 
 def test_who_lacks_pycolmap_is_told_the_one_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(mapping, "find_spec", lambda name: None)
+    monkeypatch.setattr("tslim.optional.has", lambda name: False)
     assert cli.main(["poses", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "pip install pycolmap" in capsys.readouterr().err
 

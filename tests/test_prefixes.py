@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from apps import _experiments as experiments
+from apps import _recipes as recipes
 from tslim import presets
 
 WITH_ROWS = [name for name, preset in presets.PRESETS.items() if preset().field.rank_scales]
@@ -57,9 +58,9 @@ def test_half_the_ranks_of_the_default_beat_half_of_tensorf_and_all_of_them_matc
     base = experiments.base_settings(experiments.Options(quick=True, rays=1024))
     psnr = {}
     for name, settings in (
-        ("staged", experiments.ours(base)),
-        ("six ranks a ray", experiments.six_ranks_a_ray(experiments.ours(base))),
-        ("fixed", experiments.plain(base, "fixed")),
+        ("staged", recipes.ours(base)),
+        ("six ranks a ray", recipes.six_ranks_a_ray(recipes.ours(base))),
+        ("fixed", recipes.plain(base, "fixed")),
     ):
         trainer = tslim.Trainer(tslim.Trainer.new_field(scene, settings), scene, settings)
         for _ in trainer.run():

@@ -20,7 +20,7 @@ from tslim.data.builtin import builtin_scene
 from tslim.errors import DivergedError, ModelFileError, RunFolderError
 from tslim.model import model_file
 from tslim.training import checkpoint, run_lock, watch
-from tslim.training.events import CheckpointSaved, Stepped, Warned
+from tslim.training.events import CheckpointSaved, Progress, Stepped, Warned
 from tslim.training.run_folder import RunFolder
 from tslim.training.trainer import Trainer
 
@@ -373,6 +373,10 @@ def test_a_field_that_shows_less_than_one_colour_for_long_is_noticed_once():
     assert again.state() == watched.state() and watch.Watch.is_valid(again.state(), 500)
     again.load_state([50, True])
     assert watch.Watch.is_valid([50, True], 50) and again.steps == 50 and again.learned
+    again.load_state(watched.state()[:5])
+    assert watch.Watch.is_valid(watched.state()[:5], 500) and again.last is None
+    for last in ([0.1] * 3, [0.1, 0.1, 0.1, -1.0], [0.1, 0.1, 0.1, "text"], "text"):
+        assert not watch.Watch.is_valid([*watched.state()[:5], last], 500)
 
 
 def test_a_short_run_is_judged_at_its_end_by_what_there_is_in_the_field():
@@ -410,6 +414,29 @@ def test_finite_nonsense_of_a_learning_rate_far_too_high_is_said_while_training_
     first, last = [e for e in Trainer(Trainer.new_field(scene, wanted), scene, wanted).run() if isinstance(e, Warned)]
     assert first.step == 20 and "20 steps the field has shown the photographs worse than one colour" in first.message
     assert last.step == 40 and "makes no sense" in last.message and "--lr-factors" in last.message
+
+
+def test_a_run_stopped_between_reports_reports_and_judges_as_one_that_was_not(scene):
+    def reports(trainer: Trainer, until: int | None = None) -> list[dict]:
+        found = []
+        for event in trainer.run():
+            if isinstance(event, Progress):
+                found.append(dataclasses.asdict(event))
+            if isinstance(event, Stepped) and event.step == until:
+                break
+        timed = ("seconds", "seconds_left", "rays_per_second")
+        return [{name: value for name, value in report.items() if name not in timed} for report in found]
+
+    wanted = settings()
+    whole, stopped, resumed = (Trainer(Trainer.new_field(scene, wanted), scene, wanted) for _ in range(3))
+    expected = reports(whole)
+    first = reports(stopped, until=7)
+    arrays, plain = stopped.state()
+    resumed.load_state({name: np.array(array) for name, array in arrays.items()}, json.loads(json.dumps(plain)))
+    assert first + reports(resumed) == expected and len(expected) == 4
+    assert resumed.watch.state() == whole.watch.state() and whole.watch.last is not None
+    stopped.load_state(*whole.state())
+    assert stopped.watch.last == whole.watch.last, "a run that has ended is judged again as it was"
 
 
 def test_training_that_loses_what_it_knew_goes_back_to_its_best_checkpoint(tmp_path, scene, monkeypatch):
@@ -494,7 +521,7 @@ def mutations(arrays: dict[str, np.ndarray], plain: dict) -> list[tuple[str, dic
     put("a box inside out", "box", arrays["box"][::-1].copy())
     odd = [None, -1, 2**40, 1.5, float("nan"), "text", [], {}, [1, 2, 3], True]
     for name, value in plain.items():
-        if name not in ("quality", "setbacks", "watch", "grew"):  # older checkpoints lack them
+        if name not in ("quality", "setbacks", "watch", "window", "grew"):  # older checkpoints lack them
             made.append((f"no {name}", arrays, {k: v for k, v in plain.items() if k != name}))
         for other in odd:
             if other is None and name in ("quality", "occupancy_cells"):
@@ -526,6 +553,19 @@ def mutations(arrays: dict[str, np.ndarray], plain: dict) -> list[tuple[str, dic
         made.append((f"schedule without {name}", arrays, plain | {"schedule": {}}))
     for name in plain["sampler"]:
         made.append((f"sampler {name}", arrays, plain | {"sampler": plain["sampler"] | {name: -1}}))
+    for name in plain["window"]:
+        for other in (None, -1, "text", [1, 2]):
+            made.append((f"window {name} {other!r}", arrays, plain | {"window": plain["window"] | {name: other}}))
+        made.append(
+            (
+                f"window without {name}",
+                arrays,
+                plain | {"window": {k: v for k, v in plain["window"].items() if k != name}},
+            )
+        )
+    made.append(
+        ("a window that begins later", arrays, plain | {"window": plain["window"] | {"first": plain["step"] + 1}})
+    )
     made.append(("a position past the end", arrays, plain | {"sampler": plain["sampler"] | {"position": 10**9}}))
     made.append(("a grid of thousands", arrays, plain | {"grid": [5000, 5000, 5000]}))
     made.append(("a grid of another shape", arrays, plain | {"grid": plain["grid"][::-1][:2] + [4]}))

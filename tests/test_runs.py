@@ -8,7 +8,7 @@ import pytest
 from tests.command_line import SMALL, refused, tslim
 from tslim import config, files, presets
 from tslim.data.builtin import builtin_scene
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.model import model_file
 from tslim.training.events import CheckpointSaved
 from tslim.training.run_folder import RunFolder
@@ -67,10 +67,10 @@ def test_train_on_a_run_says_that_it_is_one_and_how_to_continue_it(trained):
 
 
 def test_eval_of_one_rank_keeps_what_is_known_of_the_others(trained):
-    before = {row.rank: row for row in evaluate.read_eval_json(trained / "eval.json")[0]}
+    before = {row.rank: row for row in eval_json.read(trained / "eval.json")[0]}
     assert set(before) == {4, 3, 2, 1}
     assert tslim("eval", trained, "--ranks", 3, "--arch", "cpu")[0] == 0
-    rows, views = evaluate.read_eval_json(trained / "eval.json")
+    rows, views = eval_json.read(trained / "eval.json")
     assert [row.rank for row in rows] == [4, 3, 2, 1] and views == 8
     assert all(row == before[row.rank] for row in rows if row.rank != 3)
     best = max(row.psnr for row in rows)

@@ -343,7 +343,7 @@ def test_a_contracted_field_is_made_from_the_cube_that_a_scene_states(cpu):
 @pytest.mark.parametrize(("distortion", "occlusion"), [(0.7, 0.0), (0.0, 0.3), (0.2, 0.4)])
 def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distortion, occlusion):
     from tslim.field.parameters import Gradients
-    from tslim.rendering.pipeline import Penalties
+    from tslim.rendering.penalties import Penalties
 
     field, state = make_field(space)
     pipeline = run(field, space)

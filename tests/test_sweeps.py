@@ -12,7 +12,8 @@ import tslim
 from tslim import cli, config
 from tslim.data import scene_from_settings
 from tslim.errors import ConfigError
-from tslim.measuring.evaluate import SweepRow, write_eval_json
+from tslim.measuring import eval_json
+from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file
 from tslim.sweeps import engine, single, table
 from tslim.sweeps.plan import read_plan
@@ -86,7 +87,7 @@ def pretend(plan, run, psnr: float, minutes: float = 2.0) -> None:
     """A training that has ended with these numbers."""
     folder = RunFolder(plan.folder(run))
     rows = [SweepRow(rank, 1000 * rank, psnr - 1 / rank, 0.9, 5.0) for rank in (4, 1)]
-    write_eval_json(folder.evaluation, rows, 3)
+    eval_json.write(folder.evaluation, rows, 3)
     record = {"command": run.command(folder.path, resume=False), "minutes": minutes, "peak_mb": 500.0, "max_rank": 4}
     (folder.path / single.RECORD).write_text(json.dumps(record))
 
@@ -119,7 +120,7 @@ def test_lpips_is_measured_where_the_file_asks_for_it_and_stands_in_the_table_th
     assert single.is_done(plan, plan.runs[0]) and not single.is_done(wanting, wanting.runs[0])
     for run, value in zip(wanting.runs, (0.1, 0.2, 0.3, 0.4), strict=True):
         rows = [SweepRow(rank, 1000 * rank, 30.0, 0.9, 5.0, lpips=value) for rank in (4, 1)]
-        write_eval_json(RunFolder(wanting.folder(run)).evaluation, rows, 3)
+        eval_json.write(RunFolder(wanting.folder(run)).evaluation, rows, 3)
     cells = table.entries(wanting)
     written = {path.name: path for path in table.write(wanting, cells)}
     rows = list(csv.DictReader(written["table.csv"].read_text().splitlines()))

@@ -7,6 +7,7 @@ from tests.device_field import on_host
 from tests.test_gradients_pipeline import N_RAYS, make_field, make_rays, run
 from tslim.config import FieldConfig, ScheduleConfig, TrainConfig
 from tslim.device import buffers
+from tslim.training.step import sampled_share
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.2])
@@ -53,7 +54,7 @@ def test_neighbours_of_a_patch_stand_in_one_place_and_so_far_apart(cpu):
 
 def test_smooth_depth_has_the_gradient_of_the_squared_differences(cpu):
     from tslim.field.parameters import Gradients
-    from tslim.rendering.pipeline import Penalties
+    from tslim.rendering.penalties import Penalties, penalise
 
     field, _ = make_field()
     pipeline, gradients = run(field), Gradients(field)
@@ -66,7 +67,7 @@ def test_smooth_depth_has_the_gradient_of_the_squared_differences(cpu):
     buffers.write(pipeline.rays.directions, (d / np.linalg.norm(d, axis=1, keepdims=True)).ravel())
 
     def loss() -> float:
-        pipeline.penalise(N_RAYS, Penalties(depth=1e-9), Gradients(field), (3, 7), 4)
+        penalise(pipeline, N_RAYS, Penalties(depth=1e-9), Gradients(field), (3, 7), 4)
         begin, length = pipeline.space.extent
         used = buffers.read(pipeline.ray_used)
         along, weight = (buffers.read(a).astype(np.float64) for a in (pipeline.sample_along, pipeline.sample_weight))
@@ -78,7 +79,7 @@ def test_smooth_depth_has_the_gradient_of_the_squared_differences(cpu):
         squares = (np.diff(place, axis=1) ** 2).sum() + (np.diff(place, axis=2) ** 2).sum()
         return squares / (N_RAYS // 16 * 24)
 
-    pipeline.penalise(N_RAYS, Penalties(depth=1.0), gradients, (3, 7), 4)
+    penalise(pipeline, N_RAYS, Penalties(depth=1.0), gradients, (3, 7), 4)
     in_use = buffers.CHUNK * gradients.density._in_use
     analytic = buffers.read(gradients.density.values).astype(np.float64).ravel()[:in_use]
     values = buffers.read(field.density.values).copy()
@@ -124,7 +125,7 @@ def test_the_window_of_annealed_sampling_opens_over_its_share_of_the_run(cpu):
     trainer = Trainer(Trainer.new_field(scene, settings), scene, settings)
     shares = []
     for trainer.step in (0, 10, 15, 20, 39):
-        shares.append(trainer._annealed())
+        shares.append(sampled_share(trainer))
     assert shares == [0.5, 0.5, 0.75, 1.0, 1.0]
     trainer.step = 0
     assert next(trainer.run()).step == 0 and trainer.unseen.side == 8
@@ -136,7 +137,7 @@ def test_the_window_of_annealed_sampling_opens_over_its_share_of_the_run(cpu):
 @pytest.mark.parametrize("occlusion_range", [0.2, 0.6])
 def test_a_penalty_alone_has_the_gradients_that_it_has_beside_an_error_of_zero(cpu, occlusion_range):
     from tslim.field.parameters import Gradients
-    from tslim.rendering.pipeline import Penalties
+    from tslim.rendering.penalties import Penalties, penalise
 
     field, _ = make_field()
     penalties = Penalties(occlusion=0.7, occlusion_range=occlusion_range)
@@ -145,7 +146,7 @@ def test_a_penalty_alone_has_the_gradients_that_it_has_beside_an_error_of_zero(c
         buffers.write(grad, np.zeros(grad.shape[0], np.float32))
     pipeline.backward(expected, penalties)
     whole = pipeline.n_samples
-    pipeline.penalise(N_RAYS, penalties, found, (3, 7))
+    penalise(pipeline, N_RAYS, penalties, found, (3, 7))
     assert pipeline.n_samples < whole
     for kind in ("planes", "lines"):
         for one, other in zip(*(of_density(g, kind) for g in (expected, found)), strict=True):
@@ -156,7 +157,9 @@ def test_a_penalty_alone_has_the_gradients_that_it_has_beside_an_error_of_zero(c
 
 
 def test_errors_and_penalties_apart_have_the_gradients_that_they_have_together(cpu):
-    from tslim.rendering.pipeline import Gradients, Penalties
+    from tslim.field.parameters import Gradients
+    from tslim.rendering import penalties as rendering_penalties
+    from tslim.rendering.penalties import Penalties
 
     field, _ = make_field()
     penalties, rng = Penalties(distortion=0.2, occlusion=0.7, occlusion_range=0.4), np.random.default_rng(4)
@@ -166,7 +169,7 @@ def test_errors_and_penalties_apart_have_the_gradients_that_they_have_together(c
     pipeline.backward(together, penalties, 0.3)
     pipeline = _same_errors(field, pipeline)
     pipeline.backward(apart, None, 0.3)
-    pipeline.penalties_backward(apart, penalties, 0.3)
+    rendering_penalties.backward(pipeline, apart, penalties, 0.3)
     for kind in ("planes", "lines"):
         for one, other in zip(*(of_density(g, kind) for g in (together, apart)), strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-5 * np.abs(one).max())

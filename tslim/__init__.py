@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # the same names as below, for editors and type checkers
     from tslim.errors import SceneError as SceneError
     from tslim.errors import TslimError as TslimError
     from tslim.field.field import Field as Field
-    from tslim.field.field import load as load
-    from tslim.field.field import load_stream as load_stream
+    from tslim.field.loading import load as load
+    from tslim.field.loading import load_stream as load_stream
     from tslim.measuring.evaluate import SweepRow as SweepRow
     from tslim.measuring.evaluate import rank_sweep as rank_sweep
     from tslim.measuring.metrics import psnr as psnr
@@ -95,7 +95,8 @@ _HOMES = {
         "Warned",
         "Finished",
     ),
-    "tslim.field.field": ("Field", "load", "load_stream"),
+    "tslim.field.field": ("Field",),
+    "tslim.field.loading": ("load", "load_stream"),
     "tslim.rendering.media": ("render_video",),
     "tslim.measuring.metrics": ("psnr", "ssim"),
     "tslim.rendering.pipeline": ("MarchConfig",),

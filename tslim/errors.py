@@ -3,6 +3,9 @@
 The command line prints such an error as one line and exits with code 2.
 """
 
+import reprlib
+from typing import Any
+
 
 class TslimError(Exception):
     """Base of every error that tslim raises on purpose."""
@@ -38,3 +41,8 @@ class OutOfMemoryError(TslimError, MemoryError):
 
 class MissingPackageError(TslimError, ImportError):
     """Something optional was asked for whose package is not installed; the message says how to install it."""
+
+
+def short(value: Any) -> str:
+    """A value as messages show it: cut short, however much of it there is."""
+    return reprlib.repr(value)

@@ -9,9 +9,9 @@ from tslim.commands.console import Console
 from tslim.commands.options import Eval, SceneOptions
 from tslim.data import parse_colour
 from tslim.errors import ConfigError, RunFolderError
+from tslim.measuring import eval_json, plots
 from tslim.measuring import evaluate as measure
-from tslim.measuring import plots
-from tslim.measuring.contributions import contributions
+from tslim.measuring import pictures as view_pictures
 from tslim.measuring.evaluate import SweepRow
 from tslim.measuring.every_rank import every_rank, falls_text, n_renders
 from tslim.measuring.perceptual import Perceptual
@@ -38,7 +38,7 @@ def evaluate(args: Eval, console: Console) -> None:
         raise ConfigError(f"--out {out} is a file: name a folder")
     lpips = Perceptual() if args.lpips else None
     shared.start(args.arch, console)
-    from tslim.field.field import load
+    from tslim.field.loading import load
 
     field = load(source)
     sizes = list(model_file.read_header(source).ends)
@@ -60,7 +60,7 @@ def evaluate(args: Eval, console: Console) -> None:
 
 def report(scene: Scene, run: RunFolder, console: Console) -> None:
     """What ``train`` ends with: measures a run's model as its file has it, and adds pictures and a video."""
-    from tslim.field.field import load
+    from tslim.field.loading import load
 
     field = load(run.model)
     sizes = list(model_file.read_header(run.model).ends)
@@ -88,18 +88,18 @@ def _measure(
     result: RunFolder,
     console: Console,
     *,
+    sizes: list[int],
     ranks: tuple[int, ...] | None = None,
     most_views: int | None = None,
     pictures: Path | None = None,
-    sizes: list[int] | None = None,
     fit_gains: bool | None = None,
     tell: bool = False,
     lpips: Perceptual | None = None,
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote.
 
-    ``source`` is the file that holds the field. What ``eval.json`` knows of its other ranks stays there. ``tell``: what
-    was measured is said in the file itself, too, with a thumbnail.
+    ``source`` is the file that holds the field, ``sizes`` its bytes with 1, 2, ... ranks. What ``eval.json`` knows of
+    its other ranks stays there. ``tell``: what was measured is said in the file itself, too, with a thumbnail.
     """
     views, what = _views_to_measure(scene, most_views)
     if fit_gains is None:
@@ -110,24 +110,23 @@ def _measure(
     background = field.background
     total = n_renders(field.rank, len(views)) if ranks is None else len(views) * len(ranks)
     with console.counter("measuring", total) as count:
-        how: dict[str, Any] = {
-            "background": background, "renderer": renderer, "image_dir": pictures, "sizes": sizes,
-            "fit_gains": fit_gains, "on_view": lambda rank, index: count(), "lpips": lpips,
-        }  # fmt: skip
+        options = measure.MeasureOptions(
+            background=background, renderer=renderer, image_dir=pictures, sizes=sizes, fit_gains=fit_gains,
+            on_view=lambda rank, index: count(), lpips=lpips,
+        )  # fmt: skip
         if ranks is None:
-            rows = every_rank(field, measure.Measure(field, views, **how))
+            rows = every_rank(field, measure.Measure(field, views, **options))
         else:
-            rows = list(measure.rank_sweep(field, views, ranks, **how))
-    of = measure.measured(source, views, background, fit_gains)
-    known = measure.with_known(result.evaluation, rows, len(views), of)
+            rows = list(measure.rank_sweep(field, views, ranks, **options))
+    of = eval_json.fingerprint(source, views, background, fit_gains)
+    known = eval_json.merged_with_file(result.evaluation, rows, len(views), of)
     if tell:
         sizes = _told(field, source, known, renderer, console) or sizes
-    if sizes is not None:
-        rows, known = ([replace(row, bytes=sizes[row.rank - 1]) for row in some] for some in (rows, known))
+    rows, known = ([replace(row, bytes=sizes[row.rank - 1]) for row in some] for some in (rows, known))
     console.sweep_table(rows, title=f"mean of {what}")
     if falls := falls_text(rows):
         console.warn(f"more ranks are not always better: {falls}")
-    written = [measure.write_eval_json(result.evaluation, known, len(views), of=of)]
+    written = [eval_json.write(result.evaluation, known, len(views), of=of)]
     written += _pictures(field, views, ranks, renderer, sizes, result.images)
     title = f"{scene.name}: {what}"
     written.append(plots.size_quality(result.images / "size-quality.png", {scene.name: rows}, title=title))
@@ -141,15 +140,14 @@ def _pictures(
     views: Views,
     ranks: tuple[int, ...] | None,
     renderer: "Renderer",
-    sizes: list[int] | None,
+    sizes: list[int],
     folder: Path,
 ) -> list[Path]:
     """Writes a view at several ranks, and what each group of ranks adds to it. Returns what it wrote."""
-    shown = measure.comparison(field, views, ranks, background=field.background, renderer=renderer, sizes=sizes)
-    written = [media.write_png(folder / "comparison.png", shown)]
-    if len(measure.checked_ranks(field, ranks)) > 1:
-        shown = contributions(field, views, ranks, background=field.background, renderer=renderer)
-        written.append(media.write_png(folder / "contributions.png", shown))
+    view = view_pictures.view_at_ranks(field, views, ranks, background=field.background, renderer=renderer)
+    written = [media.write_png(folder / "comparison.png", view_pictures.comparison(view, sizes))]
+    if len(view.ranks) > 1:
+        written.append(media.write_png(folder / "contributions.png", view_pictures.contributions(view)))
     return written
 
 

@@ -11,7 +11,7 @@ from tslim.commands import export_shapes, shared
 from tslim.commands.console import Console
 from tslim.commands.options import Export
 from tslim.errors import ConfigError, ModelFileError, RunFolderError
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.model import model_file, ordering, thumbnail
 from tslim.model.describe import described
 from tslim.model.header import ModelHeader
@@ -83,7 +83,7 @@ def measured(header: ModelHeader, source: Path, folder: RunFolder | None) -> dic
         return header.table.quality
     result = shared.results_of(source, folder)
     try:
-        rows, _ = evaluate.read_eval_json(result.evaluation)
+        rows, _ = eval_json.read(result.evaluation)
     except (FileNotFoundError, ModelFileError):
         return {}
     return {row.rank: row.psnr for row in rows if row.rank <= header.rank and row.bytes == header.bytes_at(row.rank)}

@@ -24,7 +24,7 @@ def render(args: Render, console: Console) -> None:
         shared.require_writable(args.out)
     _check_render(args)
     shared.start(args.arch, console)
-    from tslim.field.field import load
+    from tslim.field.loading import load
 
     field = load(source, rank=args.rank)
     cameras = _cameras_for(args, field.metadata, folder, console)

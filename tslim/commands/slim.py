@@ -11,7 +11,7 @@ from tslim.commands.console import Console
 from tslim.commands.options import Slim
 from tslim.commands.reorder import held_text
 from tslim.errors import ConfigError, ModelFileError
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json, evaluate
 from tslim.measuring.evaluate import SweepRow
 from tslim.measuring.every_rank import better_below
 from tslim.model import model_file, ordering
@@ -197,7 +197,7 @@ def _stored_rows(source: Path, folder: RunFolder | None) -> list[SweepRow]:
     """What ``eval`` measured of a model file, lowest rank first. Raises ``ConfigError`` or ``ModelFileError``."""
     result = shared.results_of(source, folder)
     try:
-        rows, _ = evaluate.read_eval_json(result.evaluation)
+        rows, _ = eval_json.read(result.evaluation)
     except FileNotFoundError:
         raise ConfigError(
             f"--min-psnr goes by what eval measured, and {result.evaluation} is not there: run eval first, or name "

@@ -16,7 +16,7 @@ def view(args: View, console: Console) -> None:
     if served is not None:
         served.say_notices(console.line)
     shared.start(args.arch, console)
-    from tslim.field.field import load
+    from tslim.field.loading import load
     from tslim.preview import preview
 
     field = load(source)

@@ -21,6 +21,14 @@ def texels_of(grid: tuple[int, int, int]) -> int:
     return x * y + x * z + y * z + x + y + z
 
 
+def grid_for(box: np.ndarray, side: int) -> tuple[int, int, int]:
+    """Texels along x, y, z of nearly cubic voxels, about side³ in all."""
+    size = np.asarray(box[1], np.float64) - np.asarray(box[0], np.float64)
+    voxel = (size.prod() / side**3) ** (1 / 3)
+    x, y, z = (max(4, int(s / voxel + 1e-6)) for s in size)
+    return x, y, z
+
+
 class Factors:
     """Planes and lines of one kind (density or appearance) in an arena, with room for a grid that grows."""
 

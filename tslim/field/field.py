@@ -4,38 +4,26 @@ import copy
 import dataclasses
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kernels import density
-from kernels import occupancy as occupancy_kernels
 from kernels import rank_rows as row_kernels
-from kernels.cells import EVERYTHING
 from kernels.types import Values
 from kernels.vm import Lattice
 from tslim.config import FieldConfig, Precision
 from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, memory
 from tslim.errors import ConfigError
-from tslim.field.factors import CAPACITY_MARGIN, Factors, texels_of
-from tslim.field.occupancy import Occupancy, blocks_of, n_words
+from tslim.field import basis, empty_space
+from tslim.field.factors import CAPACITY_MARGIN, Factors, grid_for, texels_of
+from tslim.field.occupancy import Occupancy
 from tslim.model import model_file, ordering, rank_rows
 from tslim.model.state import N_FEATURES, SCALES_WIDTH, FieldState, separate_ranks_of
 from tslim.scene.domain import Colour, Domain, InDomain
-
-MAX_OCCUPANCY_SIDE = 256
-"""Lattice vertices along the cube root of the occupancy grid, at most (as in TensoRF)."""
-
-
-def grid_for(box: np.ndarray, side: int) -> tuple[int, int, int]:
-    """Texels along x, y, z of nearly cubic voxels, about side³ in all."""
-    size = np.asarray(box[1], np.float64) - np.asarray(box[0], np.float64)
-    voxel = (size.prod() / side**3) ** (1 / 3)
-    x, y, z = (max(4, int(s / voxel + 1e-6)) for s in size)
-    return x, y, z
 
 
 class _Storage:
@@ -136,7 +124,7 @@ class Field(InDomain):
                 [scale * rng.standard_normal((k, length), dtype=np.float32) for _, length in shapes],
             )
         bound = (9 * self.max_rank) ** -0.5
-        self._put_basis(rng.uniform(-bound, bound, (3, 3 * self.max_rank, N_FEATURES)))
+        basis.to_device(rng.uniform(-bound, bound, (3, 3 * self.max_rank, N_FEATURES)), self.basis)
 
     # -- what it is made of ------------------------------------------------------------------------------------------
 
@@ -235,20 +223,9 @@ class Field(InDomain):
 
     # -- host copies -------------------------------------------------------------------------------------------------
 
-    def _basis_rows(self) -> np.ndarray:
-        """(3, 3 R) row of the device basis that belongs to each (mode, component)."""
-        k = np.arange(3 * self.max_rank)
-        return (k // 16 * 3 + np.arange(3)[:, None]) * 16 + k % 16
-
-    def _put_basis(self, basis: np.ndarray) -> None:
-        rows = np.zeros((self.appearance.chunks * 48, N_FEATURES), np.float32)
-        rows[self._basis_rows()[:, : basis.shape[1]]] = basis
-        buffers.write(self.basis, rows.ravel())
-
     def state(self) -> FieldState:
         """Host copy of the first ``rank`` ranks."""
         density, appearance = self.density.get(self.rank), self.appearance.get(3 * self.rank)
-        basis = buffers.read(self.basis).reshape(-1, N_FEATURES)[self._basis_rows()[:, : 3 * self.rank]]
         rank_scales = buffers.read(self.rank_scales).reshape(-1, SCALES_WIDTH)[: self.rank]
         return FieldState(
             config=dataclasses.replace(self.config, max_rank=self.rank),
@@ -258,7 +235,7 @@ class Field(InDomain):
             density_lines=density[1],
             appearance_planes=appearance[0],
             appearance_lines=appearance[1],
-            basis=basis,
+            basis=basis.to_host(self.basis, 3 * self.rank),
             rank_scales=rank_scales if self.config.rank_scales else None,
             decoder=self.decoder.state(),
             occupancy=self.occupancy.to_cells() if self.occupancy else None,
@@ -289,7 +266,7 @@ class Field(InDomain):
         """Takes on planes, lines, basis, and scales and shifts per rank of a state of the same grid and rank."""
         self.density.put(state.density_planes, state.density_lines)
         self.appearance.put(state.appearance_planes, state.appearance_lines)
-        self._put_basis(state.basis)
+        basis.to_device(state.basis, self.basis)
         if state.rank_scales is not None:
             buffers.write(self.rank_scales, np.asarray(state.rank_scales, np.float32).ravel())
 
@@ -306,15 +283,9 @@ class Field(InDomain):
 
     def density_at(self, points: np.ndarray, rank: int | np.ndarray | None = None) -> np.ndarray:
         """Density (n,) at points (n, 3) in field coordinates, at one rank or one for each point; 0 outside the box."""
-        points = np.ascontiguousarray(points, np.float32)
-        n = len(points)
-        ranks = np.ascontiguousarray(np.broadcast_to(self.rank if rank is None else rank, n), np.int32)
-        sigma = buffers.array(max(n, 1))
-        density.density_at(
-            n, buffers.upload(points.ravel()), buffers.upload(ranks), self.density.values, self.rank_scales,
-            self.lattice(self.density), self.activation, sigma,
-        )  # fmt: skip
-        return buffers.read(sigma)[:n]
+        from tslim.field.query import density_at
+
+        return density_at(self, points, rank)
 
     def query(
         self, points: np.ndarray, directions: np.ndarray, *, rank: int | None = None
@@ -349,35 +320,15 @@ class Field(InDomain):
             threshold: alpha above which a lattice vertex is live.
             within: what was empty before stays empty.
         """
-        side = min(round(math.prod(self.grid) ** (1 / 3)), MAX_OCCUPANCY_SIDE)
-        size = self.grid if side < MAX_OCCUPANCY_SIDE else grid_for(self.box, side)
-        alpha = self._lattice_alpha(size, ranks, delta, self.occupancy if within else None)
-        live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
-        occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
-        cells = (size[0] - 1, size[1] - 1, size[2] - 1)
-        words = buffers.array(n_words(cells), np.uint32)
-        occupancy_kernels.occupied_cells(list(size), list(blocks_of(cells)), live, words)
-        self.occupancy = Occupancy(cells, self.box, words)
+        self.occupancy = empty_space.measured(self, ranks, delta, threshold, self.occupancy if within else None)
         return self.occupancy.share()
-
-    def _lattice_alpha(self, size: tuple[int, ...], ranks: list[int], delta: float, before: Occupancy | None):
-        """Alpha of a step at the vertices of a lattice over the box; see ``occupancy.vertex_alpha``."""
-        alpha = buffers.array(max(math.prod(size), 1))
-        older = (EVERYTHING, buffers.array(1, np.uint32)) if before is None else (before.lattice, before.words)
-        spacing = (self.box[1] - self.box[0]) / (np.asarray(size, np.float32) - 1)
-        vertices = occupancy_kernels.Vertices(size=size, low=self.box[0], spacing=spacing)
-        occupancy_kernels.vertex_alpha(
-            vertices, len(ranks), buffers.upload(np.array(ranks, np.int32)), self.density.values, self.rank_scales,
-            self.lattice(self.density), self.activation, delta, *older, alpha,
-        )  # fmt: skip
-        return alpha
 
     def prepare(self, scratch: tuple[Factors, Factors]) -> None:
         """Loads the kernels that the first measuring of empty space and the first growth would have to wait for.
 
         ``scratch``: what ``grow`` and ``shrink`` will be given.
         """
-        self._lattice_alpha((0, 0, 0), [1], 0.0, None)
+        empty_space.prepare(self)
         for factors, other in zip((self.density, self.appearance), scratch, strict=True):
             factors.prepare(other)
 
@@ -416,34 +367,6 @@ class Field(InDomain):
     def _resample(self, grid, scale: np.ndarray, shift: np.ndarray, scratch) -> None:
         for i, factors in enumerate((self.density, self.appearance)):
             factors.resample(grid, scale, shift, scratch[i] if scratch else None)
-
-
-def load(source: model_file.Source, *, rank: int | None = None) -> Field:
-    """A model file's first ``rank`` ranks, all by default, as a field on the device that ``tslim.init`` chose.
-
-    Args:
-        source: a path, the bytes themselves, or a stream, which is read once, from where it is, without seeking, and no
-            further than ``rank`` needs.
-
-    Raises as ``model_file.read``.
-    """
-    return Field.from_state(model_file.read(source, rank=rank))
-
-
-def load_stream(source: model_file.Source) -> Iterator[Field]:
-    """A model as it arrives: the field of its first rank as soon as that is there, then of the first two, and so on.
-
-    Each is a field of its own, with one rank more than the one before; fields that are dropped free their memory.
-    Nothing is read ahead of what is asked for, so a caller that has ranks enough stops iterating. A stream that ends
-    within a rank ends here with the one before.
-
-    Args:
-        source: as for ``load``, such as ``urllib.request.urlopen(address)`` or ``sys.stdin.buffer``.
-
-    Raises as ``model_file.states``.
-    """
-    for state in model_file.states(source):
-        yield Field.from_state(state)
 
 
 def _neutral_rank_scales(max_rank: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kernels import density
 from kernels.appearance import Groups
 from tslim.device import buffers
 from tslim.errors import ConfigError
@@ -39,12 +40,25 @@ def query(
     return rgb.reshape(*shape, 3), density.reshape(shape)
 
 
+def density_at(field: Field, points: np.ndarray, rank: int | np.ndarray | None) -> np.ndarray:
+    """See ``Field.density_at``."""
+    points = np.ascontiguousarray(points, np.float32)
+    n = len(points)
+    ranks = np.ascontiguousarray(np.broadcast_to(field.rank if rank is None else rank, n), np.int32)
+    sigma = buffers.array(max(n, 1))
+    density.density_at(
+        n, buffers.upload(points.ravel()), buffers.upload(ranks), field.density.values, field.rank_scales,
+        field.lattice(field.density), field.activation, sigma,
+    )  # fmt: skip
+    return buffers.read(sigma)[:n]
+
+
 def _some(field: Field, points: np.ndarray, directions: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, 3) and densities (n,)."""
     n, chunks = len(points), -(-3 * rank // buffers.CHUNK)
     at = np.nan_to_num(field.domain.to_field(points), nan=1e6)  # outside of every box
     scale = np.nan_to_num(field.domain.stretch(points, directions)) * field.config.distance_scale
-    sigma = field.density_at(at, rank) * scale.astype(np.float32)
+    sigma = density_at(field, at, rank) * scale.astype(np.float32)
     last = np.asarray(field.grid, np.float32) - 1
     texels = np.clip((at - field.box[0]) * field.texels_per_unit, 0, last).astype(np.float32)
     every = np.arange(n + 1, dtype=np.int32)  # each point is a group by itself, on a ray of its own

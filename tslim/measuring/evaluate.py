@@ -1,26 +1,21 @@
-"""Measuring a field at several ranks against test images: table, ``eval.json``, pictures."""
+"""Measuring a field at several ranks against test images."""
 
-import dataclasses
-import hashlib
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from tslim import files
-from tslim.config import short
-from tslim.errors import ConfigError, ModelFileError, SceneError
+from tslim.errors import ConfigError, SceneError
 from tslim.measuring import metrics
-from tslim.model import model_file, th_file
 from tslim.model.sizes import megabytes
 from tslim.model.sizes import sizes as sizes_of
 from tslim.rendering import media
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from tslim.field.field import Field
     from tslim.measuring.perceptual import Perceptual
     from tslim.rendering.renderer import Renderer
@@ -28,8 +23,6 @@ if TYPE_CHECKING:
 
 EDGE = metrics.WINDOW // 2
 """pixels at the border of a picture that are not the middle of a window of SSIM"""
-COLUMNS = 6
-"""pictures in a row of a comparison"""
 
 
 @dataclass(frozen=True)
@@ -80,69 +73,66 @@ def halves(rank: int) -> tuple[int, ...]:
     return tuple(ranks)
 
 
+class MeasureOptions(TypedDict, total=False):
+    """How a field is compared with images: arguments that ``rank_sweep`` and ``Measure`` take by name."""
+
+    background: tuple[float, float, float] | None
+    """behind the field and behind transparent images; the field's own if not given. Where that is not known either,
+    only pixels count that are at least half opaque, with their own colour"""
+    renderer: "Renderer | None"
+    """one to reuse"""
+    image_dir: str | Path | None
+    """a folder for all rendered views, those of rank 8 in ``rank-08``"""
+    on_view: Callable[[int, int], None] | None
+    """called with rank and number of each view that is done"""
+    sizes: Sequence[int] | None
+    """bytes of the file with 1, 2, ... ranks; what it would be in half precision if not given"""
+    fit_gains: bool
+    """for photographs that differ in exposure and white balance: of each, a gain of the three channels is fitted on its
+    left half, and the right half is compared"""
+    lpips: "Perceptual | None"
+    """what measures LPIPS besides; left out if not given"""
+
+
 def rank_sweep(
-    field: "Field",
-    views: "Views",
-    ranks: Iterable[int] | None = None,
-    *,
-    background: tuple[float, float, float] | None = None,
-    renderer: "Renderer | None" = None,
-    image_dir: str | Path | None = None,
-    on_view: Callable[[int, int], None] | None = None,
-    sizes: Sequence[int] | None = None,
-    fit_gains: bool = False,
-    lpips: "Perceptual | None" = None,
+    field: "Field", views: "Views", ranks: Iterable[int] | None = None, **options: "Unpack[MeasureOptions]"
 ) -> Iterator[SweepRow]:
     """Renders all views at each rank and compares them with the images; yields a row a rank, highest first.
 
     Args:
         ranks: which; in any order, duplicates count once; the field's and its halves if None.
-        background: behind the field and behind transparent images; the field's own if None. Where that is not
-            known either, only pixels count that are at least half opaque, with their own colour.
-        renderer: one to reuse.
-        image_dir: a folder for all rendered views, those of rank 8 in ``rank-08``.
-        on_view: called with rank and number of each view that is done.
-        sizes: bytes of the file with 1, 2, ... ranks; what it would be in half precision if None.
-        fit_gains: for photographs that differ in exposure and white balance: of each, a gain of the three channels is
-            fitted on its left half, and the right half is compared.
-        lpips: what measures LPIPS besides; None leaves it out.
+        options: any of ``MeasureOptions``, by name: background, renderer, image_dir, on_view, sizes, fit_gains, lpips.
 
     Raises (at the call, not at the first row):
         ConfigError: a rank that the field does not have, or no ranks.
         SceneError: no views.
     """
     chosen = checked_ranks(field, ranks)
-    measure = Measure(field, views, background, renderer, image_dir, on_view, sizes, fit_gains, lpips)
+    measure = Measure(field, views, **options)
     return (measure.row(rank, measure.at(rank)) for rank in chosen)
 
 
 class Measure:
-    """Compares a field with the images of views. Arguments and errors are those of ``rank_sweep``."""
+    """Compares a field with the images of views. Raises ``SceneError`` if there are none."""
 
-    def __init__(
-        self,
-        field: "Field",
-        views: "Views",
-        background: tuple[float, float, float] | None = None,
-        renderer: "Renderer | None" = None,
-        image_dir: str | Path | None = None,
-        on_view: Callable[[int, int], None] | None = None,
-        sizes: Sequence[int] | None = None,
-        fit_gains: bool = False,
-        lpips: "Perceptual | None" = None,
-    ) -> None:
+    def __init__(self, field: "Field", views: "Views", **options: "Unpack[MeasureOptions]") -> None:
+        if unknown := sorted(set(options) - set(MeasureOptions.__annotations__)):
+            raise TypeError(f"unknown option {unknown[0]}; known: {', '.join(MeasureOptions.__annotations__)}")
         if len(views) == 0:
             raise SceneError("no test views to measure on: this scene has none")
-        self.views, self.background, self.fit_gains = views, background or field.background, fit_gains
-        self.lpips = lpips
+        self.views = views
+        self.background = options.get("background") or field.background
+        self.fit_gains = options.get("fit_gains", False)
+        self.lpips = options.get("lpips")
         self.counting = [i for i in range(len(views)) if self._middle(i)]
         """Numbers of the views that have pixels to compare"""
         if not self.counting:
             raise SceneError("the test views are masked, or transparent, everywhere: nothing to measure on")
-        self.renderer = renderer or new_renderer(field)
-        self.folder = None if image_dir is None else Path(image_dir)
-        self.on_view = on_view or (lambda rank, index: None)
-        self.sizes = sizes or sizes_of(field.state())
+        self.renderer = options.get("renderer") or new_renderer(field)
+        folder = options.get("image_dir")
+        self.folder = None if folder is None else Path(folder)
+        self.on_view = options.get("on_view") or (lambda rank, index: None)
+        self.sizes = options.get("sizes") or sizes_of(field.state())
         self._warm = False
 
     def _middle(self, index: int) -> bool:
@@ -194,40 +184,6 @@ class Measure:
         return SweepRow(rank, self.sizes[rank - 1], psnr, ssim, 1000 * found.seconds, lpips=lpips)
 
 
-def with_known(path: str | Path, rows: Iterable[SweepRow], views: int, of: str) -> list[SweepRow]:
-    """Rows, and what the ``eval.json`` at ``path`` knows besides, if it was measured of the same (``of``).
-
-    That is other ranks, and ranks that it measured on all views while now they were on a few. Highest rank first.
-    """
-    by_rank = {row.rank: row for row in rows}
-    for row in _rows_of_same(Path(path), views, of) if of else ():
-        mine = by_rank.get(row.rank)
-        if mine is not None and mine.lpips is None and mine.views is row.views is None:
-            by_rank[row.rank] = dataclasses.replace(mine, lpips=row.lpips)
-        if row.rank not in by_rank or (row.views is None and by_rank[row.rank].views is not None):
-            by_rank[row.rank] = row
-    return [by_rank[rank] for rank in sorted(by_rank, reverse=True)]
-
-
-def write_eval_json(path: str | Path, rows: Iterable[SweepRow], views: int, *, of: str = "") -> Path:
-    """Writes ``{"views": n, "rows": [{"rank", "bytes", "psnr", "ssim", "ms_per_frame"}, ...]}``, highest rank first.
-
-    A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity. ``of`` says what was measured
-    (see ``measured``). Rows of a few views say of how many, in ``views``.
-    """
-    table = [_plain(row) for row in sorted(rows, key=lambda row: -row.rank)]
-    known = {"views": views, **({"of": of} if of else {}), "rows": table}
-    return files.write_bytes(path, (json.dumps(known, indent=2) + "\n").encode())
-
-
-def _plain(row: SweepRow) -> dict[str, float | None]:
-    values = dataclasses.asdict(row)
-    for name in ("views", "lpips"):
-        if values[name] is None:
-            del values[name]
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
-
-
 def left_half(picture: np.ndarray) -> np.ndarray:
     """(h, w) bool: the left half of a picture (h, w, ...), without the middle column of an odd width."""
     height, width = picture.shape[:2]
@@ -243,142 +199,6 @@ def with_fitted_gain(rgb: np.ndarray, truth: np.ndarray, on: np.ndarray) -> np.n
     power = (a * a).sum(0)
     gain = np.where(power > 0, (a * b).sum(0) / np.maximum(power, 1e-12), 1.0)
     return np.clip(rgb * gain, 0, 1).astype(np.float32)
-
-
-def measured(
-    model: Path, views: "Views", background: tuple[float, float, float] | None, fit_gains: bool = False
-) -> str:
-    """A fingerprint of what is measured, and how: the model, the images with their cameras, the background.
-
-    Of a model file's header only what changes pictures counts, and not the table of sizes and qualities.
-    """
-    digest = hashlib.sha256()
-    with open(model, "rb") as source:
-        if not th_file.is_th(model):
-            header = model_file.read_header(model)
-            digest.update(repr((header.config, header.domain, header.grid, header.metadata.get("march"))).encode())
-            source.seek(header.shared_at)
-        while part := source.read(1 << 20):
-            digest.update(part)
-    cameras = views.cameras
-    for array in (views.pixels, cameras.poses, cameras.intrinsics, cameras.sizes, cameras.lens, cameras.distortion):
-        digest.update(np.ascontiguousarray(array).data)
-    digest.update((repr(background) + " gains" * fit_gains).encode())
-    return digest.hexdigest()[:16]
-
-
-def _rows_of_same(path: Path, views: int, of: str) -> list[SweepRow]:
-    """The rows that are there already, if they were measured of the same."""
-    try:
-        rows, count, measured_of = _read(path)
-        return rows if measured_of == of and count == views else []
-    except (OSError, ValueError):
-        return []
-
-
-def read_eval_json(path: str | Path) -> tuple[list[SweepRow], int]:
-    """Rows and number of views of an ``eval.json``. Raises ``FileNotFoundError``, or ``ModelFileError`` if damaged."""
-    rows, views, _ = _read(Path(path))
-    return rows, views
-
-
-def _read(path: Path) -> tuple[list[SweepRow], int, Any]:
-    """Rows, number of views, and of what they were measured if the file says so; raises as ``read_eval_json``."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        rows = [_row(each) for each in data["rows"]]
-        if len({row.rank for row in rows}) < len(rows):
-            raise ValueError("a rank is there twice")
-        return rows, _whole(data["views"], "views"), data.get("of")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path} is not an evaluation: {str(error)[:200]}") from error
-
-
-def _row(plain: dict[str, Any]) -> SweepRow:
-    """The inverse of ``_plain``; raises ``ValueError`` and its like for nonsense."""
-    if strange := set(plain) - {field.name for field in dataclasses.fields(SweepRow)}:
-        raise ValueError(f"it holds {short(sorted(strange)[0])}")
-    return SweepRow(
-        _whole(plain["rank"], "rank"),
-        _whole(plain["bytes"], "bytes"),
-        _measure(plain["psnr"], "psnr"),
-        _measure(plain["ssim"], "ssim"),
-        _measure(plain["ms_per_frame"], "ms_per_frame"),
-        None if plain.get("views") is None else _whole(plain["views"], "views"),
-        None if plain.get("lpips") is None else _measure(plain["lpips"], "lpips"),
-    )
-
-
-def _whole(value: Any, name: str) -> int:
-    if type(value) is not int or not 1 <= value < 2**53:
-        raise ValueError(f"{name} is {short(value)}")
-    return value
-
-
-def _measure(value: Any, name: str) -> float:
-    if value is None:  # see ``write_eval_json``
-        return math.inf
-    if type(value) not in (int, float) or not abs(value) < 1e18:
-        raise ValueError(f"{name} is {short(value)}")
-    return value
-
-
-def comparison(
-    field: "Field",
-    views: "Views",
-    ranks: Iterable[int] | None = None,
-    *,
-    index: int | None = None,
-    background: tuple[float, float, float] | None = None,
-    renderer: "Renderer | None" = None,
-    sizes: Sequence[int] | None = None,
-) -> np.ndarray:
-    """One view at several ranks, lowest first, beside the ground truth: a captioned picture (h, w, 3) uint8.
-
-    Args:
-        ranks: as for ``rank_sweep``.
-        index: which view; a quarter of the way through if None.
-        background, sizes: as for ``rank_sweep``.
-
-    Raises as ``rank_sweep`` does. The PSNR of a caption is that of its picture.
-    """
-    chosen, pictures, quality, truth = view_at_ranks(field, views, ranks, index, background, renderer)
-    sizes = sizes or sizes_of(field.state())
-    captions = [
-        f"rank {rank}\n{megabytes(sizes[rank - 1])}, {psnr:.1f} dB" for rank, psnr in zip(chosen, quality, strict=True)
-    ]
-    count = len(pictures) + 1
-    rows = -(-count // COLUMNS)
-    return media.grid([*pictures, truth], [*captions, "ground truth\n"], columns=-(-count // rows))
-
-
-def view_at_ranks(
-    field: "Field",
-    views: "Views",
-    ranks: Iterable[int] | None,
-    index: int | None,
-    background: tuple[float, float, float] | None,
-    renderer: "Renderer | None",
-) -> tuple[list[int], list[np.ndarray], list[float], np.ndarray]:
-    """One view at several ranks, lowest first: the ranks, a picture (h, w, 3) f32 and its PSNR of each, the image.
-
-    PSNR is NaN where no pixel counts. Arguments and errors are those of ``comparison``.
-    """
-    chosen = checked_ranks(field, ranks)[::-1]
-    if len(views) == 0:
-        raise SceneError("no test views to compare with: this scene has none")
-    background = background or field.background
-    index = len(views) // 4 if index is None else index
-    renderer = renderer or new_renderer(field)
-    truth, valid = views.image(index, background), valid_pixels(views, index, background)
-    pictures = [renderer.render(views.cameras, index, rank=rank, background=background).rgb for rank in chosen]
-    counts = valid is None or valid.any()
-    quality = [metrics.psnr(picture, truth, valid) if counts else math.nan for picture in pictures]
-    return chosen, pictures, quality, truth
 
 
 def valid_pixels(views: "Views", index: int, background: tuple[float, float, float] | None) -> np.ndarray | None:

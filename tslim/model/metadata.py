@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from tslim import config
-from tslim.errors import ConfigError
+from tslim.errors import ConfigError, short
 from tslim.model import thumbnail
 from tslim.scene import paths
 
@@ -40,7 +40,7 @@ def checked(metadata: Any) -> dict[str, Any]:
             or (isinstance(value, bool) and kind is not bool)
             or (isinstance(value, float) and not math.isfinite(value))
         ):
-            raise ConfigError(f"metadata {name} is {config.short(value)}")
+            raise ConfigError(f"metadata {name} is {short(value)}")
     if "march" in metadata:
         config.march_of(metadata["march"])
     for path in [metadata.get("path") or {}, *metadata.get("paths", {}).values()]:
@@ -50,7 +50,7 @@ def checked(metadata: Any) -> dict[str, Any]:
         thumbnail.size_of(metadata[thumbnail.NAME])
     for name, value in metadata.get("scene_options", {}).items():
         if not isinstance(value, str | int | None):
-            raise ConfigError(f"metadata scene_options.{name} is {config.short(value)}")
+            raise ConfigError(f"metadata scene_options.{name} is {short(value)}")
     for view in metadata.get("cameras", []):
         _require_view(view)
     return metadata
@@ -59,7 +59,7 @@ def checked(metadata: Any) -> dict[str, Any]:
 def _require_view(view: Any) -> None:
     """A start view of a page: name, pose (3 rows of 4), field of view in degrees."""
     if not isinstance(view, dict) or not isinstance(view.get("name"), str):
-        raise ConfigError(f"metadata cameras has {config.short(view)}")
+        raise ConfigError(f"metadata cameras has {short(view)}")
     pose, fov = view.get("pose"), view.get("fov")
     rows = pose if isinstance(pose, list) and len(pose) == 3 else []
     numbers = [v for row in rows if isinstance(row, list) and len(row) == 4 for v in row] + [fov]
@@ -68,4 +68,4 @@ def _require_view(view: Any) -> None:
         or not all(type(v) in (int, float) and math.isfinite(v) for v in numbers)
         or not 0 < numbers[-1] < 180
     ):
-        raise ConfigError(f"metadata cameras has {config.short(view)}")
+        raise ConfigError(f"metadata cameras has {short(view)}")

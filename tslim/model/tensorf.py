@@ -21,7 +21,7 @@ import numpy as np
 from tslim import config
 from tslim.config import FieldConfig
 from tslim.device import memory
-from tslim.errors import ConfigError, ModelFileError
+from tslim.errors import ConfigError, ModelFileError, short
 from tslim.model import th_file
 from tslim.model.shared import MOST_CELLS
 from tslim.model.state import LINE_AXES, N_FEATURES, PLANE_AXES
@@ -226,7 +226,7 @@ def _around(domain: Domain) -> Orbit:
 def _activation(kwargs: dict[str, Any]) -> dict[str, Any]:
     kind = kwargs["fea2denseAct"]
     if kind not in ("softplus", "relu"):
-        raise ModelFileError(f"fea2denseAct is {config.short(kind)}: softplus and relu can be read")
+        raise ModelFileError(f"fea2denseAct is {short(kind)}: softplus and relu can be read")
     return {
         "density_activation": kind,
         "density_shift": float(kwargs["density_shift"]) if kind == "softplus" else 0.0,
@@ -242,7 +242,7 @@ def _decoder(kwargs: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dic
     mode = kwargs["shadingMode"]
     if mode not in ("MLP_Fea", "MLP"):
         why = f" ({_NO_DECODER[str(mode)]})" if str(mode) in _NO_DECODER else ""
-        raise ModelFileError(f"its shadingMode is {config.short(mode)}{why}: MLP_Fea and MLP can be read")
+        raise ModelFileError(f"its shadingMode is {short(mode)}{why}: MLP_Fea and MLP can be read")
     in_features = _whole(kwargs["fea_pe"], "fea_pe", 0, 10) if mode == "MLP_Fea" else 0
     in_directions = _whole(kwargs["view_pe"], "view_pe", 0, 10)
     features = _whole(kwargs["app_dim"], "app_dim", 1, N_FEATURES)
@@ -308,5 +308,5 @@ def cells_around(vertices: np.ndarray) -> np.ndarray:
 
 def _whole(value: Any, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not float(value).is_integer() or not low <= value <= high:
-        raise ModelFileError(f"{name} is {config.short(value)}: expected a whole number from {low} to {high}")
+        raise ModelFileError(f"{name} is {short(value)}: expected a whole number from {low} to {high}")
     return int(value)

@@ -12,11 +12,10 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, Queue
 
-from tslim import files
+from tslim import files, optional
 from tslim.errors import MissingPackageError, SceneError
 from tslim.poses.images import Collected, collect
 from tslim.poses.options import PoseOptions
@@ -122,7 +121,7 @@ def _collect(source: Path, images: Path, frames: int) -> Generator[Progress, Non
 
 def require_pycolmap() -> None:
     """Raises ``MissingPackageError``, which says how to install it, where it is not there."""
-    if find_spec("pycolmap") is None:
+    if not optional.has("pycolmap"):
         raise MissingPackageError(
             "finding cameras needs pycolmap, which is not installed: pip install pycolmap (or pip install '.[poses]')"
         )

@@ -21,6 +21,7 @@ import taichi as ti
 from kernels import tape
 from tslim.device import backend, buffers
 from tslim.errors import ConfigError
+from tslim.field.basis import device_rows
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients, parameters_of
 from tslim.model.state import N_FEATURES
@@ -116,7 +117,7 @@ class DifferentiableRenderer:
             flat = buffers.read(parameter.gradient)
             for name, (first, shape) in parameter.tensors.items():
                 named[name] = flat[first : first + math.prod(shape)].reshape(shape)
-        named["basis"] = named["basis"].reshape(-1, N_FEATURES)[self.field._basis_rows()[:, : 3 * rank]]
+        named["basis"] = named["basis"].reshape(-1, N_FEATURES)[device_rows(3 * rank)]
         if "rank_scales" in named:
             named["rank_scales"] = named["rank_scales"][:rank]
         return named

@@ -3,13 +3,11 @@
 On the CPU, where device arrays are numpy arrays, the product with the basis runs in BLAS; elsewhere in Taichi.
 """
 
-import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from kernels import appearance, composite, decode, density, groups, march, ray_gradients, trace
-from kernels import penalties as penalties_kernels
 from kernels.cells import EVERYTHING
 from tslim.config import with_old_names
 from tslim.decoder import blas
@@ -19,8 +17,10 @@ from tslim.field.field import Field
 from tslim.field.parameters import Gradients
 from tslim.model.state import N_FEATURES
 from tslim.rendering.batch import Rays
-from tslim.rendering.ray_space import LONGEST, RaySpace
-from tslim.rendering.sharing import scatter_cut
+from tslim.rendering.penalties import Penalties
+from tslim.rendering.ray_space import LONGEST
+from tslim.rendering.scatter_cut import scatter_cut
+from tslim.rendering.stage_arrays import StageArrays
 
 
 @with_old_names
@@ -34,25 +34,8 @@ class MarchConfig:
     colour_span: float = 0.0
 
 
-@dataclass(frozen=True)
-class Penalties:
-    """Weights of the penalties of ``kernels.penalties``. See the fields of ``TrainConfig`` of the same names."""
-
-    distortion: float = 0.0
-    occlusion: float = 0.0
-    occlusion_range: float = 0.1
-    depth: float = 0.0
-    """between neighbouring rays of patches; only where ``Pipeline.penalise`` is told of patches"""
-
-    def times(self, factor: float) -> "Penalties":
-        """The same penalties, with weights ``factor`` times as large."""
-        return replace(
-            self, distortion=factor * self.distortion, occlusion=factor * self.occlusion, depth=factor * self.depth
-        )
-
-
-class Pipeline:
-    """Arrays and stages from the rays of ``rays`` to what is seen along them. Arrays grow as rays need them.
+class Pipeline(StageArrays):
+    """Stages from the rays of ``rays`` to what is seen along them, and back. ``StageArrays`` says what they write.
 
     Use: fill the rays' origins, directions (in the world, whatever the field's space) and ranks; call ``forward``; read
     their pixel, opacity and depth; for gradients fill grad_pixel (and, if wanted, grad_opacity, grad_depth) and call
@@ -60,96 +43,12 @@ class Pipeline:
     """
 
     def __init__(self, field: Field, rays: Rays, config: MarchConfig | None = None) -> None:
-        self.field = field
-        self.rays = rays
+        super().__init__(field, rays)
         self.config = config or MarchConfig()
         self._on_cpu = backend.current().is_cpu
-        max_rays = rays.max_rays
-        self.space = RaySpace(field, self.rays.origins, self.rays.directions)
-        self.ray_t0 = buffers.array(max_rays)
-        self.ray_count, self.ray_visible, self.ray_groups = (buffers.array(max_rays, np.int32) for _ in range(3))
-        self.ray_used = buffers.array(2 * max_rays, np.int32)
-        self.ray_start, self.ray_visible_start, self.ray_group_start = (
-            buffers.array(max_rays + 1, np.int32) for _ in range(3)
-        )
         self._totals = buffers.array(2, np.int32)
-        self.ray_grad_scales = buffers.array(2 * max_rays)
-        self.ray_mask, self.ray_samples = buffers.array(1, np.uint32), buffers.array(1)
-        self._sample_room = self._visible_room = self._group_room = self._product_room = self._slope_room = 0
-        self.n_rays = self.n_samples = self.n_visible = self.n_groups = 0
-        self._fade = 0.0
-        self.visible_slope = buffers.array(1)
-        self.sample_slope = None
-        """dL/dx of each sample, where ``ray_gradients`` was asked for."""
-        self.grad_directions = None
-        """What each group says of its ray's direction, where ``backward`` was told that someone wants to know."""
-        self._take_products(1)
         self._everything = buffers.array(1, np.uint32)
-
-    # -- memory ------------------------------------------------------------------------------------------------------
-
-    def _reserve_samples(self, n: int) -> None:
-        if max(n, 1) > self._sample_room:
-            self._sample_room = max(n, self._sample_room * 5 // 4, 1024)
-            room = self._sample_room
-            self.sample_t, self.sample_feature = buffers.array(room), buffers.array(room)
-            self.sample_weight, self.sample_grad = buffers.array(room), buffers.array(room)
-            self.sample_at = buffers.array(3 * room)
-            self.sample_slope = None
-            self.sample_along = buffers.array(room) if self.space.contracted else self.sample_t
-
-    def _reserve_visible(self) -> None:
-        if max(self.n_visible, 1) > self._visible_room:
-            self._visible_room = max(self.n_visible, self._visible_room * 5 // 4, 256)
-            room = self._visible_room
-            self.visible_sample, self.visible_part = buffers.array(room, np.int32), buffers.array(room)
-            self.visible_at = buffers.array(3 * room)
-        n = max(self.n_groups, 1)
-        if n > self._group_room:
-            self._group_room = max(n, self._group_room * 5 // 4, 256)
-            room = self._group_room
-            self.group_ray, self.group_start = buffers.array(room, np.int32), buffers.array(room + 1, np.int32)
-            self.group_visible, self.group_weight = buffers.array(room), buffers.array(room)
-            self.features = buffers.array(N_FEATURES * room)
-            self.raw = buffers.array(N_FEATURES * room) if self.field.config.rank_scales else self.features
-            self.grad_features = buffers.array(N_FEATURES * room)
-            self.colours, self.grad_colours = buffers.array(3 * room), buffers.array(3 * room)
-        if n * self.columns > self._product_room:
-            self._product_room = max(n * self.columns, self._product_room * 5 // 4, 256 * self.columns)
-            self._release_products()
-            self._take_products(self._product_room)
-
-    @property
-    def columns(self) -> int:
-        """Vectors of a group's products: one for each chunk and mode."""
-        return 3 * self.chunks
-
-    def _take_products(self, n: int) -> None:
-        self.products = buffers.take_arena(n)
-        self._release_products = weakref.finalize(self, buffers.give_arena, self.products)
-
-    def _reserve_slopes(self) -> None:
-        n = self.columns * self.n_visible
-        if n > self._slope_room:
-            self._slope_room = max(n, self._slope_room * 5 // 4)
-            self.visible_slope = buffers.array(self._slope_room)
-
-    def _reserve_directions(self, of_rays: bool) -> None:
-        if not of_rays:
-            self.grad_directions = None
-        elif self.grad_directions is None or self.grad_directions.shape[0] < 3 * self.n_groups:
-            self.grad_directions = buffers.array(3 * max(self._group_room, 1))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays held, those of the rays among them."""
-        per_ray = 1 + 5 + 3 + 2
-        total = per_ray * self.rays.max_rays + 7 * self._sample_room
-        total += self.ray_mask.shape[0] + self.ray_samples.shape[0]
-        total += 0 if self.sample_slope is None else 3 * self._sample_room
-        per_group = 4 + (3 if self.field.config.rank_scales else 2) * N_FEATURES + 6
-        total += 5 * self._visible_room + per_group * self._group_room
-        return self.rays.nbytes + 4 * (total + buffers.CHUNK * self._product_room + self._slope_room)
+        self._fade = 0.0
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
@@ -178,7 +77,7 @@ class Pipeline:
         field, rays = self.field, self.rays
         self.background = [float(c) for c in background]
         self.chunks = -(-3 * max_rank // buffers.CHUNK)
-        self._trace(n_rays, copies, jitter, within=within)
+        self.trace(n_rays, copies, jitter, within=within)
         self._find_visible()
         if self.n_groups:
             self._appearance()
@@ -188,7 +87,7 @@ class Pipeline:
             self.colours, self.background, rays.pixel, rays.opacity, rays.depth,
         )  # fmt: skip
 
-    def _trace(
+    def trace(
         self, n_rays: int, copies: int, jitter: tuple[int, int] | None, most: int = 2**31 - 1, within: float = 1.0
     ) -> None:
         """Marches rays, each to so many samples at most, and finds the weights of the samples."""
@@ -263,14 +162,10 @@ class Pipeline:
         occupied = EVERYTHING, self._everything, self._everything
         if occupancy is not None:
             occupied = occupancy.lattice, occupancy.words, occupancy.coarse
+        self._reserve_steps(n_rays, n_steps)
         if self.space.contracted:
-            if 2 * n_steps * n_rays > self.ray_samples.shape[0]:
-                self.ray_samples = buffers.array(2 * n_steps * max(n_rays, self.rays.max_rays))
             march.march_contracted(*marched, how, *occupied, self.ray_samples, self.ray_count)
         else:
-            n_words = -(-n_steps // 32)
-            if n_words * n_rays > self.ray_mask.shape[0]:
-                self.ray_mask = buffers.array(n_words * max(n_rays, self.rays.max_rays), np.uint32)
             box = march.Box(low=field.box[0], high=field.box[1])
             march.march(*marched, how, box, *occupied, self.ray_t0, self.ray_mask, self.ray_count)
 
@@ -297,7 +192,7 @@ class Pipeline:
         ``ray_gradients`` may follow. ``fade``: see ``TrainConfig.near_fade``.
         """
         if penalties is not None:
-            self._penalties_backward(penalties)
+            penalties.weight_gradients(self)
         self._reserve_directions(of_rays)
         if self.n_groups:
             self._colours_backward(gradients)
@@ -314,52 +209,9 @@ class Pipeline:
                 self._groups, self.group_start, self.group_visible, self.visible_sample, self.visible_part,
                 self.visible_slope, self.sample_grad,
             )  # fmt: skip
-        self._density_backward(gradients, fade)
+        self.density_backward(gradients, fade)
 
-    def penalties_backward(self, gradients: Gradients, penalties: Penalties, fade: float = 0.0) -> None:
-        """Adds the gradients of the penalties alone, for the rays of the last ``forward``.
-
-        For callers that need ``ray_gradients`` of the errors without the penalties; call it after those, since it
-        overwrites what they are made of."""
-        self._penalties_backward(penalties)
-        self._density_backward(gradients, fade)
-
-    def penalise(
-        self, n_rays: int, penalties: Penalties, gradients: Gradients, jitter: tuple[int, int], side: int = 1
-    ) -> None:
-        """Adds the gradients of the penalties of the first ``n_rays`` rays, which need not show anything.
-
-        Density alone is looked at, and for the occlusion penalty alone no farther than where ``occlusion_range`` ends.
-
-        Args:
-            jitter: as for ``forward``.
-            side: rays come in patches of side × side, whose depths are held together by the penalty ``depth``.
-        """
-        (begin, length), step = self.space.extent, self.config.step_ratio * self.field.voxel
-        far = penalties.depth or penalties.distortion
-        most = 2**31 - 1 if far else int(np.ceil(penalties.occlusion_range * length / step)) + 1
-        self._trace(n_rays, 1, jitter, most)
-        self._penalties_backward(penalties)
-        if penalties.depth:
-            pairs = n_rays // side**2 * 2 * side * (side - 1)
-            penalties_kernels.smooth_depth(
-                n_rays, side, penalties.depth / pairs, begin, length, self.ray_used, self.sample_along,
-                self.sample_weight, self.rays.grad_depth, self.sample_grad,
-            )  # fmt: skip
-        self._density_backward(gradients, 0.0)
-
-    def _penalties_backward(self, penalties: Penalties) -> None:
-        """Overwrites ``sample_grad`` with the penalties' gradients of the weights."""
-        begin, length = self.space.extent
-        weights = penalties_kernels.Penalties(
-            distortion=penalties.distortion / self.n_rays, occlusion=penalties.occlusion / self.n_rays,
-            near=penalties.occlusion_range, begin=begin, length=length, delta=self.step / length,
-        )  # fmt: skip
-        penalties_kernels.weight_gradients(
-            self.n_rays, weights, self.ray_used, self.sample_along, self.sample_weight, self.sample_grad
-        )
-
-    def _density_backward(self, gradients: Gradients, fade: float) -> None:
+    def density_backward(self, gradients: Gradients, fade: float) -> None:
         """From the gradients of the samples' weights to those of the density factors."""
         field = self.field
         self._fade = fade * self.space.farthest

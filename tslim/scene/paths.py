@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tslim import config
-from tslim.errors import ConfigError, SceneError
+from tslim.errors import ConfigError, SceneError, short
 from tslim.scene import lenses
 from tslim.scene.cameras import Cameras
 from tslim.scene.domain import InDomain
@@ -115,7 +115,7 @@ def path_from_dict(data: dict[str, Any]) -> Orbit | Spiral:
         path = config.from_dict({k: v for k, v in data.items() if k != "path"}, kinds[data["path"]])
         path.cameras(2).validate()
     except (ConfigError, SceneError, TypeError) as error:
-        raise SceneError(f"not a camera path: {config.short(data)} ({error}); known: {', '.join(kinds)}") from None
+        raise SceneError(f"not a camera path: {short(data)} ({error}); known: {', '.join(kinds)}") from None
     return path
 
 

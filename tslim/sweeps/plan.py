@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tslim import __version__
-from tslim.config import short
-from tslim.errors import ConfigError, RunFolderError
+from tslim.errors import ConfigError, RunFolderError, short
 from tslim.presets import PRESETS, REMOVED
 from tslim.training.run_folder import RunFolder
 

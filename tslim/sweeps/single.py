@@ -13,7 +13,7 @@ from typing import Any
 
 from tslim import files
 from tslim.errors import TslimError
-from tslim.measuring import evaluate
+from tslim.measuring import eval_json
 from tslim.sweeps.plan import Plan, Training
 from tslim.training.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ def result(plan: Plan, run: Training) -> dict[str, Any] | None:
     folder = RunFolder(plan.folder(run))
     try:
         record = json.loads((folder.path / RECORD).read_text(encoding="utf-8"))
-        rows, views = evaluate.read_eval_json(folder.evaluation)
+        rows, views = eval_json.read(folder.evaluation)
         measured = {row.rank: row for row in rows}
         wanted = _measured_ranks(plan, run, int(record["max_rank"]))
         minutes, peak = float(record["minutes"]), float(record["peak_mb"])

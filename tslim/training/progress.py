@@ -1,12 +1,16 @@
 """What has happened since the last progress report: sums over batches, and the report made of them."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from tslim.rendering.pipeline import Pipeline
 from tslim.training.events import Progress, RankGrew
 from tslim.training.watch import Shown
+
+_COUNTS = ("first", "rays", "losses", "samples", "visible", "looks")
+_SUMS = ("began", "loss", "variance", "unlike_background", "opacity")
 
 
 class Window:
@@ -82,6 +86,34 @@ class Window:
             visible_per_ray=self.visible / rays,
             psnr_by_rank={int(r): decibels(self.rank_loss[r] / self.rank_rays[r]) for r in seen},
             grew=grew,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to continue from."""
+        plain = {name: getattr(self, name) for name in (*_COUNTS, *_SUMS)}
+        return plain | {"rank_loss": self.rank_loss.tolist(), "rank_rays": self.rank_rays.tolist()}
+
+    def load_state(self, plain: dict[str, Any]) -> None:
+        """The inverse of ``state``."""
+        for name in (*_COUNTS, *_SUMS):
+            setattr(self, name, plain[name])
+        self.rank_loss = np.array(plain["rank_loss"], np.float64)
+        self.rank_rays = np.array(plain["rank_rays"], np.int64)
+
+    @staticmethod
+    def is_valid(plain: Any, step: int, max_rank: int) -> bool:
+        """Whether ``load_state`` can continue from it, at that step, with a field of that rank."""
+        if not isinstance(plain, dict) or set(plain) != {*_COUNTS, *_SUMS, "rank_loss", "rank_rays"}:
+            return False
+        lists = [plain["rank_loss"], plain["rank_rays"]]
+        if not all(isinstance(values, list) and len(values) == max_rank + 1 for values in lists):
+            return False
+        counts = [plain[name] for name in _COUNTS] + plain["rank_rays"]
+        sums = [plain[name] for name in _SUMS] + plain["rank_loss"]
+        return (
+            all(type(n) is int and 0 <= n < 2**62 for n in counts)
+            and all(type(x) in (int, float) and 0 <= x < math.inf for x in sums)
+            and plain["first"] <= step
         )
 
 

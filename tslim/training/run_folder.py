@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tslim import config, files
-from tslim.errors import ConfigError, RunFolderError
+from tslim.errors import ConfigError, RunFolderError, short
 from tslim.training import run_lock
 from tslim.training.checkpoints import Checkpoints
 from tslim.training.events import Progress
@@ -130,7 +130,7 @@ class RunFolder:
         for name, value in settings["scene"].items():
             plain = str | int | list | None if name != "path" else str | None
             if not isinstance(value, plain):
-                raise RunFolderError(f"{self.config} is no run's config: scene.{name} is {config.short(value)}")
+                raise RunFolderError(f"{self.config} is no run's config: scene.{name} is {short(value)}")
         self._record = settings
         return settings
 

@@ -71,6 +71,7 @@ def state_of(trainer: "Trainer") -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "pixels": trainer.sampler.n_pixels,
         "quality": trainer.quality,
         "setbacks": trainer.setbacks,
+        "window": trainer.window.state(),
         "watch": trainer.watch.state(),
         "metadata": field.metadata,
     }
@@ -107,6 +108,9 @@ def restore(trainer: "Trainer", arrays: dict[str, np.ndarray], plain: dict[str, 
     trainer.n_pixels = plain["batch"]
     trainer.grew = [RankGrew(**event) for event in plain.get("grew", [])]
     trainer.quality, trainer.setbacks = plain.get("quality"), plain.get("setbacks", 0)
+    trainer.window = trainer.new_window()
+    if "window" in plain:
+        trainer.window.load_state(plain["window"])
     trainer.watch = Watch()
     if "watch" in plain:
         trainer.watch.load_state(plain["watch"])

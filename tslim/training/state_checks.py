@@ -14,6 +14,7 @@ from tslim.errors import ConfigError, ModelFileError
 from tslim.field.factors import texels_of
 from tslim.model.shared import MOST_CELLS
 from tslim.training.events import RankGrew
+from tslim.training.progress import Window
 from tslim.training.watch import Watch
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def _require_plain(trainer: "Trainer", plain: dict[str, Any]) -> None:
     quality, setbacks = plain.get("quality"), plain.get("setbacks", 0)
     if not (quality is None or _is_number(quality)) or not _is_whole(setbacks, 0, 100):
         raise _wrong(f"its quality is {quality!r}, its setbacks {setbacks!r}")
+    if "window" in plain and not Window.is_valid(plain["window"], plain["step"], settings.field.max_rank):
+        raise _wrong("its sums since the last report make no sense")
     if "watch" in plain and not Watch.is_valid(plain["watch"], settings.steps):
         raise _wrong(f"its watch is {plain['watch']!r}")
     names = {f.name for f in dataclasses.fields(RankGrew)}

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from kernels import regularize
 from tslim import config
-from tslim.device import backend, buffers, memory
+from tslim.device import backend, memory
 from tslim.errors import ConfigError, DivergedError
 from tslim.field.field import Field
-from tslim.field.parameters import Kind
 from tslim.rendering.batch import Batch
-from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
+from tslim.rendering.penalties import Penalties
+from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.scene.scene import Scene
 from tslim.training import forecast, saved_state, writing
-from tslim.training.divergence import ADVICE, SLOWER, lead_back, require_sense, step_back
+from tslim.training.divergence import ADVICE, lead_back, step_back
 from tslim.training.events import Event, Finished, RankGrew, Started, Stepped, Warned
 from tslim.training.gains import ImageGains
 from tslim.training.maintenance import maintain
@@ -31,16 +30,10 @@ from tslim.training.run_folder import RunFolder
 from tslim.training.sampler import PixelSampler
 from tslim.training.schedules import make_schedule
 from tslim.training.state_checks import settings_of
+from tslim.training.step import train_step
 from tslim.training.unseen import UnseenCameras
 from tslim.training.watch import Watch
 from tslim.training.writing import attempt
-
-MIN_RAYS = 256
-"""Rays that a step takes at least."""
-ANNEALED_FROM = 0.5
-"""Share of their length in which rays are sampled at first, where sampling is annealed (RegNeRF's p_s)."""
-STARTED_OPACITY = 0.01
-"""Mean opacity of a batch's rays from which on a field counts as no longer empty."""
 
 
 class Trainer:
@@ -108,7 +101,7 @@ class Trainer:
             self.refinement = PoseRefinement(scene.train, self.sampler.cameras, self.batch.max_rays)
         self.optimizer = Optimizer(
             field, (settings.lr_first_ranks or settings.lr_factors) / settings.lr_factors,
-            [learned.parameter for learned in self._of_images()],
+            [learned.parameter for learned in self.of_images()],
         )  # fmt: skip
         self._begin()
         field.rank = self.schedule.rank
@@ -135,6 +128,8 @@ class Trainer:
         """PSNR of the training rays in the last report, dB."""
         self.setbacks = 0
         """How often training diverged and went back: each time learning became slower by ``divergence.SLOWER``."""
+        self.window = self.new_window()
+        """What has happened since the last progress report."""
         self.watch = Watch()
         """Whether training leads anywhere."""
         self.problems: tuple[str, ...] = ()
@@ -142,9 +137,13 @@ class Trainer:
         self.last_failure = ""
         """What the last failure to write said."""
 
-    def _of_images(self) -> list[ImageGains | PoseRefinement]:
+    def of_images(self) -> list[ImageGains | PoseRefinement]:
         """What is learned of each image."""
         return [learned for learned in (self.gains, self.refinement) if learned is not None]
+
+    def new_window(self) -> Window:
+        """Sums for a progress report that begins now."""
+        return Window(self.seconds, self.step, self.field.max_rank)
 
     @property
     def rank(self) -> int:
@@ -174,23 +173,21 @@ class Trainer:
             self.folder.path if self.folder else None,
         )  # fmt: skip
         yield from [Warned(self.step, problem) for problem in self.problems]
-        window = Window(self.seconds, self.step, self.field.max_rank)
         while self.step < settings.steps:
             began = time.perf_counter()
             try:
                 with np.errstate(over="ignore", invalid="ignore"):  # looked for below, where it can be mended
-                    events = maintain(self, self._train_one(window))
+                    events = maintain(self, train_step(self))
             except DivergedError as error:
                 yield Warned(self.step, step_back(self, error))
-                window = Window(self.seconds, self.step, self.field.max_rank)
                 continue
             self.seconds += time.perf_counter() - began
             yield Stepped(self.step, self.rank)
             yield from events
             if self.step % settings.report_every == 0 or self.step == settings.steps:
-                progress = window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
-                lost = self.watch.look(window.shown(), self.step - window.first)
-                window = Window(self.seconds, self.step, self.field.max_rank)
+                progress = self.window.report(self.step, settings.steps, self.rank, self.seconds, tuple(self.grew))
+                lost = self.watch.look(self.window.shown(), self.step - self.window.first)
+                self.window = self.new_window()
                 if lost:
                     yield Warned(self.step, lead_back(self, lost))
                     if not self.watch.is_lost:  # it is back where it was good
@@ -206,105 +203,6 @@ class Trainer:
             yield Warned(self.step, f"{verdict}: {ADVICE}")
         saved_state.describe(self)
         yield Finished(self.step, self.seconds)
-
-    def _train_one(self, window: Window) -> str | None:
-        """One optimiser step; returns why the rank grew after it, if it did."""
-        step, background = self.step, self.background
-        ranks = self._render(background)
-        self._backward()
-        self._update()
-        self._fit_batch()
-        self.lr_steps += 1
-        self.step += 1
-        loss = self._add_to(window, ranks, background)
-        return self.schedule.update(step, loss)
-
-    def _render(self, background: tuple[float, float, float]) -> np.ndarray:
-        """Renders the step's batch and compares it; returns the ranks of its rays."""
-        schedule, batch, step = self.schedule, self.batch, self.step
-        ranks = schedule.ray_ranks(step, self.n_pixels, np.random.default_rng([self.config.seed, 2, step]))
-        self.sampler.fill(batch, self.n_pixels)
-        batch.render_at(ranks, schedule.weights(ranks.reshape(-1)))
-        self.pipeline.forward(
-            batch.n_rays, max_rank=self.rank, background=background, jitter=(self.config.seed, step),
-            copies=batch.copies, within=self._annealed(),
-        )  # fmt: skip
-        if not self.started:
-            self.started = float(buffers.read(batch.opacity)[: batch.n_rays].mean()) >= STARTED_OPACITY
-        if self.gains:
-            self.gains.apply(batch)
-        batch.compare()
-        return ranks.reshape(-1)
-
-    def _backward(self) -> None:
-        """Adds up the step's gradients."""
-        settings, pipeline, batch, gradients = self.config, self.pipeline, self.batch, self.optimizer.gradients
-        if self.gains:
-            self.gains.backward(batch)
-        penalties = self.penalties
-        if penalties is not None:  # they count for as much as the errors of a ray's renders do together
-            penalties = penalties.times(batch.pixel_weight)
-        refinement = self.refinement if self.step >= settings.poses_from * settings.steps else None
-        if refinement:  # cameras follow what images show, and not what penalties want
-            pipeline.backward(gradients, None, settings.near_fade, of_rays=True)
-            refinement.backward(pipeline, batch)
-            if penalties is not None:
-                pipeline.penalties_backward(gradients, penalties, settings.near_fade)
-        else:
-            pipeline.backward(gradients, penalties, settings.near_fade)
-        if self.unseen and self.started:
-            self.unseen.backward(batch, self.step, gradients)
-        if self._regularised:
-            self._total_variation(gradients, self.rank, self._regularised)
-
-    @property
-    def _regularised(self) -> int:
-        """What regularisers count for in this step: 0, or the number of steps that they stand for."""
-        every = self.config.regularize_every
-        return 0 if self.step % every else every
-
-    def _update(self) -> None:
-        """Moves all that is learned against its gradient."""
-        settings, schedule, step = self.config, self.schedule, self.step
-        fall = schedule.pace(step, settings.lr_decay)
-        if fall is None:
-            fall = settings.lr_decay ** (self.lr_steps / settings.steps)
-        fall *= SLOWER**self.setbacks
-        rates: dict[Kind, float] = {
-            "factors": fall * settings.lr_factors,
-            "network": fall * settings.lr_network,
-            "scales": fall * settings.lr_scales,
-            "gains": fall * settings.lr_gains,
-            "poses": fall * settings.lr_poses,
-        }
-        first, last = schedule.learning(step)
-        l1 = self._regularised * self.l1 if self.started else 0.0
-        self.optimizer.step(last, rates, first_rank=first, l1_density=l1, lazy=settings.lazy_adam)
-        for learned in self._of_images():
-            learned.settle()
-        self.field.interpolate_rows(schedule.rendered(step))
-
-    def _fit_batch(self) -> None:
-        """Sets ``n_pixels`` so that the next step decodes about as many samples as ``batch_decoded`` says."""
-        settings, n = self.config, self.n_pixels
-        if settings.batch_decoded:
-            fitting = settings.batch_decoded * n // max(self.pipeline.n_visible, 1)
-            self.n_pixels = min(max(fitting, n // 2, MIN_RAYS), 2 * n, settings.batch_rays)
-
-    def _add_to(self, window: Window, ranks: np.ndarray, background: tuple[float, float, float]) -> float | None:
-        """Adds the step to a report; returns the mean loss at the active rank, if it was looked at."""
-        settings, batch, loss = self.config, self.batch, None
-        n, on_cpu = batch.n_rays, backend.current().is_cpu
-        due = self.step % settings.report_every == 0 or self.step == settings.steps
-        if self.schedule.needs_loss or on_cpu or due:
-            losses = buffers.read(batch.loss)[:n]
-            require_sense(self, losses, parameters=due)
-            loss = window.add_losses(self.rank, ranks, losses)
-            if on_cpu or due:
-                target = buffers.read(batch.target)[: 3 * n].reshape(n, 3)
-                window.add_colours(target, background, buffers.read(batch.opacity)[:n])
-        window.add(self.pipeline)
-        return loss
 
     def scene_as_learned(self) -> Scene:
         """The scene, its training cameras where they were refined to."""
@@ -323,22 +221,6 @@ class Trainer:
             return self.scene.background
         r, g, b = np.random.default_rng([self.config.seed, 4, self.step]).uniform(size=3)
         return float(r), float(g), float(b)
-
-    def _total_variation(self, gradients, rank: int, times: float) -> None:
-        """Adds the gradients of the total variation, at so many times its weight."""
-        field, settings = self.field, self.config
-        for weight, factors, into, k in (
-            (settings.tv_density, field.density, gradients.density, rank),
-            (settings.tv_appearance, field.appearance, gradients.appearance, 3 * rank),
-        ):
-            if weight:
-                regularize.tv_backward(factors.values, into.values, factors.layout, k, times * weight)
-
-    def _annealed(self) -> float:
-        """Share of their length in which the rays of the next step are sampled (``anneal_share``)."""
-        if not self.config.anneal_share:
-            return 1.0
-        return min(max(self.step / (self.config.anneal_share * self.config.steps), ANNEALED_FROM), 1.0)
 
     def set_rank(self) -> None:
         """Tells the field how many ranks it has now, and which of them are rendered from now on."""

@@ -14,7 +14,8 @@ from tslim.config import PATCH
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients
 from tslim.rendering.batch import Batch, Rays
-from tslim.rendering.pipeline import MarchConfig, Penalties, Pipeline
+from tslim.rendering.penalties import Penalties, penalise
+from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.scene import paths
 from tslim.scene.cameras import Cameras
 
@@ -52,4 +53,4 @@ class UnseenCameras:
             n, self.wander, step, seen.origins, seen.directions, seen.ranks,
             rays.origins, rays.directions, rays.ranks,
         )  # fmt: skip
-        self.pipeline.penalise(n, self.penalties, gradients, (self.seed, step), self.side)
+        penalise(self.pipeline, n, self.penalties, gradients, (self.seed, step), self.side)

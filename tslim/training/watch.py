@@ -8,6 +8,7 @@ there is something, and which is no closer to the photographs, is lost even if t
 field that is still as empty as it began may only need more steps.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -98,22 +99,30 @@ class Watch:
 
     def state(self) -> list[Any]:
         """Plain data to continue from."""
-        return [self.steps, self.learned, self.filled, None if math.isinf(self.best) else self.best, self.stuck]
+        best = None if math.isinf(self.best) else self.best
+        last = None if self.last is None else list(dataclasses.astuple(self.last))
+        return [self.steps, self.learned, self.filled, best, self.stuck, last]
 
     def load_state(self, plain: Any) -> None:
         """The inverse of ``state``."""
-        # Older checkpoints hold the first two.
+        # Older checkpoints hold the first two, or all but the last.
         values = list(plain) + Watch().state()[len(plain) :]
-        self.steps, self.learned, self.filled, best, self.stuck = values
+        self.steps, self.learned, self.filled, best, self.stuck, last = values
         self.best = math.inf if best is None else best
+        self.last = None if last is None else Shown(*last)
 
     @staticmethod
     def is_valid(plain: Any, steps: int) -> bool:
         """Whether ``load_state`` can continue from it, in a run of so many steps."""
-        if not isinstance(plain, list) or len(plain) not in (2, 5):
+        if not isinstance(plain, list) or len(plain) not in (2, 5, 6):
             return False
         values = plain + Watch().state()[len(plain) :]
-        worse, learned, filled, best, stuck = values
+        worse, learned, filled, best, stuck, last = values
         whole = all(type(n) is int and 0 <= n <= steps for n in (worse, stuck))
-        number = best is None or (type(best) in (int, float) and 0 <= best < math.inf)
-        return whole and number and type(learned) is bool and type(filled) is bool
+        numbers = [] if best is None else [best]
+        if last is not None:
+            if not isinstance(last, list) or len(last) != len(dataclasses.fields(Shown)):
+                return False
+            numbers += last
+        sane = all(type(x) in (int, float) and 0 <= x < math.inf for x in numbers)
+        return whole and sane and type(learned) is bool and type(filled) is bool

@@ -1,46 +1,11 @@
-"""Every setting, as frozen dataclasses with one documented field a line. Presets are functions.
-
-The command line's flags and help, and the ``config.json`` of a run, all come from these classes.
-"""
+"""Every setting, as frozen dataclasses with one documented field a line."""
 
 import dataclasses
-import functools
-import operator
-import reprlib
-import typing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
+from tslim.config.old_names import with_old_names
 from tslim.errors import ConfigError
-
-_Settings = TypeVar("_Settings")
-
-RENAMED = {
-    "stop_transmittance": "early_stop",
-    "anchors": "prefix_ranks",
-    "rank_affine": "rank_scales",
-    "lr_affine": "lr_scales",
-    "occlusion_reach": "occlusion_range",
-}
-"""Names that settings had, in files and on command lines that are older, and what they are called now."""
-
-
-def with_old_names(cls: type[_Settings]) -> type[_Settings]:
-    """A dataclass that takes and gives values by their old names, too."""
-    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    old_names = {old: new for old, new in RENAMED.items() if new in names}
-    made = cls.__init__
-
-    @functools.wraps(made)
-    def init(self, *args, **values) -> None:
-        made(self, *args, **{**{n: v for n, v in values.items() if n not in old_names},
-                             **{old_names[n]: v for n, v in values.items() if n in old_names}})  # fmt: skip
-
-    cls.__init__ = init  # type: ignore[method-assign]
-    for old, new in old_names.items():
-        setattr(cls, old, property(operator.attrgetter(new)))
-    return cls
-
 
 Precision = Literal["float16", "float32", "compact"]
 """How a file holds a model: its numbers in half or single precision, or compact (see ``tslim.model.compact``)."""
@@ -233,88 +198,10 @@ Space = Literal["box", "ndc", "contracted"]
 """What kind of scene a preset is for: ``Scene.space``."""
 
 
-_ABOVE_ZERO = (
-    "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "lr_gains", "lr_poses",
-    "unseen_rays", "regularize_every", "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
-)  # fmt: skip
-_ZERO_OR_MORE = (
-    "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
-    "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed", "gain_weight",
-    "unseen_occlusion", "unseen_depth", "unseen_spread", "anneal_share", "poses_from",
-    "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
-)  # fmt: skip
-_BETWEEN = {
-    "step_ratio": (0.01, 1000),
-    "field.max_rank": (1, 256),
-    "field.feature_encoding": (0, 10),
-    "field.direction_encoding": (0, 10),
-    "field.decoder_width": (16, 4096),
-}
 PATCH = 8
 """Side of the patches of rays whose depths unseen_depth holds together, as in RegNeRF."""
 MARCH = ("step_ratio", "weight_threshold", "early_stop", "colour_span")
 """Settings of training that a model is rendered with as well."""
-
-
-def require_valid(settings: TrainConfig) -> None:
-    """Raises ``ConfigError`` in one line for a setting that makes no sense."""
-    _require_values(_flat(settings))
-    if settings.batch_rays < 32:
-        raise ConfigError(f"batch_rays is {settings.batch_rays}: pixels are sorted out 32 at a time, take 32 or more")
-    if not 4 <= settings.grid_start <= settings.grid_end:
-        raise ConfigError(
-            f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed"
-        )
-    if settings.unseen_depth and settings.unseen_rays < PATCH**2:
-        raise ConfigError(
-            f"unseen_rays is {settings.unseen_rays}: unseen_depth compares {PATCH} × {PATCH} neighbours, take "
-            f"{PATCH**2} or more"
-        )
-    for name in ("grow_steps", "occupancy_steps"):
-        steps = getattr(settings, name)
-        if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
-            raise ConfigError(f"{name} {' '.join(map(str, steps))}: step numbers from 1 on must grow")
-
-
-def require_valid_field(field: FieldConfig) -> None:
-    """Raises ``ConfigError`` in one line for what no field can be made of."""
-    _require_values(_flat(field, "field."))
-
-
-def march_of(data: Any) -> dict[str, float]:
-    """The values of ``MARCH`` in plain data, checked as those of a command line; absent ones are left out.
-
-    Raises ``ConfigError`` for other names, types and values.
-    """
-    kinds = {name: float for name in MARCH}
-    values = _read(data, kinds, "march")
-    _require_values(values)
-    return values
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name."""
-    values: dict[str, Any] = {}
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        is_group = dataclasses.is_dataclass(value)
-        values |= _flat(value, f"{prefix}{f.name}.") if is_group else {prefix + f.name: value}
-    return values
-
-
-def _require_values(values: dict[str, Any]) -> None:
-    """Raises ``ConfigError`` for the first number that is out of its range; numbers are below 2^31 and finite."""
-    for name, value in values.items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float) and not abs(number) < 2**31:  # nor is NaN
-                raise ConfigError(f"{name} is {number}: it must be a number below 2^31")
-    for names, least in ((_ABOVE_ZERO, "above 0"), (_ZERO_OR_MORE, "0 or more")):
-        for name in names:
-            if name in values and not (values[name] > 0 or (values[name] == 0 and names is _ZERO_OR_MORE)):
-                raise ConfigError(f"{name} is {values[name]}: it must be {least} and below 2^31")
-    for name, (low, high) in _BETWEEN.items():
-        if name in values and not low <= values[name] <= high:
-            raise ConfigError(f"{name} is {values[name]}: it must be {low} to {high}")
 
 
 def with_steps(settings: TrainConfig, steps: int) -> TrainConfig:
@@ -334,51 +221,3 @@ def with_steps(settings: TrainConfig, steps: int) -> TrainConfig:
         grow_steps=moved(settings.grow_steps),
         occupancy_steps=moved(settings.occupancy_steps),
     )
-
-
-def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Plain data for json."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(data: Any, cls: type = TrainConfig):
-    """The inverse of ``to_dict``; absent names take their defaults.
-
-    Raises ``ConfigError`` for unknown names, and for values of another type than the dataclass declares.
-    """
-    return cls(**_read(data, {f.name: f.type for f in dataclasses.fields(cls)}, cls.__name__))
-
-
-def _read(data: Any, kinds: dict[str, Any], what: str) -> dict[str, Any]:
-    """Plain data as values of the given kinds, by name."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{what} is {short(data)}, expected an object with {', '.join(kinds)}")
-    data = {RENAMED[name] if RENAMED.get(name) in kinds else name: value for name, value in data.items()}
-    unknown = sorted(set(data) - set(kinds))
-    if unknown:
-        raise ConfigError(f"unknown setting {short(unknown[0])}; known: {', '.join(kinds)}")
-    return {name: _as_kind(value, kinds[name], name) for name, value in data.items()}
-
-
-def _as_kind(value: Any, kind: Any, name: str) -> Any:
-    """A value as json holds it, if it is of the kind."""
-    choices, origin = typing.get_args(kind), typing.get_origin(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return from_dict(value, kind)
-    if origin is Literal:
-        if isinstance(value, str) and value in choices:
-            return value
-        raise ConfigError(f"{name} is {short(value)}, expected one of {', '.join(choices)}")
-    if origin is tuple and isinstance(value, list | tuple):
-        if choices[-1] is not Ellipsis and len(value) != len(choices):
-            raise ConfigError(f"{name} is {short(value)}, expected {len(choices)} numbers")
-        return tuple(_as_kind(v, choices[0], name) for v in value)
-    if type(value) is kind or (kind is float and type(value) is int):
-        return value
-    words = {int: "a whole number", float: "a number", bool: "true or false"}
-    raise ConfigError(f"{name} is {short(value)}, expected {words.get(kind, 'a list of numbers')}")
-
-
-def short(value: Any) -> str:
-    """A value for a message, however much of it there is."""
-    return reprlib.repr(value)
