@@ -217,3 +217,23 @@ def write_nsvf(folder: Path, cameras: Cameras | None = None, names=None) -> None
 
 
 WRITERS = {"transforms": write_transforms, "colmap": write_colmap, "llff": write_llff, "nsvf": write_nsvf}
+
+
+def write_colmap_of_one_side(folder: Path, farthest: float) -> None:
+    """A COLMAP capture by cameras close together that look one way, at points from 2 to ``farthest`` before them."""
+    cameras = forward_facing()
+    rng = np.random.default_rng(3)
+    ahead = cameras.forward.mean(0) / np.linalg.norm(cameras.forward.mean(0))
+    points = cameras.origins.mean(0) + rng.uniform(2, farthest, (300, 1)) * (ahead + rng.normal(0, 0.2, (300, 3)))
+    write_colmap(folder, cameras, points=points)
+
+
+def write_two_lenses(folder: Path, first: Cameras, second: Cameras, lens: dict[str, float]) -> dict:
+    """transforms.json of ten images, the last five by other cameras, whose frames say so; returns what was written."""
+    names = [f"images/{i:04}.png" for i in range(10)]
+    data = write_transforms(folder, first, names)
+    take_images(second[5:], names[5:], folder)
+    for i in range(5, 10):
+        (fx, fy, cx, cy), (width, height) = second.intrinsics[i].astype(float), second.sizes[i].tolist()
+        data["frames"][i] |= {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height} | lens
+    return data

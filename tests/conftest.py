@@ -71,6 +71,20 @@ def cpu():
     return tslim.init(os.environ.get("TSLIM_TEST_ARCH", "cpu"))
 
 
+@pytest.fixture
+def new_trainer(request, scene):
+    """Makes trainers on the module's ``scene``, with its ``SETTINGS`` if a test gives none.
+
+    A test does not keep two of them at a time: each needs arenas, and kernels compiled for them.
+    """
+    from tslim.training.trainer import Trainer
+
+    def make(settings=request.module.SETTINGS):
+        return Trainer(Trainer.new_field(scene, settings), scene, settings)
+
+    return make
+
+
 @pytest.fixture(params=["vulkan", "cuda"])
 def gpu(request) -> str:
     """An arch of which this machine has a device."""

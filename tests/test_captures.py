@@ -180,13 +180,7 @@ def test_equirectangular_pictures_show_all_directions(key, tmp_path):
 
 def test_transforms_frames_may_have_their_own_lens_and_size(tmp_path):
     a, b = captures.ring(size=(36, 24)), captures.with_lens(captures.ring(size=(20, 30)), *RADIAL)
-    names = [f"images/{i:04}.png" for i in range(10)]
-    data = captures.write_transforms(tmp_path, a, names)
-    captures.take_images(b[5:], names[5:], tmp_path)
-    for i in range(5, 10):
-        fx, fy, cx, cy = b.intrinsics[i].astype(float)
-        own = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": 20, "h": 30}
-        data["frames"][i] |= own | dict(zip(("k1", "k2", "p1", "p2"), RADIAL[1], strict=True))
+    data = captures.write_two_lenses(tmp_path, a, b, dict(zip(("k1", "k2", "p1", "p2"), RADIAL[1], strict=True)))
     captures.save_json(tmp_path, data)
     scene = load_scene(tmp_path)
     assert {tuple(size) for size in scene.train.cameras.sizes.tolist()} == {(36, 24), (20, 30)}

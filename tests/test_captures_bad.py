@@ -305,14 +305,6 @@ LLFF = {
 }
 
 
-@pytest.mark.parametrize("name", LLFF)
-def test_bad_llff(name, tmp_path):
-    change, words = LLFF[name]
-    captures.write_llff(tmp_path)
-    change(tmp_path)
-    refuse(tmp_path, *words)
-
-
 NSVF = {
     "no intrinsics": (lambda f: (f / "intrinsics.txt").unlink(), ["intrinsics.txt", "no such file"]),
     "intrinsics of two numbers": (write("intrinsics.txt", "1 2"), ["intrinsics.txt", "matrix"]),
@@ -343,10 +335,16 @@ NSVF = {
 }
 
 
-@pytest.mark.parametrize("name", NSVF)
-def test_bad_nsvf(name, tmp_path):
-    change, words = NSVF[name]
-    captures.write_nsvf(tmp_path)
+@pytest.mark.parametrize(
+    ("write_good", "change", "words"),
+    [
+        pytest.param(write_good, *case, id=f"{write_good.__name__.removeprefix('write_')} {name}")
+        for write_good, cases in ((captures.write_llff, LLFF), (captures.write_nsvf, NSVF))
+        for name, case in cases.items()
+    ],
+)
+def test_bad_llff_and_nsvf(write_good, change, words, tmp_path):
+    write_good(tmp_path)
     change(tmp_path)
     refuse(tmp_path, *words)
 

@@ -118,6 +118,15 @@ def test_other_versions_other_files_and_missing_ones_are_told_apart(tmp_path):
         checkpoint.load(tmp_path)
 
 
+def write_archive(path, member: bytes) -> None:
+    """A checkpoint whose one array is these bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "record.json", json.dumps({"kind": "tslim checkpoint", "version": 1, "arrays": ["a"], "plain": {}})
+        )
+        archive.writestr("0.npy", member)
+
+
 def test_pickled_objects_are_neither_written_nor_read(tmp_path):
     with pytest.raises(ModelFileError, match="Python objects"):
         checkpoint.save(tmp_path / "c.npz", {"a": np.array([{}], dtype=object)}, {})
@@ -126,11 +135,7 @@ def test_pickled_objects_are_neither_written_nor_read(tmp_path):
     assert list(tmp_path.iterdir()) == []
     member = io.BytesIO()
     np.lib.format.write_array(member, np.array([{}], dtype=object), allow_pickle=True)
-    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
-        archive.writestr(
-            "record.json", json.dumps({"kind": "tslim checkpoint", "version": 1, "arrays": ["a"], "plain": {}})
-        )
-        archive.writestr("0.npy", member.getvalue())
+    write_archive(tmp_path / "c.npz", member.getvalue())
     with pytest.raises(ModelFileError, match="holds object"):
         checkpoint.load(tmp_path / "c.npz")
 
@@ -138,11 +143,7 @@ def test_pickled_objects_are_neither_written_nor_read(tmp_path):
 def test_an_array_that_claims_to_be_enormous_is_refused(tmp_path):
     member = io.BytesIO()
     np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
-    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
-        archive.writestr(
-            "record.json", json.dumps({"kind": "tslim checkpoint", "version": 1, "arrays": ["a"], "plain": {}})
-        )
-        archive.writestr("0.npy", member.getvalue())
+    write_archive(tmp_path / "c.npz", member.getvalue())
     with pytest.raises(ModelFileError, match="damaged"):
         checkpoint.load(tmp_path / "c.npz")
 

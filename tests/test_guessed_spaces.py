@@ -84,11 +84,7 @@ def test_cameras_that_look_at_something_converge_and_those_of_a_flight_do_not():
 
 
 def test_cameras_close_together_that_look_one_way_at_points_go_to_ndc(tmp_path):
-    cameras = captures.forward_facing()
-    rng = np.random.default_rng(3)
-    ahead = cameras.forward.mean(0) / np.linalg.norm(cameras.forward.mean(0))
-    points = cameras.origins.mean(0) + rng.uniform(2, 5, (300, 1)) * (ahead + rng.normal(0, 0.2, (300, 3)))
-    captures.write_colmap(tmp_path, cameras, points=points)
+    captures.write_colmap_of_one_side(tmp_path, farthest=5)
     scene = load_scene(tmp_path)
     assert scene.space == "ndc" and 0.5 < scene.near < 2
     assert load_scene(tmp_path, space="contracted").space == "contracted"

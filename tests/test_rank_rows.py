@@ -39,16 +39,6 @@ def scene(cpu):
 
 
 @pytest.fixture
-def new_trainer(scene):
-    from tslim.training.trainer import Trainer
-
-    def make(settings: TrainConfig = SETTINGS):
-        return Trainer(Trainer.new_field(scene, settings), scene, settings)
-
-    return make
-
-
-@pytest.fixture
 def as_written(monkeypatch):
     """Reads a file without putting its rows right."""
 

@@ -115,11 +115,7 @@ def test_what_ndc_needs_and_does_not_find_is_said_in_one_line(tmp_path):
 
 
 def test_a_colmap_capture_of_one_side_can_be_put_in_ndc(tmp_path):
-    cameras = captures.forward_facing()
-    rng = np.random.default_rng(3)
-    ahead = cameras.forward.mean(0) / np.linalg.norm(cameras.forward.mean(0))
-    points = cameras.origins.mean(0) + rng.uniform(2, 6, (300, 1)) * (ahead + rng.normal(0, 0.2, (300, 3)))
-    captures.write_colmap(tmp_path, cameras, points=points)
+    captures.write_colmap_of_one_side(tmp_path, farthest=6)
     scene = load_scene(tmp_path, space="ndc")
     every = np.concatenate([scene.train.cameras.origins, scene.test.cameras.origins])
     assert scene.space == "ndc" and np.abs(every.mean(0)).max() < 1e-5

@@ -32,17 +32,6 @@ def scene(cpu):
     return builtin_scene(size=32, train=6, test=0)
 
 
-@pytest.fixture
-def new_trainer(scene):
-    """Makes trainers. A test does not keep two of them at a time: each needs arenas, and kernels compiled for them."""
-    from tslim.training.trainer import Trainer
-
-    def make(settings: TrainConfig = SETTINGS):
-        return Trainer(Trainer.new_field(scene, settings), scene, settings)
-
-    return make
-
-
 def run_to(trainer, step: int) -> list:
     """All events until ``step`` steps are done."""
     events = []

@@ -47,13 +47,8 @@ def test_lens_centre_and_both_focal_lengths_are_read_from_a_file_of_any_name(nam
 
 def test_values_of_single_frames_are_read_in_split_files(tmp_path):
     plain, bent = captures.ring(), captures.with_lens(captures.ring(size=(20, 30)), *LENS)
-    names = [f"images/{i:04}.png" for i in range(10)]
-    data = captures.write_transforms(tmp_path, plain, names)
-    captures.take_images(bent[5:], names[5:], tmp_path)
-    for i in range(5, 10):
-        fx, fy, cx, cy = bent.intrinsics[i].astype(float)
-        own = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": 20, "h": 30}
-        data["frames"][i] |= own | dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), LENS[1], strict=True))
+    lens = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), LENS[1], strict=True))
+    data = captures.write_two_lenses(tmp_path, plain, bent, lens)
     split(tmp_path, data)
     scene = load_scene(tmp_path)
     captures.assert_right(scene.train)
