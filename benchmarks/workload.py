@@ -141,7 +141,7 @@ def twin_of(trainer: Any) -> tuple[TorchTwin, tuple[torch.Tensor, ...]]:
     """The torch twin with the trainer's weights, occupancy and rank, and the batch of rays of its last step."""
     field, pipeline, n = trainer.field, trainer.pipeline, trainer.config.batch_rays
     field.rank = field.max_rank
-    twin = TorchTwin(field.state(), pipeline.step, lr_factors=TINY_RATE, lr_network=TINY_RATE)
+    twin = TorchTwin(field.state(), pipeline.step_size, lr_factors=TINY_RATE, lr_network=TINY_RATE)
     twin.rank = trainer.rank
     arrays = (
         buffers.read(a)[: 3 * n].reshape(n, 3)

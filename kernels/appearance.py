@@ -11,7 +11,7 @@ import taichi as ti
 
 from kernels.groups import Groups
 from kernels.launch import kernel, vector_kernel
-from kernels.tasks import RUN, Cut, Share, indices_each, on_cpu, whole_share
+from kernels.tasks import RUN, Cut, Portion, indices_each, on_cpu, whole_portion
 from kernels.types import f32_1d, i32_1d, load3, store3, vec3
 from kernels.vectors import CHUNK, below, vec16, vec16_1d
 from kernels.vm import (
@@ -62,14 +62,14 @@ def appearance_products(
 
 @ti.func
 def scatter_group(
-    g: ti.i32, share: Share, groups: ti.template(), layout: ti.template(),
+    g: ti.i32, portion: Portion, groups: ti.template(), layout: ti.template(),
     of_groups: ti.template(), of_visible: ti.template(), factors: ti.template(), atomic: ti.template(),
 ):  # fmt: skip
-    """Adds a share of the gradients of a group's products: what the two kernels below have in common."""
+    """Adds a portion of the gradients of a group's products: what the two kernels below have in common."""
     group_ray, group_start, ray_rank, grad_products = ti.static(of_groups)
     visible_at, visible_part, visible_slope = ti.static(of_visible)
     values, grad = ti.static(factors)
-    column = share.task
+    column = portion.task
     chunk = column // 3
     components = 3 * ray_rank[group_ray[g]]
     learns = chunk * CHUNK < components
@@ -78,16 +78,16 @@ def scatter_group(
         whole = below(grad_products[g * 3 * groups.chunks + column], components, chunk)
     for j in range(group_start[g], group_start[g + 1]):
         along = 0.0
-        owns = ti.cast(share.band == 0, ti.i32)
+        owns = ti.cast(portion.band == 0, ti.i32)
         if learns:
             corner = layout.corner(column % 3, chunk, layout.spot(load3(visible_at, j)))
             q = whole * visible_part[j]
-            if share.plane == 1:
-                scatter_plane(q, corner, share, values, grad, atomic)
-            if share.line == 1:
-                owns, qp = scatter_line(q, corner, share, values, grad, groups.shared, atomic)
+            if portion.plane == 1:
+                scatter_plane(q, corner, portion, values, grad, atomic)
+            if portion.line == 1:
+                owns, qp = scatter_line(q, corner, portion, values, grad, groups.shared, atomic)
                 along = qp / visible_part[j]
-        if groups.shared == 1 and owns == 1 and share.line == 1:
+        if groups.shared == 1 and owns == 1 and portion.line == 1:
             visible_slope[column * groups.visible + j] = along
 
 
@@ -104,13 +104,13 @@ def appearance_backward(
     """
     n_tasks = 3 * groups.chunks
     spread = ti.static(indices_each(1))
-    for index in range(cut.shares(n_tasks) * spread):
+    for index in range(cut.portions(n_tasks) * spread):
         if index % spread > 0:
             continue
-        share = cut.share(index // spread, n_tasks)
+        portion = cut.portion(index // spread, n_tasks)
         for g in range(groups.n):
             scatter_group(
-                g, share, groups, layout, (group_ray, group_start, ray_rank, grad_products),
+                g, portion, groups, layout, (group_ray, group_start, ray_rank, grad_products),
                 (visible_at, visible_part, visible_slope), (factors, grad_factors), False,
             )  # fmt: skip
 
@@ -123,9 +123,9 @@ def appearance_backward_atomic(
 ):  # fmt: skip
     """``appearance_backward`` for a GPU: a thread for each group, chunk and mode, by atomics."""
     for item in range(3 * groups.chunks * groups.n):
-        share = whole_share(item % (3 * groups.chunks))
+        portion = whole_portion(item % (3 * groups.chunks))
         scatter_group(
-            item // (3 * groups.chunks), share, groups, layout,
+            item // (3 * groups.chunks), portion, groups, layout,
             (group_ray, group_start, ray_rank, grad_products),
             (visible_at, visible_part, visible_slope), (factors, grad_factors), True,
         )  # fmt: skip

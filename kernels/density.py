@@ -11,7 +11,7 @@ import taichi as ti
 
 from kernels.launch import vector_kernel
 from kernels.maths import softplus
-from kernels.tasks import Cut, Share, indices_each, whole_share
+from kernels.tasks import Cut, Portion, indices_each, whole_portion
 from kernels.types import f32_1d, i32_1d, load3, record, store3, vec3
 from kernels.vectors import CHUNK, below, lane_mask, vec16, vec16_1d
 from kernels.vm import (
@@ -162,23 +162,23 @@ def sum_copies(
 
 @ti.func
 def scatter_marched(
-    marched: ti.i32, n_marched: ti.i32, copies: ti.template(), share: Share, layout: ti.template(), rays: ti.template(),
-    samples: ti.template(), factors: ti.template(), atomic: ti.template(),
+    marched: ti.i32, n_marched: ti.i32, copies: ti.template(), portion: Portion, layout: ti.template(),
+    rays: ti.template(), samples: ti.template(), factors: ti.template(), atomic: ti.template(),
 ):  # fmt: skip
-    """Adds a share of the gradients that a marched ray's samples have: what the two kernels below have in common."""
+    """Adds a portion of the gradients that a marched ray's samples have: what the two kernels below have in common."""
     sample_at, sample_grad = ti.static(samples)
     values, grad = ti.static(factors)
-    m = share.task % 3
-    chunk = share.task // 3
+    m = portion.task % 3
+    chunk = portion.task // 3
     ranks, starts, used, longest = find_copies(marched, n_marched, copies, chunk, rays)
     mask = lane_mask(ranks[0], chunk)
     for k in range(used[longest]):
         corner = layout.corner(m, chunk, layout.spot(load3(sample_at, starts[longest] + k)))
         q = sum_copies(k, chunk, mask, ranks, starts, used, sample_grad)
-        if share.plane == 1:
-            scatter_plane(q, corner, share, values, grad, atomic)
-        if share.line == 1:
-            scatter_line(q, corner, share, values, grad, 0, atomic)
+        if portion.plane == 1:
+            scatter_plane(q, corner, portion, values, grad, atomic)
+        if portion.line == 1:
+            scatter_line(q, corner, portion, values, grad, 0, atomic)
 
 
 @vector_kernel
@@ -193,13 +193,13 @@ def density_backward(
     """
     n_tasks = 3 * n_chunks
     spread = ti.static(indices_each(1))
-    for index in range(cut.shares(n_tasks) * spread):
+    for index in range(cut.portions(n_tasks) * spread):
         if index % spread > 0:
             continue
-        share = cut.share(index // spread, n_tasks)
+        portion = cut.portion(index // spread, n_tasks)
         for marched in range(n_marched):
             scatter_marched(
-                marched, n_marched, copies, share, layout, (ray_rank, ray_used), (sample_at, sample_grad),
+                marched, n_marched, copies, portion, layout, (ray_rank, ray_used), (sample_at, sample_grad),
                 (factors, grad_factors), False,
             )  # fmt: skip
 
@@ -212,7 +212,7 @@ def density_backward_atomic(
     """``density_backward`` for a GPU: a thread for each marched ray, chunk and mode, by atomics."""
     for item in range(n_marched * n_chunks * 3):
         scatter_marched(
-            item % n_marched, n_marched, copies, whole_share(item // n_marched), layout,
+            item % n_marched, n_marched, copies, whole_portion(item // n_marched), layout,
             (ray_rank, ray_used), (sample_at, sample_grad), (factors, grad_factors), True,
         )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Ray marching: which points of a ray are worth a look at the field.
 
-A ray is cut into steps of equal length; step k of ray i lies at distance t = ray_t0[i] + k step. It becomes a *sample*
-if it lies in the box, before ``far``, and in an occupied cell. Two passes and a sum of counts give each ray one
-contiguous range of samples in ray order, without atomics: ``march`` finds the samples and leaves one bit per step,
+A ray is cut into steps of equal length; step k of ray i lies at distance t = ray_t0[i] + k step_size. It becomes a
+*sample* if it lies in the box, before ``far``, and in an occupied cell. Two passes and a sum of counts give each ray
+one contiguous range of samples in ray order, without atomics: ``march`` finds the samples and leaves one bit per step,
 ``expand`` writes their distances. Empty space is crossed a block of cells at a time (``cells.py``).
 
 In a contracted space steps have equal length in field coordinates instead, where a ray is a row of straight pieces
@@ -29,15 +29,15 @@ from kernels.types import f32_1d, i32_1d, ivec3, load3, record, u32_1d, vec3
 class March:
     """How rays are marched.
 
-    near, far: limits of t in units of the rays. step: length of a step, in the same units, or in field coordinates in a
-    contracted space. n_steps: as many as a ray can have. samples: a ray is followed no farther than to so many samples.
+    near, far: limits of t in units of the rays. step_size: length of a step, in the same units, or in field coordinates
+    in a contracted space. n_steps: as many as a ray can have. samples: a ray is followed no farther than to so many.
     jitter_step >= 0 shifts each ray's steps by a random part of one step that depends on (seed, jitter_step, ray); -1
     does not.
     """
 
     near: ti.f32
     far: ti.f32
-    step: ti.f32
+    step_size: ti.f32
     n_steps: ti.i32
     samples: ti.i32
     seed: ti.u32
@@ -113,7 +113,7 @@ def march(
         t_in, t_out = box.interval(o, d)
         t0 = ti.min(ti.max(t_in, how.near), how.far)
         if how.jitter_step >= 0:
-            t0 += how.step * how.jitter(i)
+            t0 += how.step_size * how.jitter(i)
         ray_t0[i] = t0
         for w in range(n_words):
             ray_mask[i * n_words + w] = ti.u32(0)
@@ -121,11 +121,11 @@ def march(
         t_end = ti.min(t_out, how.far)
         if t_in <= t_out and t0 <= t_end:
             q0 = (o + d * t0 - cells.origin) * cells.per_unit
-            dq = d * how.step * cells.per_unit
+            dq = d * how.step_size * cells.per_unit
             word = 0
             bits = ti.u32(0)
             k = 0
-            last = ti.min(ti.cast((t_end - t0) / how.step, ti.i32), how.n_steps - 1)
+            last = ti.min(ti.cast((t_end - t0) / how.step_size, ti.i32), how.n_steps - 1)
             while k <= last and count < how.samples:
                 hit = 1
                 following = k + 1
@@ -192,7 +192,7 @@ def expand(
         for w in range(n_words):
             bits = ray_mask[marched * n_words + w]
             while bits != ti.u32(0):
-                sample_t[at] = ray_t0[marched] + how.step * ti.cast(w * 32 + lowest_bit(bits), ti.f32)
+                sample_t[at] = ray_t0[marched] + how.step_size * ti.cast(w * 32 + lowest_bit(bits), ti.f32)
                 at += 1
                 bits &= bits - ti.u32(1)
 
@@ -232,7 +232,7 @@ def march_contracted(
         t = how.near
         if how.jitter_step >= 0:
             velocity, rate = motion(o + d * t, d)
-            t += ti.min(advance(velocity, rate, how.step * how.jitter(i)), how.far)
+            t += ti.min(advance(velocity, rate, how.step_size * how.jitter(i)), how.far)
         count = 0
         k = 0
         while k < how.n_steps and t < how.far and count < how.samples:
@@ -246,15 +246,15 @@ def march_contracted(
                 block = cells.block(c)
                 if get_bit(coarse, block) == 0:
                     hit = 0
-                    a_step = velocity * (how.step / velocity.norm())
+                    a_step = velocity * (how.step_size / velocity.norm())
                     ahead = ti.max(ahead, ti.cast(steps_to_border(c, q, x, a_step, cells), ti.i32))
                 else:
                     hit = cells.is_occupied(occupied, block, c)
             if hit == 1:
                 ray_samples[2 * (i * how.n_steps + count)] = t
-                ray_samples[2 * (i * how.n_steps + count) + 1] = how.step * ti.cast(k, ti.f32)
+                ray_samples[2 * (i * how.n_steps + count) + 1] = how.step_size * ti.cast(k, ti.f32)
                 count += 1
-            t += advance(velocity, rate, how.step * ti.cast(ahead, ti.f32))
+            t += advance(velocity, rate, how.step_size * ti.cast(ahead, ti.f32))
             k += ahead
         ray_count[i] = count
 

@@ -54,7 +54,7 @@ def occupy(items: ti.i32, rounds: ti.i32, out: f32_1d):
 
 
 @record
-class Share:
+class Portion:
     """What one thread does of a scatter at a time.
 
     ``task`` is a chunk of a mode: a plane and a line of the gradient. ``plane`` and ``line`` say whether their
@@ -75,18 +75,18 @@ class Share:
 
 
 @ti.func
-def whole_share(task: ti.i32):
+def whole_portion(task: ti.i32):
     """All of a task."""
-    return Share(task, 1, 1, 0, 1)
+    return Portion(task, 1, 1, 0, 1)
 
 
 @record
 class Cut:
     """How the tasks of a scatter are cut up so that each thread owns what it writes, and none waits long for another.
 
-    The first ``whole`` tasks, a multiple of ``threads``, are a share each; the others are divided: each in ``bands``
+    The first ``whole`` tasks, a multiple of ``threads``, are a portion each; the others are divided: each in ``bands``
     bands of rows and, with parts = 2, in its plane and its line, which share no arithmetic but the position. A thread
-    takes successive shares: first whole tasks, then its part of the others, which may be nothing.
+    takes successive portions: first whole tasks, then its part of the others, which may be nothing.
     """
 
     threads: ti.i32
@@ -95,16 +95,16 @@ class Cut:
     parts: ti.i32
 
     @ti.func
-    def shares(self, n_tasks: ti.i32) -> ti.i32:
-        """Number of shares of so many tasks: as many for each thread."""
+    def portions(self, n_tasks: ti.i32) -> ti.i32:
+        """Number of portions of so many tasks: as many for each thread."""
         divided = (n_tasks - self.whole) * self.bands * self.parts
         return (self.whole // self.threads + (divided + self.threads - 1) // self.threads) * self.threads
 
     @ti.func
-    def share(self, item: ti.i32, n_tasks: ti.i32):
-        """``Share`` number ``item``."""
+    def portion(self, item: ti.i32, n_tasks: ti.i32):
+        """``Portion`` number ``item``."""
         whole_each = self.whole // self.threads
-        each = self.shares(n_tasks) // self.threads
+        each = self.portions(n_tasks) // self.threads
         thread = item // each
         task = thread * whole_each + item % each
         plane = 1
@@ -123,4 +123,4 @@ class Cut:
             if band >= self.bands:
                 plane = 0
                 line = 0
-        return Share(task, plane, line, band, bands)
+        return Portion(task, plane, line, band, bands)

@@ -12,7 +12,7 @@ they lie. A position becomes a ``Spot`` on the grid, and that for each chunk and
 import taichi as ti
 
 from kernels.space import place, pull_back
-from kernels.tasks import Share
+from kernels.tasks import Portion
 from kernels.types import ivec3, record, vec3
 from kernels.vectors import CHUNK, vec16
 
@@ -242,16 +242,16 @@ def add_texel(arena: ti.template(), at: ti.i32, value: vec16, atomic: ti.templat
 
 @ti.func
 def scatter_plane(
-    q: vec16, corner: Corner, share: Share, factors: ti.template(), grad: ti.template(), atomic: ti.template()
+    q: vec16, corner: Corner, portion: Portion, factors: ti.template(), grad: ti.template(), atomic: ti.template()
 ):
-    """Adds the gradient of P at a corner, where q is that of P L; of the plane's rows it writes those of the share."""
+    """Adds the gradient of P at a corner, where q is that of P L; it writes the portion's rows of the plane."""
     row0 = 1
     row1 = 1
     if ti.static(not atomic):
-        if share.bands > 1:
+        if portion.bands > 1:
             height = corner.area // corner.width
-            row0 = share.holds(corner.low[1], height)
-            row1 = share.holds(corner.low[1] + 1, height)
+            row0 = portion.holds(corner.low[1], height)
+            row1 = portion.holds(corner.low[1] + 1, height)
     if row0 + row1 > 0:
         at, fu, fv = corner.plane, corner.frac[0], corner.frac[1]
         ql = q * corner.line_value(factors)
@@ -267,20 +267,20 @@ def scatter_plane(
 
 @ti.func
 def scatter_line(
-    q: vec16, corner: Corner, share: Share, factors: ti.template(), grad: ti.template(),
+    q: vec16, corner: Corner, portion: Portion, factors: ti.template(), grad: ti.template(),
     with_product: ti.i32, atomic: ti.template(),
 ):  # fmt: skip
     """The same for L and the line's texels.
 
-    Returns whether the corner is the share's own, which is true of one share only, and if so and with_product = 1 the
-    sum of q P L over the lanes.
+    Returns whether the corner is the portion's own, which is true of one portion only, and if so and with_product = 1
+    the sum of q P L over the lanes.
     """
     end0 = 1
     end1 = 1
     if ti.static(not atomic):
-        if share.bands > 1:
-            end0 = share.holds(corner.low[2], corner.length)
-            end1 = share.holds(corner.low[2] + 1, corner.length)
+        if portion.bands > 1:
+            end0 = portion.holds(corner.low[2], corner.length)
+            end1 = portion.holds(corner.low[2] + 1, corner.length)
     along = 0.0
     if end0 + end1 > 0:
         fw = corner.frac[2]

@@ -77,7 +77,7 @@ def test_a_tape_carries_gradients_through_the_renderer_to_every_parameter(cpu, d
     )
     seen = reference.render_samples(
         twin, origins, directions, ray, torch.tensor(p.sample_t[: p.n_samples]).double(),
-        torch.full((p.n_samples,), p.step, dtype=torch.float64), torch.tensor(p.rays.ranks).long(),
+        torch.full((p.n_samples,), p.step_size, dtype=torch.float64), torch.tensor(p.rays.ranks).long(),
         torch.tensor(BACKGROUND).double(),
     )  # fmt: skip
     gain = torch.tensor(GAIN).double().requires_grad_()

@@ -189,6 +189,6 @@ def test_gains_of_photographs_are_found_from_their_errors(cpu, rng):
             eps=1e-8,
         )  # fmt: skip
         adam.adam_flat(learned.values, learned.gradients, m, v, 0, 3 * N_IMAGES, how)
-        learned.settle()
+        learned.after_step()
     np.testing.assert_allclose(learned.host(), right, rtol=0.02)
     assert buffers.read(batch.loss).mean() < 1e-4

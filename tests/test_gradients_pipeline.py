@@ -69,7 +69,7 @@ def twin_pixels(pipeline, state, stop: float, threshold: float, span: float = 0.
     origins, directions = (torch.tensor(a.reshape(-1, 3)).double() for a in (host.rays.origins, host.rays.directions))
     seen = reference.render_samples(
         twin, origins, directions, ray, torch.tensor(host.sample_t[:n]).double(),
-        torch.full((n,), pipeline.step, dtype=torch.float64), torch.tensor(host.rays.ranks).long(),
+        torch.full((n,), pipeline.step_size, dtype=torch.float64), torch.tensor(host.rays.ranks).long(),
         torch.tensor(BACKGROUND).double(), stop, threshold, span * pipeline.field.voxel,
     )  # fmt: skip
     return twin, seen

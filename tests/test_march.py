@@ -62,7 +62,9 @@ def run_march(
     coarse = coarse_blocks(flags)
     t0, mask = np.zeros(n, np.float32), np.zeros(n * N_WORDS, np.uint32)
     count, start = np.zeros(n, np.int32), np.zeros(n + 1, np.int32)
-    how = march.March(near=near, far=far, step=STEP, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step)
+    how = march.March(
+        near=near, far=far, step_size=STEP, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step
+    )
     per_unit = np.maximum(cells, 1) / (BOX[1] - BOX[0])
     lattice = Cells(count=cells, origin=BOX[0], per_unit=per_unit, blocks=coarse.shape[::-1])
     ray_o, ray_d = np.ascontiguousarray(origins).ravel(), np.ascontiguousarray(directions).ravel()

@@ -188,7 +188,7 @@ def learned(cost, **options) -> Progression:
 
 def test_pictures_start_coarse_after_a_move_and_become_finer_until_full_size():
     progression = learned(lambda pixels: 1e-6 * pixels, moving_seconds=0.07)
-    progression.moved(pixels=4**10)
+    progression.restart(pixels=4**10)
     assert progression.scale == 0.25, "1.05 s at full size: a sixteenth of the pixels costs 0.066 s"
     seen = []
     while not progression.done:
@@ -199,8 +199,8 @@ def test_pictures_start_coarse_after_a_move_and_become_finer_until_full_size():
 
 def test_on_a_slow_machine_movement_uses_the_coarsest_picture_and_on_a_fast_one_the_full_one():
     slow, fast = learned(lambda pixels: 1.0 * pixels), learned(lambda pixels: 1e-9 * pixels)
-    slow.moved(640_000)
-    fast.moved(640_000)
+    slow.restart(640_000)
+    fast.restart(640_000)
     assert (slow.scale, fast.scale) == (SCALES[-1], 1.0)
 
 
@@ -209,7 +209,7 @@ def test_a_fixed_cost_per_picture_does_not_make_fine_pictures_look_dear_for_long
     # as many pictures as there are sizes.
     progression, scales = Progression(), []
     for _ in range(6):
-        progression.moved(40_000, within=0.4)
+        progression.restart(40_000, within=0.4)
         scales.append(progression.scale)
         progression.learn(round(40_000 * progression.scale**2), 0.03)
     assert scales[-1] == 1.0 and scales == sorted(scales)

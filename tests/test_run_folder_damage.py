@@ -83,7 +83,7 @@ def test_a_folder_in_which_another_process_trains_is_refused_by_its_name(tmp_pat
 def test_where_files_cannot_be_locked_the_owner_is_looked_up(tmp_path, monkeypatch):
     """As on some network file systems. Its number alone does not say that it lives: numbers are used again."""
     monkeypatch.setattr(files, "try_lock", lambda handle: None)
-    me = run_lock._me()
+    me = run_lock._this_process()
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         alive = {**me, "pid": other.pid, "started": run_lock._started(other.pid)}

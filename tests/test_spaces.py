@@ -110,7 +110,7 @@ def render_twin(
     t, ray = torch.tensor(t).double(), torch.tensor(ray)
     points = field_points(space, *rays, t, ray)
     return reference.render_samples(
-        twin, *rays, ray, t, torch.full_like(t, pipeline.step),
+        twin, *rays, ray, t, torch.full_like(t, pipeline.step_size),
         torch.tensor(on_host(pipeline).rays.ranks).long(), torch.tensor(BACKGROUND).double(), stop, threshold,
         span * pipeline.field.voxel, points, torch.tensor(on_host(pipeline).sample_along[: len(t)]).double(),
     )  # fmt: skip
@@ -215,13 +215,13 @@ def test_contracted_samples_are_a_step_apart_in_the_field_and_miss_nothing(cpu):
     within = (ray[1:] == ray[:-1]) & (slab[1:] == slab[:-1])
     steps = np.linalg.norm(np.diff(x, axis=0), axis=1)
     assert within.sum() > 1000
-    assert np.abs(steps[within] / pipeline.step - 1).max() < 0.02
+    assert np.abs(steps[within] / pipeline.step_size - 1).max() < 0.02
     for i in range(N_RAYS):
         mine = t[ray == i]
         assert (np.diff(mine) > 0).all() and mine[0] == pytest.approx(field.near) and mine[-1] < field.far
     # Where a ray comes into the cube it jumps by no more than a step, so that nothing in there is passed over.
     into = (ray[1:] == ray[:-1]) & (slab[1:] == 0) & (slab[:-1] != 0)
-    assert into.sum() > 5 and steps[into].max() < 1.5 * pipeline.step
+    assert into.sum() > 5 and steps[into].max() < 1.5 * pipeline.step_size
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
@@ -247,8 +247,10 @@ def test_contracted_samples_in_occupied_cells_are_those_of_a_march_that_skips_no
     # Rounding decides on which side a step right at the border of a cell, the cube or a slab lies.
     size = np.sort(np.abs(x), 1)
     unclear = (np.abs(position - np.round(position)) < 5e-3).any(1) | (np.abs(size[:, 2] - 1) < 1e-3)
-    number = {(int(i), round(float(a / pipeline.step))): k for k, (i, a) in enumerate(zip(ray, along, strict=True))}
-    every = [number[int(i), round(float(a / pipeline.step))] for i, a in zip(kept_ray, kept_along, strict=True)]
+    number = {
+        (int(i), round(float(a / pipeline.step_size))): k for k, (i, a) in enumerate(zip(ray, along, strict=True))
+    }
+    every = [number[int(i), round(float(a / pipeline.step_size))] for i, a in zip(kept_ray, kept_along, strict=True)]
     assert len(set(every)) == len(every)
     np.testing.assert_allclose(visible_t, t[every], rtol=2e-3, err_msg="a step lies where it does if none is skipped")
     wrong = (np.isin(np.arange(len(t)), every) != occupied) & ~unclear
@@ -364,7 +366,7 @@ def test_penalties_on_weights_have_the_gradients_of_the_twin(cpu, space, distort
     for i in range(N_RAYS):
         w, at = weight[ray == i], s[ray == i]
         loss = loss + distortion * (w[:, None] * w[None] * (at[:, None] - at[None]).abs()).sum()
-        loss = loss + distortion * (w * w).sum() * pipeline.step / length / 3 + occlusion * w[at < 0.8].sum()
+        loss = loss + distortion * (w * w).sum() * pipeline.step_size / length / 3 + occlusion * w[at < 0.8].sum()
     (loss / N_RAYS).backward()
     for name, tensor in twin.named_parameters().items():
         if name.startswith("density"):

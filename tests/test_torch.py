@@ -70,7 +70,7 @@ def test_values_and_all_gradients_of_a_loss_are_those_of_the_twin(config, space)
     t, ray = (torch.tensor(a) for a in samples_of(pipeline))
     t = t.double()
     found = reference.render_samples(
-        twin, o, d, ray, t, torch.full_like(t, pipeline.step), torch.tensor(RANKS).long(),
+        twin, o, d, ray, t, torch.full_like(t, pipeline.step_size), torch.tensor(RANKS).long(),
         torch.tensor(BACKGROUND).double(), 0.0, 0.0, 0.0, field_points(space, o, d, t, ray),
     )  # fmt: skip
     by_depth = found.depth

@@ -36,7 +36,7 @@ def jitter_of(trainer) -> torch.Tensor:
     o, d = (a[: 3 * n].reshape(n, 3).astype(np.float64) for a in (host.rays.origins, host.rays.directions))
     d = np.where(np.abs(d) < 1e-12, 1e-12, d)
     enters = np.minimum((field.box[0] - o) / d, (field.box[1] - o) / d).max(axis=1)
-    shift = (host.ray_t0[:n] - np.clip(enters, field.near, field.far)) / pipeline.step
+    shift = (host.ray_t0[:n] - np.clip(enters, field.near, field.far)) / pipeline.step_size
     return torch.tensor(np.clip(shift, 0, 1), dtype=torch.float32)
 
 
@@ -47,7 +47,7 @@ def test_a_training_follows_the_twin_of_the_public_code_step_by_step(cpu):
     scene, made = builtin_scene(size=48, train=8, test=0), settings()
     trainer = Trainer(Trainer.new_field(scene, made), scene, made)
     trainer.pipeline.march(0)
-    twin = TorchTwin(trainer.field.state(), trainer.pipeline.step)
+    twin = TorchTwin(trainer.field.state(), trainer.pipeline.step_size)
     ours, theirs = [], []
     for event in trainer.run():
         if type(event).__name__ != "Stepped":

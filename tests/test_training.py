@@ -320,7 +320,8 @@ def test_a_step_is_one_adam_step_on_the_gradient_of_squared_error_and_l1(new_tra
     ray = torch.tensor(np.repeat(np.arange(256), np.diff(pipeline.ray_start[:257])))
     seen = reference.render_samples(
         twin, *rays[:2], ray, torch.tensor(pipeline.sample_t[:n]).double(),
-        torch.full((n,), pipeline.step, dtype=torch.float64), torch.full((256,), 6), torch.ones(3, dtype=torch.float64),
+        torch.full((n,), pipeline.step_size, dtype=torch.float64), torch.full((256,), 6),
+        torch.ones(3, dtype=torch.float64),
     )  # fmt: skip
     squared = reference.mse(seen.rgb.clamp(0, 1), rays[2])
     assert float(batch.pixel.mean()) == pytest.approx(float(seen.rgb.detach().mean()), abs=1e-5)

@@ -30,9 +30,9 @@ def make(rank: int):
     rays = (origins, directions, np.full(N_RAYS, rank, np.int32))
     base = run(field, stop=0.0, jitter=None, rays=rays)
     pipeline = run(field, stop=0.0, rays=rays)
-    twin = TorchTwin(state, pipeline.step)
+    twin = TorchTwin(state, pipeline.step_size)
     twin.rank = rank
-    jitter = torch.tensor((pipeline.ray_t0 - base.ray_t0) / pipeline.step)
+    jitter = torch.tensor((pipeline.ray_t0 - base.ray_t0) / pipeline.step_size)
     batch = (torch.tensor(origins), torch.tensor(directions), torch.tensor(BACKGROUND), jitter)
     return field, pipeline, twin, batch
 

@@ -105,7 +105,7 @@ def test_annealed_rays_are_sampled_about_the_middle_of_their_length_first(cpu):
         pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=(1.0, 1.0, 1.0), within=within)
         kept[within] = buffers.read(pipeline.sample_t)[: pipeline.n_samples]
     begin, length = pipeline.space.extent
-    step = pipeline.step
+    step = pipeline.step_size
     assert 0 < len(kept[0.5]) < len(kept[1.0])
     assert kept[0.5].min() >= begin + 0.25 * length - step and kept[0.5].max() <= begin + 0.75 * length + step
     pipeline.forward(N_RAYS, max_rank=int(ranks.max()), background=(1.0, 1.0, 1.0))

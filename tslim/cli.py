@@ -18,7 +18,7 @@ from typing import Any
 from tslim import presets
 from tslim.commands import console, interrupts, output
 from tslim.commands.options import Train
-from tslim.commands.parsing import asked, parse
+from tslim.commands.parsing import parse, parsed
 from tslim.errors import ConfigError, TslimError
 from tslim.ownership import require_own_kernels
 from tslim.training.run_folder import RunFolder
@@ -58,7 +58,7 @@ def experiment(action: Callable[[Any], None], kind: type) -> int:
     """Calls a script's function with the options of its command line, a dataclass; errors as those of the commands."""
 
     def call() -> None:
-        args = asked(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
+        args = parsed(kind, sys.argv[1:], "(see --help)", description=inspect.getmodule(action).__doc__)
         if args is not None:
             action(args)
 
@@ -72,7 +72,7 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
     raised), 128 + the number of the signal that ended it, 141 where the reader of the output has gone.
     """
     with output.lasting() as out:
-        code = _outcome(action, args)
+        code = _exit_code_of(action, args)
         out.flush()
         if code or out.lost is None:
             return code
@@ -82,7 +82,7 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
         return 2
 
 
-def _outcome(action: Callable[..., int | None], args: tuple) -> int:
+def _exit_code_of(action: Callable[..., int | None], args: tuple) -> int:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells at length where it keeps its fonts
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it says of damaged pictures what our error says
     warnings.showwarning = lambda message, *where, **more: console.fail(f"warning: {message}")
@@ -135,10 +135,10 @@ def _command(argv: list[str]) -> int | None:
         # Presets depend on the scene's space, which is known once it is loaded; what was typed goes before them.
         preset = presets.PRESETS[options.preset]
         return train.train(options, screen, lambda space: parse(argv, settings=preset(space)).settings)
-    return _action(options)(options, screen)
+    return _action_of(options)(options, screen)
 
 
-def _action(options: Any) -> Callable[[Any, console.Console], None]:
+def _action_of(options: Any) -> Callable[[Any, console.Console], None]:
     """What the command does whose options these are. Each is imported when it is asked for: help waits for none."""
     name = type(options).__name__.lower()
     return getattr(importlib.import_module(f"tslim.commands.{name}"), {"eval": "evaluate"}.get(name, name))

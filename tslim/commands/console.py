@@ -128,23 +128,23 @@ class Console:
         if not self.live:
             named: list[str] = []
 
-            def told(stage: str, done: int, total: int) -> None:
+            def print_stage(stage: str, done: int, total: int) -> None:
                 if stage not in named:
                     named.append(stage)
                     self.line(f"{stage} ({total})")
 
-            yield told
+            yield print_stage
             return
         columns = TextColumn("{task.description:<22}"), BarColumn(40), MofNCompleteColumn()
         with Progress(*columns, console=self.rich) as bar:
             tasks: dict[str, TaskID] = {}
 
-            def shown(stage: str, done: int, total: int) -> None:
+            def move_bar(stage: str, done: int, total: int) -> None:
                 if stage not in tasks:
                     tasks[stage] = bar.add_task(stage)
                 bar.update(tasks[stage], completed=done, total=total)
 
-            yield shown
+            yield move_bar
 
     @contextmanager
     def training(self, steps: int) -> Iterator["TrainingView"]:
@@ -195,26 +195,26 @@ class TrainingView:
             if self._bar:
                 self._bar.update(self._task, completed=event.step, total=event.steps)
             if event.resumed:
-                self._above(str(event))
+                self._line_above_bar(str(event))
         elif isinstance(event, events.Warned):
-            self._above(str(event), "yellow")
+            self._line_above_bar(str(event), "yellow")
         elif isinstance(event, events.RankGrew):
-            self._above(str(event), "green")
+            self._line_above_bar(str(event), "green")
         elif not isinstance(event, events.CheckpointSaved):
             if isinstance(event, events.Finished):
-                self._say_last()
-            self._above(str(event))
+                self._print_last_progress()
+            self._line_above_bar(str(event))
 
     def note(self, text: str) -> None:
         """A line above the bar that no event caused."""
-        self._above(text, "yellow")
+        self._line_above_bar(text, "yellow")
 
     def close(self) -> None:
         """Ends the live display; what it showed last stays."""
         if self._bar:
             self._bar.stop()
         else:
-            self._say_last()
+            self._print_last_progress()
 
     def _progress(self, event: events.Progress) -> None:
         self._last = event
@@ -227,27 +227,27 @@ class TrainingView:
                 psnr=f"{event.psnr:.2f} dB",
                 rank=event.rank,
                 rays=_count(event.rays_per_second),
-                left=self._left().removeprefix(", "),
+                left=self._time_left().removeprefix(", "),
             )
-        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS and self._is_news(event):
-            self._say_last()
+        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS and self._is_due(event):
+            self._print_last_progress()
 
-    def _is_news(self, event: events.Progress) -> bool:
+    def _is_due(self, event: events.Progress) -> bool:
         return self._printed_step < 0 or event.step - self._printed_step >= PLAIN_SHARE * event.steps
 
-    def _say_last(self) -> None:
+    def _print_last_progress(self) -> None:
         """Without a bar: the latest progress as a line, once."""
         if self._bar is None and self._last and self._printed_step != self._last.step:
             self._printed_at = time.monotonic()
             self._printed_step = self._last.step
-            self._console.line(f"{_progress_line(self._last)}{self._left()}")
+            self._console.line(f"{_progress_line(self._last)}{self._time_left()}")
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         """The trainer's own estimate, which knows that later steps are dearer. The first one counts the compiler."""
         left = self._last.seconds_left if self._last and self._estimates > 1 else None
         return f", {duration(left)} left" if left else ""
 
-    def _above(self, text: str, style: str | None = None) -> None:
+    def _line_above_bar(self, text: str, style: str | None = None) -> None:
         self._console.line(f"  {text}" if self._bar else text, style=style)
 
 

@@ -52,7 +52,7 @@ def evaluate(args: Eval, console: Console) -> None:
     as_trained = args.scene is None and args.options == SceneOptions() and args.fit_gains is None
     written = _measure(
         field, source, scene, result, console,
-        ranks=args.ranks, pictures=pictures, sizes=sizes, fit_gains=args.fit_gains, tell=own and as_trained,
+        ranks=args.ranks, pictures=pictures, sizes=sizes, fit_gains=args.fit_gains, describe=own and as_trained,
         lpips=lpips,
     )  # fmt: skip
     console.written(written)
@@ -66,7 +66,7 @@ def report(scene: Scene, run: RunFolder, console: Console) -> None:
     sizes = list(model_file.read_header(run.model).ends)
     written = [
         run.model,
-        *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS, sizes=sizes, tell=True),
+        *_measure(field, run.model, scene, run, console, most_views=TRAINED_VIEWS, sizes=sizes, describe=True),
     ]
     history = run.history()
     if history:
@@ -93,13 +93,13 @@ def _measure(
     most_views: int | None = None,
     pictures: Path | None = None,
     fit_gains: bool | None = None,
-    tell: bool = False,
+    describe: bool = False,
     lpips: Perceptual | None = None,
 ) -> list[Path]:
     """Shows the table of ranks; writes ``eval.json``, pictures and the plot of sizes. Returns what it wrote.
 
     ``source`` is the file that holds the field, ``sizes`` its bytes with 1, 2, ... ranks. What ``eval.json`` knows of
-    its other ranks stays there. ``tell``: what was measured is said in the file itself, too, with a thumbnail.
+    its other ranks stays there. ``describe``: what was measured is said in the file itself, too, with a thumbnail.
     """
     views, what = _views_to_measure(scene, most_views)
     if fit_gains is None:
@@ -120,8 +120,8 @@ def _measure(
             rows = list(measure.rank_sweep(field, views, ranks, **options))
     of = eval_json.fingerprint(source, views, background, fit_gains)
     known = eval_json.merged_with_file(result.evaluation, rows, len(views), of)
-    if tell:
-        sizes = _told(field, source, known, renderer, console) or sizes
+    if describe:
+        sizes = _describe_file(field, source, known, renderer, console) or sizes
     rows, known = ([replace(row, bytes=sizes[row.rank - 1]) for row in some] for some in (rows, known))
     console.sweep_table(rows, title=f"mean of {what}")
     if falls := falls_text(rows):
@@ -157,7 +157,7 @@ def trained_with_gains(metadata: dict[str, Any]) -> bool:
     return isinstance(settings, dict) and settings.get("image_gains") is True
 
 
-def _told(
+def _describe_file(
     field: "Field", source: Path, rows: list[SweepRow], renderer: "Renderer", console: Console
 ) -> list[int] | None:
     """Says in a model file what was measured, with a thumbnail; the sizes that it then has by rank, None if it cannot

@@ -45,7 +45,7 @@ def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | No
     state = model_file.convert(state, precision)
     beside = args.out.with_suffix(".slim")
     if args.split:
-        _require_beside(beside, source, as_it_is and args.rank is None)
+        _require_model_path(beside, source, as_it_is and args.rank is None)
     if thumbnail.NAME not in state.metadata:
         state.metadata = state.metadata | {thumbnail.NAME: _thumbnail(state, args.arch, console)}
     from tslim.web.page import write_page
@@ -70,7 +70,7 @@ def _thumbnail(state: StoredState, arch: str, console: Console) -> str:
     return thumbnail.packed(rendered(Field.from_state(state)))
 
 
-def _require_beside(beside: Path, source: Path, same: bool) -> None:
+def _require_model_path(beside: Path, source: Path, same: bool) -> None:
     """Raises ``RunFolderError`` unless the page's model may be written to ``beside``, or is the ``same`` and there."""
     shared.require_writable(beside)
     if beside.exists() and beside.samefile(source) and not same:

@@ -55,7 +55,7 @@ def shape(args: Export, state: StoredState, source: Path, folder: RunFolder | No
         made = surface(field, grid=args.grid, level=LEVEL if args.level is None else args.level)
         console.line(f"{len(made.vertices)} vertices, {len(made.faces)} triangles")
     else:
-        cameras = _around(path)
+        cameras = _cameras_around(path)
         with console.counter("looking", len(cameras)) as count:
             made = points(field, cameras, grid=args.grid, on_view=count)
         console.line(f"{len(made.vertices)} points")
@@ -117,7 +117,7 @@ def _on_path(args: Export, state: StoredState, console: Console, frames: int) ->
     return path.cameras(args.frames or frames)
 
 
-def _around(path: Orbit | Spiral) -> Cameras:
+def _cameras_around(path: Orbit | Spiral) -> Cameras:
     """Cameras that see an object from all sides, or what the path shows of another scene."""
     if not isinstance(path, Orbit):
         return path.cameras(PATH_VIEWS)

@@ -43,7 +43,7 @@ def endable(action: Callable[..., Result], *args: Any) -> Result:
         _before.append(before)
         sys.unraisablehook = _not_lost(hook)
         if hasattr(signal, "setitimer"):
-            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _on_time)
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, _on_timer)
         for number in numbers():
             before[number] = signal.signal(number, end)
         return action(*args)
@@ -53,7 +53,7 @@ def endable(action: Callable[..., Result], *args: Any) -> Result:
         sys.unraisablehook = hook
         _before.remove(before)
         _due.clear()
-        _look_again(0)
+        _set_timer(0)
 
 
 def end(number: int, frame: FrameType | None) -> None:
@@ -65,11 +65,11 @@ def end(number: int, frame: FrameType | None) -> None:
         if _due and _before:
             signal.signal(number, _before[-1][number])
             signal.raise_signal(number)
-        if _look_again(SOON):
+        if _set_timer(SOON):
             _due[:] = [number]
             return
     _due.clear()
-    if number != signal.SIGINT and _look_again(PATIENCE):
+    if number != signal.SIGINT and _set_timer(PATIENCE):
         _due.append(number)
     raise _exception(number)
 
@@ -83,13 +83,13 @@ def is_loading(frame: FrameType | None) -> bool:
     return False
 
 
-def _on_time(_number: int, frame: FrameType | None) -> None:
+def _on_timer(_number: int, frame: FrameType | None) -> None:
     if _due:
         end(_due.pop(), frame)
 
 
-def _look_again(seconds: float) -> bool:
-    """Has ``_on_time`` called in so many seconds, or with 0 never; False where the system cannot."""
+def _set_timer(seconds: float) -> bool:
+    """Has ``_on_timer`` called in so many seconds, or with 0 never; False where the system cannot."""
     if not hasattr(signal, "setitimer"):
         return False
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -107,7 +107,7 @@ def _not_lost(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
         error = lost.exc_value
         for number in numbers():
             ours = _exception(number)
-            if type(error) is type(ours) and error.args == ours.args and _look_again(SOON):
+            if type(error) is type(ours) and error.args == ours.args and _set_timer(SOON):
                 _due[:] = [number]
                 return
         hook(lost)

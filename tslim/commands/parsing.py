@@ -51,7 +51,7 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
         Annotated[kind, tyro.conf.subcommand(name, default=train) if kind is Train else tyro.conf.subcommand(name)]
         for name, kind in COMMANDS.items()
     )
-    return asked(
+    return parsed(
         Union[kinds],  # noqa: UP007
         argv,
         f"(see tslim {argv[0]} --help)",
@@ -62,7 +62,7 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
     )
 
 
-def asked(
+def parsed(
     kind: Any,
     argv: Sequence[str],
     hint: str,
@@ -204,7 +204,7 @@ def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
             elif option.several:
                 words += [name, *_split(value)]
             else:
-                words.append(f"{name}={_bare(value, option)}")
+                words.append(f"{name}={_without_unit(value, option)}")
         elif unit and word.casefold() == unit.casefold():
             unit = None
         elif option is None or option.of_numbers is None:
@@ -212,7 +212,7 @@ def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
         elif option.several:
             words += _split(word)
         else:
-            words.append(_bare(word, option))
+            words.append(_without_unit(word, option))
             unit, option = option.unit, None
     return words
 
@@ -229,7 +229,7 @@ def _split(numbers: str) -> list[str]:
     return [part for part in re.split(r"[,;]", numbers) if part] or [numbers]
 
 
-def _bare(number: str, option: Option) -> str:
+def _without_unit(number: str, option: Option) -> str:
     return re.sub(rf"\s*{option.unit}$", "", number, flags=re.I) if option.unit else number
 
 
@@ -248,12 +248,14 @@ def _in_our_words(message: str, argv: Sequence[str], known: dict[str, Option]) -
     if option.several:
         rest = argv[at + 1 :]
         end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
-        found = [word for word in (found if "=" in argv[at] else rest[:end]) if not _fits(word, option)][:1] or found
+        found = [word for word in (found if "=" in argv[at] else rest[:end]) if not _is_value_of(word, option)][
+            :1
+        ] or found
     removed = presets.REMOVED.get("".join(found)) if name == "--preset" else None
     return f"{name} {' '.join(found)}: expected {option.expected}" + (f" ({found[0]}: {removed})" if removed else "")
 
 
-def _fits(word: str, option: Option) -> bool:
+def _is_value_of(word: str, option: Option) -> bool:
     try:
         (option.of_numbers or str)(word)
     except ValueError:

@@ -32,7 +32,7 @@ could not be measured on them any more."""
 
 def slim(args: Slim, console: Console) -> None:
     """Writes a smaller model as a file of its own."""
-    _check(args)
+    _require_consistent(args)
     source, folder = shared.find_model(args.model, console)
     shared.require_new_model(args.out, source)
     as_read = model_file.read(source)
@@ -73,7 +73,7 @@ def slim(args: Slim, console: Console) -> None:
 def _ordered(args: Slim, state: StoredState, console: Console) -> StoredState:
     """The model with its ranks in order: if that is asked for, or if they are not and some are about to be dropped, or
     the model comes from a checkpoint, so that what is written is slimmable."""
-    wanted = ordering.is_unordered(state) and (bool(shared.checkpoint_text(state)) or _drops(args, state))
+    wanted = ordering.is_unordered(state) and (bool(shared.checkpoint_text(state)) or _drops_ranks(args, state))
     if args.reorder == "no" or (args.reorder == "auto" and not wanted):
         return state
     new = ordering.reordered(state)
@@ -81,7 +81,7 @@ def _ordered(args: Slim, state: StoredState, console: Console) -> StoredState:
     return model_file.convert(new, state.precision)
 
 
-def _drops(args: Slim, state: StoredState) -> bool:
+def _drops_ranks(args: Slim, state: StoredState) -> bool:
     """Whether ranks are dropped by what is asked for. What ``eval`` measured is of the ranks as they are."""
     if args.rank is not None:
         return args.rank < state.rank
@@ -148,7 +148,7 @@ def _least_trained(state: FieldState) -> int:
         return 1
 
 
-def _check(args: Slim) -> None:
+def _require_consistent(args: Slim) -> None:
     """Raises ``ConfigError`` unless the options say one thing."""
     pair = (args.density_rank, args.appearance_rank)
     if (pair[0] is None) != (pair[1] is None):

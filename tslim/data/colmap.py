@@ -77,14 +77,14 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     points = _points(model.folder, warnings)
     train, test = shots.split(found, options)
     return Capture(
-        folder, "colmap", _one_of(model.folder, "images"), train, test, points,
+        folder, "colmap", _model_file(model.folder, "images"), train, test, points,
         downscale=rest, warnings=tuple(warnings), notes=tuple(notes),
     )  # fmt: skip
 
 
 def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[str]) -> tuple[list[Shot], int]:
     """The posed photographs that are there, and what is left to downscale."""
-    cameras_file, images_file = _one_of(model.folder, "cameras"), _one_of(model.folder, "images")
+    cameras_file, images_file = _model_file(model.folder, "cameras"), _model_file(model.folder, "images")
     cameras = colmap_files.read_cameras(cameras_file)
     posed = colmap_files.read_images(images_file)
     if not posed:
@@ -135,7 +135,7 @@ def either(model: Path, name: str) -> Path | None:
     return next((path for ext in ("bin", "txt") if (path := model / f"{name}.{ext}").is_file()), None)
 
 
-def _one_of(model: Path, name: str) -> Path:
+def _model_file(model: Path, name: str) -> Path:
     """The file of that name in a model that was found to have it."""
     return either(model, name) or model / f"{name}.bin"
 

@@ -38,7 +38,7 @@ def without_surround(train: Views, test: Views) -> tuple[Views, Views, float]:
     share = float(np.mean([(_radii(train, i) > radius).mean() for i in range(len(train))]))
     if share < LEAST_SHARE or _bright_rim(train, looked_at, radius) < LEAST_RIM:
         return train, test, 0.0
-    return _cut(train, radius), _cut(test, radius), share
+    return _transparent_outside(train, radius), _transparent_outside(test, radius), share
 
 
 def _radii(views: Views, index: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def _bright_rim(views: Views, looked_at: Iterable[int], radius: float) -> float:
     return float(bright.sum() / max(seen.sum(), 1))
 
 
-def _cut(views: Views, radius: float) -> Views:
+def _transparent_outside(views: Views, radius: float) -> Views:
     """The photographs, transparent outside of the circle."""
     pixels = views.pixels.copy()
     for i in range(len(views)):

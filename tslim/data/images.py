@@ -282,7 +282,7 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
         except TslimError:
             raise
         except Exception as error:
-            raise SceneError(f"{path}: damaged or truncated image ({_in_short(error)})") from None
+            raise SceneError(f"{path}: damaged or truncated image ({_error_text(error)})") from None
 
 
 @contextlib.contextmanager
@@ -310,14 +310,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise SceneError(f"{path}: too large ({error})") from None
     except Exception as error:  # its readers of headers raise anything
-        raise SceneError(f"{path}: cannot be read ({_in_short(error)})") from None
+        raise SceneError(f"{path}: cannot be read ({_error_text(error)})") from None
     with file, image:
         if min(image.size) < 1:
             raise SceneError(f"{path}: an image of zero size ({image.size[0]}x{image.size[1]})")
         yield image
 
 
-def _in_short(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it claims more than there is memory for"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -261,7 +261,7 @@ def locate(
         if len(away) == len(names):
             return Located(Place(path.parent, 1, Tree(path.parent, None)), away, downscale)
     known = places(folder)
-    found = [(place, _found(place, names)) for place in known]
+    found = [(place, _files_by_name(place, names)) for place in known]
     most = max((len(files) for _, files in found), default=0)
     if most == 0:
         there = ", ".join(f"{p.path.relative_to(folder)} ({len(p.tree.files)})" for p in known[:6])
@@ -293,7 +293,7 @@ def fitting(known: Sequence[Place], downscale: int, warnings: list[str]) -> Plac
     return next(p for p in fit if p.factor == best)
 
 
-def _found(place: Place, names: Sequence[str]) -> dict[str, Path]:
+def _files_by_name(place: Place, names: Sequence[str]) -> dict[str, Path]:
     """Name to file in a place; where two names mean one file, the one that is spelt like it."""
     found = {name: path for name in names if (path := place.find(name)) is not None and not is_mask(path.name)}
     shared = {path for path, n in Counter(found.values()).items() if n > 1}

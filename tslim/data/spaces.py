@@ -54,14 +54,16 @@ def placed(scene: Scene, region: Region, masked: bool, options: LoadOptions) -> 
     """
     seen = Look(0.0, False, None) if masked else look.looked_at(scene.train)
     if options.space is not None:
-        return _in(_with_background(scene, options.space, region, seen, options), options.space, region, seen)
+        return _in_space(_with_background(scene, options.space, region, seen, options), options.space, region, seen)
     if not seen.cut_out and seen.transparent > 0:
         scene = scene.with_warnings(
             f"{100 * seen.transparent:.2g} % of the pixels are transparent: they are taken for a border without "
             "picture and left out, not for the background of an object (--space box)"
         )
-    space = _guess(scene, region, seen)
-    return _checked(_in(_with_background(scene, space, region, seen, options), space, region, seen), region, seen)
+    space = _guessed_space(scene, region, seen)
+    return _with_warnings(
+        _in_space(_with_background(scene, space, region, seen, options), space, region, seen), region, seen
+    )
 
 
 def in_space(scene: Scene, space: str) -> Scene:
@@ -73,7 +75,7 @@ def in_space(scene: Scene, space: str) -> Scene:
     if space == scene.space:
         return scene
     region = Region(bounds=(scene.near / NEAR_PLANE, scene.far)) if scene.space == "ndc" else Region()
-    return _in(scene, space, region, Look(0.0, False, None))
+    return _in_space(scene, space, region, Look(0.0, False, None))
 
 
 def _with_background(scene: Scene, space: str, region: Region, seen: Look, options: LoadOptions) -> Scene:
@@ -86,7 +88,7 @@ def _with_background(scene: Scene, space: str, region: Region, seen: Look, optio
     return scene.placed(background=colour)
 
 
-def _guess(scene: Scene, region: Region, seen: Look) -> str:
+def _guessed_space(scene: Scene, region: Region, seen: Look) -> str:
     if region.box is not None and (seen.cut_out or seen.plain is not None or not region.usual):
         return "box"
     if seen.cut_out and (not region.open or look.hull_box(scene.train) is not None):
@@ -116,21 +118,21 @@ def _suits_ndc(scene: Scene, region: Region) -> bool:
     return found is not None and geometry.ndc_box(found[0], found[2]) is not None
 
 
-def _in(scene: Scene, space: str, region: Region, seen: Look) -> Scene:
+def _in_space(scene: Scene, space: str, region: Region, seen: Look) -> Scene:
     if space not in SPACES:
         raise SceneError(f"space {space}: expected {', '.join(SPACES)}")
     if space == "ndc":
         return _forward_facing(scene, region)
     cameras = scene.train.cameras
     if space == "box":
-        return _boxed(scene, region, seen)
+        return _in_box(scene, region, seen)
     box, near, far = geometry.surroundings(cameras, scene.points)
     if region.bounds is not None:
         near, far = NEAR_PLANE * region.bounds[0], max(far, region.bounds[1])
     return scene.placed(space=space, box=box, near=near, far=far)
 
 
-def _boxed(scene: Scene, region: Region, seen: Look) -> Scene:
+def _in_box(scene: Scene, region: Region, seen: Look) -> Scene:
     """In the box that the data set means, or in one around what the cameras look at."""
     cameras, box, warnings = scene.train.cameras, region.box, []
     if box is not None and region.usual:
@@ -224,7 +226,7 @@ def _forward_facing(scene: Scene, region: Region) -> Scene:
     )
 
 
-def _checked(scene: Scene, region: Region, seen: Look) -> Scene:
+def _with_warnings(scene: Scene, region: Region, seen: Look) -> Scene:
     """The scene, with warnings where points, cameras and pixels do not agree with the space."""
     cameras, warnings = scene.train.cameras, []
     points = scene.points if scene.points is not None and len(scene.points) else None
@@ -232,7 +234,8 @@ def _checked(scene: Scene, region: Region, seen: Look) -> Scene:
         inside = float(((points > scene.box[0]) & (points < scene.box[1])).all(1).mean())
         if scene.space == "box" and inside < 0.5:
             warnings.append(
-                f"{100 * inside:.0f} % of the sparse points lie in the box{_by(region)}: --space contracted takes all"
+                f"{100 * inside:.0f} % of the sparse points lie in the box{_source_text(region)}: "
+                "--space contracted takes all"
             )
         elif scene.space == "contracted" and inside < 0.1:
             warnings.append(f"only {100 * inside:.0f} % of the sparse points lie in the cube that gets most texels")
@@ -240,8 +243,8 @@ def _checked(scene: Scene, region: Region, seen: Look) -> Scene:
         beside = look.opaque_beside(scene.train, scene.box)
         if beside > 0.05:
             warnings.append(
-                f"{100 * beside:.0f} % of the opaque pixels look past the box{_by(region)} and will stay without "
-                "colour: --space contracted takes everything around"
+                f"{100 * beside:.0f} % of the opaque pixels look past the box{_source_text(region)} and will stay "
+                "without colour: --space contracted takes everything around"
             )
     if scene.space == "contracted" and points is None and region.bounds is None:
         if geometry.faces_forward(cameras.poses.astype(np.float64)) and not geometry.converge(cameras):
@@ -253,5 +256,5 @@ def _checked(scene: Scene, region: Region, seen: Look) -> Scene:
     return scene.with_warnings(*warnings)
 
 
-def _by(region: Region) -> str:
+def _source_text(region: Region) -> str:
     return f" of {region.source}" if region.source else ""

@@ -40,10 +40,10 @@ NGP_SCALE, NGP_OFFSET = 0.33, 0.5
 
 def sniff(folder: Path) -> bool:
     """Whether there is a ``transforms.json``, or one other file named like it."""
-    return (folder / RECOGNISED_BY).is_file() or len(_others(folder)) == 1
+    return (folder / RECOGNISED_BY).is_file() or len(_other_files(folder)) == 1
 
 
-def _others(folder: Path) -> list[Path]:
+def _other_files(folder: Path) -> list[Path]:
     splits = {f"transforms_{split}.json" for split in ("train", "val", "test")}
     return [p for p in sorted(folder.glob("transforms*.json")) if p.name not in splits and p.is_file()]
 
@@ -54,8 +54,8 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     if not path.exists():
         if (folder / "transforms_train.json").is_file():
             path = folder / "transforms_train.json"
-        elif len(_others(folder)) == 1:
-            path = _others(folder)[0]
+        elif len(_other_files(folder)) == 1:
+            path = _other_files(folder)[0]
     return load_files(folder, path, options, "transforms", Region())
 
 

@@ -57,9 +57,9 @@ class Decoder:
         if self.kind == "mlp":
             self.load_state(self._initial(rng))
             kind = BlasMlp if (backend.current().is_cpu if blas is None else blas) else TaichiMlp
-            self._mlp = self._training_mlp = self._made(kind)
+            self._mlp = self._training_mlp = self._make_mlp(kind)
 
-    def _made(self, kind: type):
+    def _make_mlp(self, kind: type):
         return kind(self.params, self.layout, self.k_features, self.k_dirs)
 
     def _lay_out(self, width: int) -> None:
@@ -92,7 +92,7 @@ class Decoder:
         elif self.kind != "mlp":
             raise ConfigError(f"decoder_precision bfloat16 is for the decoder mlp, not {self.kind}")
         elif self._training_mlp is self._mlp:
-            self._training_mlp = self._made(Bfloat16Mlp)
+            self._training_mlp = self._make_mlp(Bfloat16Mlp)
 
     def reserve(self, n: int) -> None:
         """Makes room to train on ``n`` samples at a time. Grows only, by half at least; ``forward`` calls it."""

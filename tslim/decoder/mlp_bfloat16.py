@@ -86,14 +86,14 @@ class Bfloat16Mlp(TiledMlp):
 
     @contextlib.contextmanager
     def _own_threads(self):
-        """Torch multiplies on the thread that asks (see ``_alone``), and has its own threads again afterwards."""
+        """Torch multiplies on the thread that asks (see ``_one_thread``), and has its own threads again afterwards."""
         before = self.torch.get_num_threads()
         try:
             yield
         finally:
             self.torch.set_num_threads(before)
 
-    def _alone(self) -> None:
+    def _one_thread(self) -> None:
         """No threads of torch's for the products of this thread."""
         if self.torch.get_num_threads() != 1:
             self.torch.set_num_threads(1)
@@ -116,7 +116,7 @@ class Bfloat16Mlp(TiledMlp):
         return slice(rows.start, rows.start + -(-(rows.stop - rows.start) // LEAST) * LEAST)
 
     def _activate(self, features, sample_ray, table, rows: slice, scratch: Scratch) -> None:
-        self._alone()
+        self._one_thread()
         encoded, filled = scratch.inputs[: len(features)], self._filled_up(rows)
         self._encode(features, sample_ray, table, encoded, scratch)
         self.inputs[1][rows] = self.torch.from_numpy(encoded)
@@ -135,7 +135,7 @@ class Bfloat16Mlp(TiledMlp):
     def _layers_backward(
         self, rows: slice, grad_output: np.ndarray, grad: np.ndarray, scratch: Scratch
     ) -> tuple[np.ndarray, np.ndarray]:
-        self._alone()
+        self._one_thread()
         torch, n, rows = self.torch, len(grad_output), self._filled_up(rows)
         out = scratch.output[: rows.stop - rows.start]
         out[:n, :3] = torch.from_numpy(grad_output)

@@ -30,14 +30,14 @@ def prepare() -> tuple[str, ...]:
     temporary files. Processes that are started later take the same. Once in a process.
     """
     notes = []
-    chosen = os.environ.get(VARIABLE) or _usual()
+    chosen = os.environ.get(VARIABLE) or _default_folder()
     folder = Path(chosen) if chosen else None
     if folder is None or not _is_writable(folder):
         instead = _temporary()
         if folder is not None:
             notes.append(f"the folder of compiled kernels {folder} cannot be written, {instead} is used")
         folder = instead
-    if _usual() is None:
+    if _default_folder() is None:
         os.environ[_BASE] = str(folder)
     os.environ[VARIABLE] = str(folder)
     if _remove_stale_lock(folder / LOCK):
@@ -45,7 +45,7 @@ def prepare() -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _usual() -> str | None:
+def _default_folder() -> str | None:
     """What Taichi would take; None where it would abort."""
     base, home = os.environ.get(_BASE), os.environ.get("HOME")
     if base:

@@ -29,15 +29,17 @@ def _machine() -> int | None:
 
 
 def _group_v2() -> int | None:
-    return _left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat")
+    return _group_memory_left(
+        "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"
+    )
 
 
 def _group_v1() -> int | None:
     folder = "/sys/fs/cgroup/memory/memory"
-    return _left(f"{folder}.limit_in_bytes", f"{folder}.usage_in_bytes", f"{folder}.stat")
+    return _group_memory_left(f"{folder}.limit_in_bytes", f"{folder}.usage_in_bytes", f"{folder}.stat")
 
 
-def _left(limit: str, usage: str, statistics: str) -> int | None:
+def _group_memory_left(limit: str, usage: str, statistics: str) -> int | None:
     """The group's limit less its use; file cache that the system would give back does not count as use."""
     try:
         allowed = int(Path(limit).read_text())

@@ -33,7 +33,7 @@ def query(
         raise ConfigError("a direction has no length")
     directions = directions / length
     parts = [slice(i, i + CHUNK_POINTS) for i in range(0, len(points), CHUNK_POINTS)]
-    found = [_some(field, points[part], directions[part], rank) for part in parts]
+    found = [_query_part(field, points[part], directions[part], rank) for part in parts]
     rgb, density = (np.concatenate([np.zeros((0, *tail), np.float32), *each]) for tail, each in (
         ((3,), [c for c, _ in found]), ((), [s for _, s in found])
     ))  # fmt: skip
@@ -53,7 +53,7 @@ def density_at(field: Field, points: np.ndarray, rank: int | np.ndarray | None) 
     return buffers.read(sigma)[:n]
 
 
-def _some(field: Field, points: np.ndarray, directions: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+def _query_part(field: Field, points: np.ndarray, directions: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Colours (n, 3) and densities (n,)."""
     n, chunks = len(points), -(-3 * rank // buffers.CHUNK)
     at = np.nan_to_num(field.domain.to_field(points), nan=1e6)  # outside of every box

@@ -40,12 +40,12 @@ def write(path: str | Path, rows: Iterable[SweepRow], views: int, *, of: str = "
     A PSNR that is infinite (pictures that are equal) becomes null: json has no infinity. ``of`` says what was measured
     (see ``fingerprint``). Rows of a few views say of how many, in ``views``.
     """
-    table = [_plain(row) for row in sorted(rows, key=lambda row: -row.rank)]
+    table = [_as_json(row) for row in sorted(rows, key=lambda row: -row.rank)]
     known = {"views": views, **({"of": of} if of else {}), "rows": table}
     return files.write_bytes(path, (json.dumps(known, indent=2) + "\n").encode())
 
 
-def _plain(row: SweepRow) -> dict[str, float | None]:
+def _as_json(row: SweepRow) -> dict[str, float | None]:
     values = dataclasses.asdict(row)
     for name in ("views", "lpips"):
         if values[name] is None:
@@ -107,7 +107,7 @@ def _read(path: Path) -> tuple[list[SweepRow], int, Any]:
 
 
 def _row(plain: dict[str, Any]) -> SweepRow:
-    """The inverse of ``_plain``; raises ``ValueError`` and its like for nonsense."""
+    """The inverse of ``_as_json``; raises ``ValueError`` and its like for nonsense."""
     if strange := set(plain) - {field.name for field in dataclasses.fields(SweepRow)}:
         raise ValueError(f"it holds {short(sorted(strange)[0])}")
     return SweepRow(

@@ -24,7 +24,7 @@ FALL = 0.05
 def n_renders(rank: int, n_views: int) -> int:
     """How many pictures ``every_rank`` renders."""
     main = len(halves(rank))
-    return main * n_views + (rank - main) * _few(n_views)
+    return main * n_views + (rank - main) * _n_in_between(n_views)
 
 
 def every_rank(field: "Field", measure: Measure) -> list[SweepRow]:
@@ -34,24 +34,24 @@ def every_rank(field: "Field", measure: Measure) -> list[SweepRow]:
     """
     main = {rank: measure.at(rank) for rank in halves(field.rank)}
     rows = {rank: measure.row(rank, found) for rank, found in main.items()}
-    places = np.linspace(0, len(measure.counting) - 1, _few(len(measure.counting))).round().astype(int)
+    places = np.linspace(0, len(measure.counting) - 1, _n_in_between(len(measure.counting))).round().astype(int)
     indices = [measure.counting[place] for place in places]
     for rank in range(field.rank, 0, -1):
         if rank not in main:
             found = measure.at(rank, indices)
             if len(places) < len(measure.counting):
-                found = _moved(rank, found, main, places)
+                found = _corrected(rank, found, main, places)
             row = measure.row(rank, found)
             all_of_them = len(places) == len(measure.counting)
             rows[rank] = row if all_of_them else dataclasses.replace(row, views=len(places))
     return [rows[rank] for rank in sorted(rows, reverse=True)]
 
 
-def _few(n_views: int) -> int:
+def _n_in_between(n_views: int) -> int:
     return min(n_views, max(FEWEST, round(SHARE * n_views)))
 
 
-def _moved(rank: int, found: Measured, main: dict[int, Measured], places: np.ndarray) -> Measured:
+def _corrected(rank: int, found: Measured, main: dict[int, Measured], places: np.ndarray) -> Measured:
     """What was found on the views at some places, moved to where it would be on all."""
     ranks = sorted(main)
 

@@ -51,7 +51,7 @@ def size_quality(
         some = [row for row in rows if row.views is not None]
         if some:
             axes.plot([row.bytes / 1e6 for row in some], [row.psnr for row in some], ".", markersize=4, color=colour)
-    _others(axes, points or {})
+    _draw_published(axes, points or {})
     every = [row for rows in curves.values() for row in rows]
     sizes = {rank: [row.bytes / 1e6 for row in every if row.rank == rank] for rank in sorted({r.rank for r in every})}
     widths = [*(mb for found in sizes.values() for mb in found), *(mb for p in (points or {}).values() for mb, _ in p)]
@@ -75,7 +75,7 @@ def size_quality(
     return _save(figure, path)
 
 
-def _others(axes: "Axes", points: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+def _draw_published(axes: "Axes", points: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     """What others published, hollow, joined where it is several sizes."""
     for (name, found), colour, marker in zip(points.items(), _cycle(COLOURS[1:]), _cycle("osD^vPX*h<>"), strict=False):
         x, y = zip(*sorted(found), strict=True)

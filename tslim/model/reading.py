@@ -51,7 +51,7 @@ def states(source: Source, most: int | None = None) -> Iterator[StoredState]:
                 block = _read_block(stream, head.layout, held, name)
                 if block is None:
                     break
-                _require_as_told(head.header, held, block, name)
+                _require_length(head.header, held, block, name)
                 if held == state.rank:
                     state = _with_room(state, head.header, max(2 * held, 1))
                 _unpack(head.layout, unpack, block, state, held, name)
@@ -61,14 +61,14 @@ def states(source: Source, most: int | None = None) -> Iterator[StoredState]:
                 break
             held += 1
             if most is None or held < most:
-                yield _first(state, head.header, held, rendered)
+                yield _state_so_far(state, head.header, held, rendered)
         if held == 0:
             raise ModelFileError(f"{name} is cut short: it ends within its first rank")
         if most is not None and held >= most:
-            yield _first(state, head.header, held, rendered).slim(most)
+            yield _state_so_far(state, head.header, held, rendered).slim(most)
 
 
-def _require_as_told(header: ModelHeader, rank: int, block: bytes, name: str) -> None:
+def _require_length(header: ModelHeader, rank: int, block: bytes, name: str) -> None:
     """Raises ``ModelFileError`` unless the block of 0-based ``rank`` is as long as the file's own table says."""
     known = header.table
     if known is not None and known.blocks[rank : rank + 1] != (CHECKSUM.size + len(block),):
@@ -221,7 +221,7 @@ def _with_room(state: StoredState, header: ModelHeader, rank: int) -> StoredStat
     return larger
 
 
-def _first(state: StoredState, header: ModelHeader, rank: int, rendered: tuple[int, ...]) -> StoredState:
+def _state_so_far(state: StoredState, header: ModelHeader, rank: int, rendered: tuple[int, ...]) -> StoredState:
     """The state of the ranks that have been read; its scales and shifts are its own."""
     state = state.slim(rank)
     state.separate_ranks = header.separate_ranks_at(rank)

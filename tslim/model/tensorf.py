@@ -109,7 +109,7 @@ def state_of(found: Checkpoint) -> StoredState:
                     "weight_threshold": float(kwargs.get("rayMarch_weight_thres", 1e-4)),
                 }
             ),
-            "path": _around(domain).to_dict(),
+            "path": _orbit_around(domain).to_dict(),
         },
         separate_ranks=None if ranks[0] == ranks[1] else ranks,
     )
@@ -215,7 +215,7 @@ def _domain(kwargs: dict[str, Any]) -> Domain:
     return Domain.of(np.asarray(kwargs["aabb"], np.float32), near=near)
 
 
-def _around(domain: Domain) -> Orbit:
+def _orbit_around(domain: Domain) -> Orbit:
     """A camera path, as a checkpoint has none: around the box, so far away that it begins beyond ``near``."""
     low, high = (np.asarray(corner, np.float64) for corner in domain.box)
     across = float(np.linalg.norm(high - low))

@@ -157,7 +157,7 @@ def _require_plain(path: str | Path) -> None:
             pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
             if len(pickles) != 1 or pickles[0].file_size > MOST_PICKLE:
                 raise ModelFileError("it has no pickle that says what it holds")
-            names = _named(archive.read(pickles[0]))
+            names = _imported_names(archive.read(pickles[0]))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         if isinstance(error, ModelFileError):
             raise
@@ -167,7 +167,7 @@ def _require_plain(path: str | Path) -> None:
         raise ModelFileError(f"it names {strange[0]}, which is neither a number nor a tensor; nothing of it was run")
 
 
-def _named(data: bytes) -> set[str]:
+def _imported_names(data: bytes) -> set[str]:
     """What a pickle would import."""
     found = set()
     for opcode, argument, _ in pickletools.genops(data):

@@ -68,7 +68,7 @@ class Report:
             f"reprojection error {self.error:.2f} pixels"
         ]
         if self.missing:
-            lines.append(f"not found: {_some(self.missing)}")
+            lines.append(f"not found: {_names_text(self.missing)}")
         if self.missing and self.models > 1:
             lines.append(f"the pictures fall into {self.models} pieces that share too little; the largest is kept")
         if self.share < LEAST_SHARE:
@@ -250,6 +250,6 @@ def _finish(out: Path, work: Path, collected: Collected, found: list[dict]) -> R
     return report
 
 
-def _some(names: tuple[str, ...], most: int = 8) -> str:
+def _names_text(names: tuple[str, ...], most: int = 8) -> str:
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -79,7 +79,7 @@ class Progression:
         bounds = (seconds * 4.0 ** max(k - known, 0) for known, seconds in self._known.items())
         return min(bounds, default=2e-6 * pixels)
 
-    def moved(self, pixels: int, *, within: float | None = None) -> None:
+    def restart(self, pixels: int, *, within: float | None = None) -> None:
         """The picture has to start anew, at the finest scale that costs no more than ``within`` seconds (by default
         ``moving_seconds``); ``pixels`` at full size."""
         within = self.moving_seconds if within is None else within

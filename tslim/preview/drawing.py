@@ -40,7 +40,7 @@ class Drawing:
         """Starts anew, coarsely, if the user has changed what is to be seen."""
         controls = self.controls
         if controls.moved or controls.changed:
-            self.progression.moved(self._pixels())
+            self.progression.restart(self._pixels())
             self._last_move = now
             controls.moved = controls.changed = False
 
@@ -50,12 +50,12 @@ class Drawing:
         still = now - self._last_move > STILL_SECONDS
         if still and self.painted_step != step:
             if progression.done or self._cost() > STALE_SECONDS:
-                progression.moved(self._pixels(), within=STALE_SECONDS)
-        return not progression.done and (still or self._asked)
+                progression.restart(self._pixels(), within=STALE_SECONDS)
+        return not progression.done and (still or self._is_outdated)
 
     def may_paint(self) -> bool:
         """Whether the time budget has room: down to nothing for what the user asked for, else down to a reserve."""
-        return self.budget.allows(self._cost() if self._asked else self._cost() + RESERVE_SECONDS)
+        return self.budget.allows(self._cost() if self._is_outdated else self._cost() + RESERVE_SECONDS)
 
     def may_paint_whole(self) -> bool:
         """Whether the time budget has room for the finest picture."""
@@ -67,7 +67,7 @@ class Drawing:
         return self._cost() > 2 * self.progression.moving_seconds
 
     @property
-    def _asked(self) -> bool:
+    def _is_outdated(self) -> bool:
         """Whether the user has moved or chosen something that has not been drawn yet."""
         return self.painting is None or self._last_move > self._painted_at
 
@@ -108,7 +108,7 @@ class Drawing:
 
     def paint_within(self, seconds: float, step: int) -> None:
         """Renders as finely as takes no longer than this."""
-        self.progression.moved(self._pixels(), within=seconds)
+        self.progression.restart(self._pixels(), within=seconds)
         self.paint(step)
 
     def paint_whole(self) -> Painting:

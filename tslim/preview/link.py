@@ -124,7 +124,7 @@ class WindowLink:
             self._stdin.write(json.dumps(message) + "\n")
             self._stdin.flush()
         except (OSError, ValueError):
-            self._ended()
+            self._process_ended()
         self._sent_at = time.perf_counter()
 
     def receive(self) -> list[dict]:
@@ -133,7 +133,7 @@ class WindowLink:
         while not self.closed and not self._inbox.empty():
             line = self._inbox.get()
             if line is None:
-                self._ended()
+                self._process_ended()
                 break
             try:
                 message = json.loads(line)
@@ -147,7 +147,7 @@ class WindowLink:
             self.close(f"the window has not answered for {SILENCE_SECONDS:.0f} s")
         return inputs
 
-    def _ended(self) -> None:
+    def _process_ended(self) -> None:
         """The process is gone: by the user's wish (exit code 0) or not."""
         try:
             code = self._process.wait(timeout=2)

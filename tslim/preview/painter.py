@@ -79,7 +79,7 @@ class Painter:
     def full_size(self, controls: Controls, area: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the finest picture for an ``area`` of the window: an image's own size, else what
         fits the pane."""
-        exact = _exact(controls)
+        exact = _dataset_camera(controls)
         if exact is not None:
             width, height = (int(s) for s in exact.sizes[0])
         else:
@@ -100,7 +100,7 @@ class Painter:
         """
         self._unwanted = unwanted
         truth = valid = None
-        exact = _exact(controls)
+        exact = _dataset_camera(controls)
         if exact is not None:
             native = exact.sizes[0]
             step = int(np.clip(round(native[0] / (full[0] * scale)), 1, native.min()))
@@ -183,7 +183,7 @@ class Painter:
         return f"{self.file_bytes(rank) / 1e6:.2f} MB {how}"
 
 
-def _exact(controls: Controls) -> Cameras | None:
+def _dataset_camera(controls: Controls) -> Cameras | None:
     """The data-set camera that the controls look through, if they do."""
     return controls.camera.exact if controls.on_view else None
 

@@ -212,7 +212,7 @@ class Preview:
             return
         self._listen(link, free)
         if not link.closed:
-            self._act(link)
+            self._do_what_is_asked(link)
         if link.closed:
             self._lose_window(link.reason)
             return
@@ -275,7 +275,7 @@ class Preview:
 
     # -- what the user asks for once ---------------------------------------------------------------------------------
 
-    def _act(self, link: Link) -> None:
+    def _do_what_is_asked(self, link: Link) -> None:
         controls = self._controls
         for action in controls.actions:
             if action == "snap":

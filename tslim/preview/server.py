@@ -280,12 +280,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802
         """The page, or the stream."""
-        asked = self._asked()
+        asked = self._requested_path()
         if asked == "":
             self._answer(200, self.server.page, "text/html; charset=utf-8")
         elif asked == "stream":
             self.send_response(200)
-            self._common("application/octet-stream")
+            self._send_common_headers("application/octet-stream")
             self.send_header("Connection", "close")
             self.end_headers()
             self.close_connection = True
@@ -296,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # noqa: N802
         """What the user did."""
         began = time.thread_time()
-        asked = self._asked()
+        asked = self._requested_path()
         if asked is None:
             return
         origin = self.headers.get("Origin")
@@ -318,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(204, b"")
         self.server.link.spent(time.thread_time() - began)
 
-    def _asked(self) -> str | None:
+    def _requested_path(self) -> str | None:
         """What is asked for; None if the request was refused."""
         if not self.server.is_ours(self.headers.get("Host")):
             self._answer(421, b"this is not the machine that you think it is")
@@ -330,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
-        self._common(kind)
+        self._send_common_headers(kind)
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
         if status >= 400:  # what a body holds that was not read must not be taken for another request
@@ -339,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _common(self, kind: str) -> None:
+    def _send_common_headers(self, kind: str) -> None:
         for name, value in (
             ("Content-Type", kind),
             ("Cache-Control", "no-store"),

@@ -76,16 +76,16 @@ class _Server:
     def serve(self) -> None:
         """Until the window is closed or the other side is gone."""
         self._draw()
-        self._say({"ready": True})
+        self._send({"ready": True})
         while self.window.running:
             began = time.perf_counter()
             if not self._receive():
                 return
             self._draw()
             self._report()
-            self._rest(began)
+            self._sleep(began)
 
-    def _say(self, message: dict) -> None:
+    def _send(self, message: dict) -> None:
         self.out.write(json.dumps(message) + "\n")
 
     def _receive(self) -> bool:
@@ -102,7 +102,7 @@ class _Server:
             # A widget that the user moved meanwhile keeps the user's value until the other side has heard of it.
             self.panel = [self._merge(row) for row in message["panel"]]
             self.share = message["share"]
-            self._say({"seen": message["seq"]})
+            self._send({"seen": message["seq"]})
         return True
 
     def _merge(self, row: list) -> list:
@@ -153,7 +153,7 @@ class _Server:
         if not busy and now - self.reported < 0.5:
             return
         cpu = time.process_time()
-        self._say(
+        self._send(
             {
                 "input": {
                     "size": list(state[0]),
@@ -170,7 +170,7 @@ class _Server:
         self.owed = {"pressed": [], "panel": {}}
         self.last, self.cpu, self.reported = state, cpu, now
 
-    def _rest(self, began: float) -> None:
+    def _sleep(self, began: float) -> None:
         """Sleeps until the next look: soon while the user is active, else as the time budget allows."""
         cost = time.perf_counter() - began
         alert = self.share >= 1 or time.perf_counter() < self.awake_until

@@ -33,7 +33,7 @@ class Penalties:
         begin, length = pipeline.space.extent
         weights = kernels.Penalties(
             distortion=self.distortion / pipeline.n_rays, occlusion=self.occlusion / pipeline.n_rays,
-            near=self.occlusion_range, begin=begin, length=length, delta=pipeline.step / length,
+            near=self.occlusion_range, begin=begin, length=length, delta=pipeline.step_size / length,
         )  # fmt: skip
         kernels.weight_gradients(
             pipeline.n_rays, weights, pipeline.ray_used, pipeline.sample_along, pipeline.sample_weight,
@@ -63,9 +63,9 @@ def penalise(
         jitter: as for ``Pipeline.forward``.
         side: rays come in patches of side × side, whose depths are held together by the penalty ``depth``.
     """
-    (begin, length), step = pipeline.space.extent, pipeline.config.step_ratio * pipeline.field.voxel
+    (begin, length), step_size = pipeline.space.extent, pipeline.config.step_ratio * pipeline.field.voxel
     far = penalties.depth or penalties.distortion
-    most = 2**31 - 1 if far else int(np.ceil(penalties.occlusion_range * length / step)) + 1
+    most = 2**31 - 1 if far else int(np.ceil(penalties.occlusion_range * length / step_size)) + 1
     pipeline.trace(n_rays, 1, jitter, most)
     penalties.weight_gradients(pipeline)
     if penalties.depth:

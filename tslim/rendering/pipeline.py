@@ -103,7 +103,7 @@ class Pipeline(StageArrays):
         else:
             march.expand(*marched, self.ray_t0, self.ray_mask, self.ray_start, self.sample_t)
         self.medium = trace.Medium(
-            activation=field.activation, delta_scaled=self.step * field.config.distance_scale,
+            activation=field.activation, delta_scaled=self.step_size * field.config.distance_scale,
             early_stop=config.early_stop,
         )  # fmt: skip
         trace.trace_density(
@@ -149,14 +149,20 @@ class Pipeline(StageArrays):
         ``most``: a ray is followed no farther than to so many samples. ``within``: as for ``forward``.
         """
         field = self.field
-        self.step = self.config.step_ratio * field.voxel
+        self.step_size = self.config.step_ratio * field.voxel
         self.space.update(n_rays)
         seed, jitter_step = jitter or (0, -1)
         near, far = self.space.limits_within(within)
         length = LONGEST if self.space.contracted else np.linalg.norm(field.box[1] - field.box[0])
-        n_steps = int(length / self.step) + 1
+        n_steps = int(length / self.step_size) + 1
         self._how = how = march.March(
-            near=near, far=far, step=self.step, n_steps=n_steps, samples=most, seed=seed, jitter_step=jitter_step
+            near=near,
+            far=far,
+            step_size=self.step_size,
+            n_steps=n_steps,
+            samples=most,
+            seed=seed,
+            jitter_step=jitter_step,
         )
         marched, occupancy = (n_rays, self.space.marched_o, self.space.marched_d), field.occupancy
         occupied = EVERYTHING, self._everything, self._everything

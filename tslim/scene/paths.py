@@ -36,7 +36,7 @@ class Orbit:
 
     def cameras(self, frames: int = 120) -> Cameras:
         """``frames`` cameras, evenly spaced; the step from the last to the first is like the others."""
-        _check(frames, self.radius, "radius", self.size)
+        _require_sensible(frames, self.radius, "radius", self.size)
         up = _unit(self.up)
         east, north = _plane(up)
         turn = 2 * np.pi * np.arange(frames)[:, None] / frames
@@ -75,7 +75,7 @@ class Spiral:
 
     def cameras(self, frames: int = 120) -> Cameras:
         """``frames`` cameras; the video can be played in a loop."""
-        _check(frames, self.focus, "focus", self.size)
+        _require_sensible(frames, self.focus, "focus", self.size)
         axes = np.stack([_unit(self.right), _unit(self.up), np.cross(_unit(self.right), _unit(self.up))])
         phase = 2 * np.pi * np.arange(frames) / frames
         offsets = np.stack([np.cos(self.turns * phase), -np.sin(self.turns * phase), -np.sin(phase)], 1)
@@ -280,7 +280,7 @@ def _floats(vector: np.ndarray) -> Vector:
     return x, y, z
 
 
-def _check(frames: int, distance: float, name: str, size: tuple[int, int]) -> None:
+def _require_sensible(frames: int, distance: float, name: str, size: tuple[int, int]) -> None:
     if frames < 1:
         raise SceneError(f"camera path: {frames} frames, expected at least 1")
     if not 0 < distance < np.inf:

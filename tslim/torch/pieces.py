@@ -69,15 +69,15 @@ def of_array(array: Any, *shape: int) -> Piece:
 
 def of_field(field: Field) -> dict[str, Piece]:
     """What a field is made of, by the names of ``FieldModule``."""
-    return _cut([(parameter, parameter.value) for parameter in parameters_of(field)])
+    return _pieces_of([(parameter, parameter.value) for parameter in parameters_of(field)])
 
 
 def of_gradients(field: Field, gradients: Gradients) -> dict[str, Piece]:
     """Their gradients after a backward pass, by the same names."""
-    return _cut([(parameter, parameter.gradient) for parameter in parameters_of(field, gradients)])
+    return _pieces_of([(parameter, parameter.gradient) for parameter in parameters_of(field, gradients)])
 
 
-def _cut(arrays: list[tuple[Parameter, Any]]) -> dict[str, Piece]:
+def _pieces_of(arrays: list[tuple[Parameter, Any]]) -> dict[str, Piece]:
     found = {}
     for parameter, array in arrays:
         of_vectors = parameter.kind == "factors"

@@ -38,11 +38,11 @@ class Checkpoints:
     def save(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> Path:
         """Writes the newest; raises as ``checkpoint.save``. ``plain["quality"]`` is its PSNR, None if not known."""
         if self.newest.exists():
-            _also(self.newest, self.before)
+            _give_second_name(self.newest, self.before)
         checkpoint.save(self.newest, arrays, plain)
         quality = plain.get("quality")
         if quality is not None and quality >= self._best_quality():
-            _also(self.newest, self.best)
+            _give_second_name(self.newest, self.best)
         return self.newest
 
     def read(self, *, best: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any], tuple[str, ...]]:
@@ -77,7 +77,7 @@ class Checkpoints:
         return -math.inf
 
 
-def _also(path: Path, name: Path) -> None:
+def _give_second_name(path: Path, name: Path) -> None:
     """Gives a file a second name, in the place of what has that name; never leaves none or a half. Never raises."""
     with contextlib.suppress(OSError), files.replacing(name) as temporary:
         temporary.unlink()

@@ -33,7 +33,7 @@ class ImageGains:
         )
         gains.pull_to_zero(3 * self.n_images, self.weight / (3 * self.n_images), self.values, self.gradients)
 
-    def settle(self) -> None:
+    def after_step(self) -> None:
         """After each step: a gain that all images share belongs to the field."""
         gains.take_out_mean(self.n_images, 3, self.values)
 

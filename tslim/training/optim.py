@@ -75,7 +75,7 @@ class Optimizer:
         self.gradients.clear()
         self.count = 0
 
-    def _let_learn(self, first: int, last: int) -> None:
+    def _set_component_pace(self, first: int, last: int) -> None:
         """Makes ``component_pace`` that of ranks first + 1 .. last."""
         if self.learning == (first, last):
             return
@@ -102,7 +102,7 @@ class Optimizer:
         for. ``lazy`` leaves texels without a gradient as they are.
         """
         self.count += 1
-        self._let_learn(first_rank, rank)
+        self._set_component_pace(first_rank, rank)
         constants = adam.AdamStep(
             lr=lr["factors"], beta1=BETAS[0], beta2=BETAS[1], correction1=1 / (1 - BETAS[0] ** self.count),
             correction2=1 / (1 - BETAS[1] ** self.count), eps=EPS,

@@ -42,7 +42,7 @@ class PoseRefinement:
             self.centre.tolist(), self.unit, self.gradients,
         )  # fmt: skip
 
-    def settle(self) -> None:
+    def after_step(self) -> None:
         """After each step: takes it into the poses, but for what moves all cameras alike."""
         poses.take_out_common(self.n_images, self.unit, self.cameras, self.values)
         poses.move_cameras(self.n_images, self.centre.tolist(), self.unit, self.values, self.cameras)

@@ -106,14 +106,14 @@ def _lock(folder: Path) -> int:
             if locked is False or (locked is None and _is_alive(owner)):
                 os.close(handle)
                 raise RunFolderError(
-                    f"{folder} is in use: {_in_words(owner)} trains there; it can be looked at meanwhile (tslim eval, "
-                    "render, view), and continued when that has ended"
+                    f"{folder} is in use: {_owner_text(owner)} trains there; it can be looked at meanwhile "
+                    "(tslim eval, render, view), and continued when that has ended"
                 )
             if RunLock(folder, handle).is_there():
                 break
             os.close(handle)  # its last owner removed it in between
         os.ftruncate(handle, 0)
-        os.pwrite(handle, (json.dumps(_me()) + "\n").encode(), 0)
+        os.pwrite(handle, (json.dumps(_this_process()) + "\n").encode(), 0)
         return handle
     except RunFolderError:
         raise
@@ -121,7 +121,7 @@ def _lock(folder: Path) -> int:
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _me() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     """What names this process beyond doubt: numbers of processes are used again."""
     return {
         "pid": os.getpid(),
@@ -140,7 +140,7 @@ def _read(handle: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _in_words(owner: dict[str, Any]) -> str:
+def _owner_text(owner: dict[str, Any]) -> str:
     if not isinstance(owner.get("pid"), int):
         return "another process"
     return f"process {owner['pid']} on {owner.get('host', '?')} (since {owner.get('since', '?')})"

@@ -98,7 +98,7 @@ def _update(trainer: "Trainer") -> None:
     l1 = _regularised(trainer) * trainer.l1 if trainer.started else 0.0
     trainer.optimizer.step(last, rates, first_rank=first, l1_density=l1, lazy=settings.lazy_adam)
     for learned in trainer.of_images():
-        learned.settle()
+        learned.after_step()
     trainer.field.interpolate_rows(schedule.rendered(step))
 
 
