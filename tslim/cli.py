@@ -25,12 +25,14 @@ from tslim.training.run_folder import RunFolder
 
 LESS_MEMORY = "lower --batch-rays, --grid-end or --field.max-rank"
 UNALLOCATED = "Unable to allocate"
-"""what Taichi's compiler says where there is no memory for code"""
+"""What Taichi's compiler says when there is no memory for code."""
 _ran_out: list[Exception] = []
 
 
 def has_run_out_of_memory() -> bool:
-    """Whether a command of this process has. It is to be left at once then: tidying up takes more, and crashes."""
+    """Whether a command of this process ran out of memory. The process should then end at once: tidying up takes more
+    memory, and crashes.
+    """
     return bool(_ran_out)
 
 

@@ -28,7 +28,7 @@ class RunFolderError(TslimError, OSError):
 
 
 class DivergedError(TslimError, ArithmeticError):
-    """Training has left all sense: its loss or its parameters are not finite; the message says what to lower."""
+    """Training has diverged: its loss or its parameters are not finite; the message says what to lower."""
 
 
 class BackendError(TslimError, RuntimeError):

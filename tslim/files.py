@@ -20,7 +20,8 @@ except ImportError:  # not on Windows
 _PARTIAL = re.compile(r"\.(.{0,100})\.[0-9a-f]{16}\.partial(\.[^.]*)?")
 """A temporary file's name: that of its target, up to its hundredth letter, and what makes it the only one."""
 _GRACE_SECONDS, _LONG_SECONDS = 1.0, 86_400.0
-"""A temporary file may be so young before its writer has locked it; and so old where files cannot be locked."""
+"""A temporary file may be so young that its writer has not locked it yet; where files cannot be locked, it counts as
+left behind once it is as old as the second."""
 
 
 @contextlib.contextmanager

@@ -210,7 +210,7 @@ def tiny(space: Space = "box") -> TrainConfig:
 
 
 PRESETS = {"quick": quick, "fine": fine, "best": best, "demo": demo, "paper": paper, "tiny": tiny}
-"""By name. Each takes the space of the scene that it is for."""
+"""Presets by name. Each takes the space of the scene that it is for."""
 REMOVED = {
     "even": "quick has more at every size",
     "llff": "it is paper, in a forward-facing scene",

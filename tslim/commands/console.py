@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from tslim.measuring.evaluate import SweepRow
 
 PLAIN_SECONDS, PLAIN_SHARE = 10.0, 1 / 40
-"""Without a terminal, progress is a line after so many seconds at the least, and so large a share of the run."""
+"""Without a terminal, two lines of progress are at least so many seconds apart, and so large a share of the run."""
 
 MOST_LETTERS = 400
-"""of an error: of a longer one the middle is left out"""
+"""The longest error that is printed whole; of a longer one the middle is left out."""
 
 FILE_WIDTH = 200
 """Columns that a table may take where no terminal limits it."""
@@ -56,7 +56,9 @@ class Console:
         self.line(f"warning: {message}", style="yellow")
 
     def sweep_table(self, rows: Iterable["SweepRow"], title: str | None = None) -> list["SweepRow"]:
-        """Shows rank, size, PSNR, SSIM and time of each row, dimmed what a few views said, and returns the rows."""
+        """Shows rank, size, PSNR, SSIM and time of each row, and returns the rows; those that were measured on a few
+        views only are dimmed.
+        """
         rows = list(rows)
         perceptual = any(row.lpips is not None for row in rows)
         heads = ("rank", "MB", "PSNR (dB)", "SSIM", *(["LPIPS"] if perceptual else []), "ms/frame")
@@ -123,8 +125,9 @@ class Console:
 
     @contextmanager
     def stages(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Yields a function to call with a stage, how much of it is done, and of how much; a bar a stage on a terminal,
-        elsewhere a line a stage."""
+        """Yields a function to call with a stage, how much of it is done, and of how much. On a terminal each stage has
+        a bar, elsewhere a line.
+        """
         if not self.live:
             named: list[str] = []
 
@@ -252,7 +255,7 @@ class TrainingView:
 
 
 def printable(text: object) -> str:
-    """Text from anywhere, such as the name of a file, as what a terminal shows: letters, and no commands to it."""
+    """Text from anywhere, such as a file's name, without characters that a terminal would take for commands."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
@@ -266,7 +269,7 @@ def fail(message: object) -> None:
 
 
 def spans(numbers: Iterable[int]) -> str:
-    """Whole numbers in words, rising: 3, 5-7, 9."""
+    """Whole numbers, rising, as text in which runs are joined: 3, 5-7, 9."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

@@ -95,7 +95,7 @@ class Target(NamedTuple):
     what: str
     write: Callable[[Export, StoredState, Path, RunFolder | None, Console], list[Path]]
     options: tuple[str, ...]
-    """that have an effect on it"""
+    """options that have an effect on it"""
 
 
 _CAMERAS = ("path", "frames", "size")

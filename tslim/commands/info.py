@@ -20,7 +20,7 @@ from tslim.training.run_folder import RunFolder
 
 BUILT_IN = "built-in"
 ENDLESS = 1e9
-"""A far beyond that limits nothing."""
+"""A ``far`` beyond this limits nothing."""
 PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 

@@ -1,8 +1,8 @@
 """Signals that end a command become exceptions, raised where Python can bear them.
 
-A module that is interrupted while it loads stays half loaded, and C code that loads one makes an ``ImportError`` of it;
-what is raised inside a finaliser or a callback from C is printed there and lost. So an end that is asked for while a
-module loads waits for the module, and one that was lost is raised again.
+A module that is interrupted while it loads stays half loaded, and C code that loads one turns the exception into an
+``ImportError``. What is raised inside a finaliser or a callback from C is printed there and lost. So a signal that
+comes while a module loads waits for the module, and an exception that was lost is raised again.
 """
 
 import signal
@@ -59,7 +59,7 @@ def endable(action: Callable[..., Result], *args: Any) -> Result:
 def end(number: int, frame: FrameType | None) -> None:
     """Handles a signal: raises what ends the command, at once or as soon as no module is loading.
 
-    Asked again while one loads, whoever saw to the signal before does so now.
+    If the signal comes again while one loads, it is left to the handler that was there before ours.
     """
     if is_loading(frame):
         if _due and _before:
@@ -75,7 +75,7 @@ def end(number: int, frame: FrameType | None) -> None:
 
 
 def is_loading(frame: FrameType | None) -> bool:
-    """Whether a frame is inside the loading of a module that the command, not its caller, began."""
+    """Whether a frame is inside the loading of a module that the command began, and not its caller."""
     while frame is not None and frame.f_code is not endable.__code__:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True

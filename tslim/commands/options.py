@@ -1,7 +1,7 @@
 """What each command can be told: one frozen dataclass a command, one documented field an option.
 
-Flags and help are made from these, and from ``config.py`` for the settings of training.
-``cli.py`` reads them, and each command's own file acts on them.
+Flags and help are made from these, and from ``tslim.config`` for the settings of training. ``cli.py`` reads them, and
+each command's own file acts on them.
 """
 
 from dataclasses import dataclass, field

@@ -12,7 +12,8 @@ class Lasting:
     """Stands in for a text stream. What cannot be written is dropped, and why is kept in ``lost``.
 
     A pipe whose reader has gone, a terminal that was closed or a full disk would otherwise end the command at whatever
-    line it happens to print, with its work half done. None, as Python has for a closed stream, leads into nothing.
+    line it happens to print, with its work half done. Without a stream (Python has None for a closed one) everything is
+    dropped.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -44,7 +45,9 @@ class Lasting:
         return getattr(self._stream, name)
 
     def settle(self) -> None:
-        """Flushes for the last time; after a failure leads what is left into nothing, or Python would try again."""
+        """Flushes for the last time. After a failure the rest is dropped, or Python would try to write it again at
+        exit.
+        """
         self.flush()
         if self.lost is not None:
             with contextlib.suppress(OSError, ValueError, AttributeError):

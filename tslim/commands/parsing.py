@@ -23,7 +23,7 @@ from tslim.config import RENAMED
 from tslim.errors import ConfigError
 
 UNITS = {"MB": "MB", "DB": "dB"}
-"""Of values, by the name that help has for them; they may be written behind the number."""
+"""Units that may be written behind a number, by the name that help has for the value."""
 
 
 def parse(argv: Sequence[str], **defaults: Any) -> Any:
@@ -71,7 +71,7 @@ def parsed(
     documented: typing.Iterable[type] = (),
     **more: Any,
 ) -> Any:
-    """tyro's reading of a command line; None if help was asked for and shown.
+    """Reads a command line by tyro; returns None if help was asked for and shown.
 
     Args:
         hint: where to read more, at the end of a message.
@@ -104,7 +104,7 @@ class Option:
     kind: Any
     """type of its value, without None; bool for a flag"""
     unit: str | None = None
-    """that may stand behind its number"""
+    """unit that may stand behind its number"""
 
     @property
     def of_numbers(self) -> type | None:

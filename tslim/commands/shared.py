@@ -32,7 +32,7 @@ def start(arch: str, console: Console, seed: int = 0) -> None:
 
 
 def require_serving(args: ServeOptions) -> None:
-    """Raises ``ConfigError`` for what would have no effect, or is no port."""
+    """Raises ``ConfigError`` for options of ``--serve`` that would have no effect, and for a number that is no port."""
     if args.serve is None and args.serve_host is not None:
         raise ConfigError("--serve-host has no effect without --serve")
     if args.serve is not None and not 0 <= args.serve <= 65535:
@@ -149,13 +149,13 @@ def require_writable(path: Path) -> None:
 
 
 def rounding_text(model: "StoredState | ModelHeader") -> str:
-    """How coarsely a compact model is rounded, to be appended; nothing for others."""
+    """How coarsely a compact model is rounded, in words to be appended to others; empty for other models."""
     known = model.precision == "compact" and "rounding" in model.metadata
     return f", rounded by {model.metadata['rounding']}" if known else ""
 
 
 def checkpoint_text(model: "FieldState | ModelHeader") -> str:
-    """What a model is that was read from somebody else's checkpoint; nothing for others."""
+    """Which program's checkpoint a model was read from, in words; empty for models of tslim's own."""
     by = model.metadata.get(TRAINED_BY)
     if by is None:
         return ""

@@ -24,9 +24,9 @@ from tslim.training.run_folder import RunFolder
 from tslim.web.page import start_views
 
 PREVIEW_SHARE = 0.10
-"""of wall time, unless the user changes it in the preview"""
+"""Share of wall time that the preview may cost, unless the user changes it there."""
 START_CAMERAS = 12
-"""of those that photographs were taken with, in a model's file"""
+"""How many of the photographs' cameras a model's file carries."""
 
 if TYPE_CHECKING:
     from tslim.preview.preview import Preview

@@ -18,11 +18,11 @@ from tslim.scene.scene import Scene, Views, checked
 SIZE = 200
 """Pixels along each side of a photograph, unless asked otherwise."""
 TRAIN, TEST = 80, 10
-"""Photographs, unless asked otherwise."""
+"""Photographs to train and to test on, unless asked otherwise."""
 DISTANCE = 4.0
-"""Of the cameras from the origin."""
+"""Distance of the cameras from the origin."""
 FOV = 39.6
-"""Degrees, as in NeRF-synthetic."""
+"""Field of view in degrees, as in NeRF-synthetic."""
 NEAR, FAR = 2.0, 6.0
 BOX = ((-1.3, -1.3, -0.9), (1.3, 1.3, 1.1))
 SUN = (0.55, -0.35, 0.85)

@@ -12,24 +12,26 @@ from tslim.scene import lenses
 from tslim.scene.scene import Views
 
 DARK = 24
-"""Of 255: pixels around the circle are darker in each channel, noise and compression included."""
+"""Pixels around the circle are darker than this in each channel, out of 255, noise and compression included."""
 LEAST_SHARE = 0.03
-"""Of a picture's pixels must lie outside, or the dark is taken for what was photographed."""
+"""Share of a picture's pixels that must lie outside of the circle; below, the dark is taken for what was
+photographed."""
 STRAYS = 1e-3
 """Share of the bright pixels that may lie outside: writing, glare."""
 SECTORS, RIM, LEAST_RIM = 24, 0.92, 0.8
-"""The rim of a circle, around so much of its radius, is bright in some picture in so large a share of its sectors: what
-is dark on one side was photographed so."""
+"""A circle is believed if its rim, around RIM of its radius, is bright in some picture in at least LEAST_RIM of its
+SECTORS: what is dark on one side only was photographed so."""
 MOST_VIEWS = 40
-"""No more photographs are looked at."""
+"""At most so many photographs are looked at."""
 MARGIN = 0.99
-"""The circle's edge is blurred: so much of its radius is kept."""
+"""Share of the circle's radius that is kept: its edge is blurred."""
 
 
 def without_surround(train: Views, test: Views) -> tuple[Views, Views, float]:
-    """Training and test views with the pixels outside of the image circle transparent, and the share of these pixels.
+    """Makes the pixels outside of the image circle transparent; returns training and test views, and the share of such
+    pixels.
 
-    The views as they were, and a share of 0, where not all cameras are fisheyes, or no circle is seen.
+    Where not all cameras are fisheyes, or no circle is seen, the views stay as they were, and the share is 0.
     """
     if not len(train) or not (train.cameras.lens == lenses.FISHEYE).all():
         return train, test, 0.0

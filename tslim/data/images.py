@@ -23,10 +23,11 @@ from tslim.scene.cameras import Cameras
 from tslim.scene.scene import Views
 
 FILE_KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""What is decoded, by contents, not by name; names are Pillow's (its JPEG includes the MPO that some phones write)."""
+"""Image formats that are decoded, recognised by contents, not by name. The names are Pillow's; its JPEG includes the
+MPO that some phones write."""
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""Of names of image files, in lower case."""
+"""Endings of image files' names, in lower case."""
 
 Orient = Literal["never", "always", "fit"]
 """Turn photographs upright as their EXIF data say: never; always; or only where that gives the expected size."""

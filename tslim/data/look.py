@@ -13,13 +13,13 @@ CELLS = 48
 VOXELS = 32
 """Along each side of the cube that an object is looked for in."""
 MOST_VIEWS = 40
-"""No more photographs are looked at."""
+"""At most so many photographs are looked at."""
 LEAST_VIEWS = 10
-"""Fewer photographs leave cones of an object's hull."""
+"""With fewer photographs, what is left of an object's hull are cones."""
 PLAINLY_CUT, HARDLY_CUT = 0.25, 0.03
-"""Share of transparent pixels from which on photographs are of a cut-out object whatever else; below the smaller one
-they are not, and between the two only if it is the border that is transparent, and not the same in all (which the
-warping of lenses leaves)."""
+"""From PLAINLY_CUT transparent pixels on, as a share of all, photographs are of a cut-out object, and below HARDLY_CUT
+they are not. Between the two they are if what is transparent is the border, and not the same in all photographs (as the
+warping of lenses leaves it)."""
 _PLAIN, _ALIKE = 0.6, 6
 """Share of the pixels along the border that must have one colour, to so many 255ths, for a plain background."""
 

@@ -17,13 +17,13 @@ from tslim.scene.cameras import Cameras
 from tslim.scene.scene import Scene
 
 LEAST_POINTS = 500
-"""Fewer points say too little."""
+"""With fewer points the world is left as it is: they say too little."""
 MOST_POINTS = 3000
-"""No more of them are looked at."""
+"""At most so many points are looked at."""
 CELLS = 16
-"""Of the lattice, over the radius of the ball that holds 19 points in 20."""
+"""Cells of the lattice along the radius of the ball that holds 19 points in 20."""
 BINS = 64
-"""Of the histograms, over the diameter of the ball that holds nine points in ten."""
+"""Bins of the histograms along the diameter of the ball that holds nine points in ten."""
 STARTS, KEPT, TRIES = 2000, 10, 150
 """Rotations tried at random, how many of them are improved, and in how many tries each."""
 

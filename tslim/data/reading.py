@@ -1,4 +1,4 @@
-"""What several formats share: json that may be anything, matrices out of it, and the choice of images."""
+"""Helpers of several formats: json that may hold anything, matrices out of it, and the choice of images."""
 
 import json
 from collections.abc import Mapping, Sequence

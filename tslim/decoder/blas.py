@@ -59,7 +59,7 @@ def n_tiles(n: int, largest: int = TILE) -> int:
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out (n, q) = a (n, p)·b (p, q), for n samples; all f32, rows contiguous.
 
-    With q filled up to whole cache lines: 27 columns take half as long again as 32.
+    Rows are filled up to whole cache lines: 27 columns would take half as long again as 32.
     """
     q = b.shape[1]
     if q == padded(q):

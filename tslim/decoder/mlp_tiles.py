@@ -2,11 +2,11 @@
 
 A tile's activations stay in the cache of the core that works on it from encoding to colour and, in the backward pass,
 from the colour's gradient to the features'. Element-wise passes are numpy's, which runs them outside Python's lock with
-the widest vectors the processor has. Taichi kernels between products on all cores lose: a launch and its barrier cost
-as much as the element-wise work of a tile.
+the widest vectors the processor has. Taichi kernels between products on all cores are slower: a launch and its barrier
+cost as much as the element-wise work of a tile.
 
-Of a batch whose activations take more than ROOM, as fields that are still fog make them, the backward pass computes
-those of the rest once more, tile by tile: a third more work there, for memory that has an end.
+Where the activations of a batch take more than ROOM, as those of a field that is still fog do, the backward pass
+computes the others once more, tile by tile: a third more work for these, but memory stays bounded.
 
 Notation and layout are those of ``kernels/decode.py``, whose kernels compute the same on GPUs.
 """
@@ -29,7 +29,7 @@ ROOM = 1 << 28
 class Scratch:
     """What one thread needs for a tile besides the activations that are kept.
 
-    What only one kind of products needs, its class adds: the names without a value here.
+    The names without a value are filled in by the class whose matrix products need them.
     """
 
     active: np.ndarray

@@ -78,7 +78,7 @@ _given_back: list = []
 
 
 def take_arena(n: int):
-    """An arena of at least ``n`` elements of 16 floats, with anything in it."""
+    """An arena of at least ``n`` elements of 16 floats, whose contents are undefined."""
     n = max(n, 1)
     if not backend.current().is_cpu:
         fitting = [i for i, arena in enumerate(_given_back) if arena.shape[0] >= n]

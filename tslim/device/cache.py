@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 VARIABLE = "TI_OFFLINE_CACHE_FILE_PATH"
-"""of the environment, which tells Taichi where"""
+"""The environment variable that tells Taichi which folder to take."""
 _BASE = "XDG_CACHE_HOME"
 LOCK = "ticache.lock"
 STALE_SECONDS = 60.0

@@ -1,4 +1,4 @@
-"""Whether a window can open here, found out in a process that may die of the question. Standard library only.
+"""Whether a window can open here, found out in a subprocess, since the attempt may end it. Standard library only.
 
 Without a display, the window library ends the process from C (no exception to catch); so does a crashing driver. The
 answer is therefore got by opening a tiny window in a subprocess.

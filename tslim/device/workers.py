@@ -23,7 +23,8 @@ def thread_ids() -> set[int]:
 
 
 def keep_apart(candidates: set[int], threads: int) -> bool:
-    """Gives each of Taichi's ``threads`` threads, which are among the candidates, one of the cores. Whether it did.
+    """Gives each of Taichi's ``threads`` threads, which are among the candidates, a core of its own. Returns whether it
+    did.
 
     Which they are shows in a kernel that keeps all of them busy. What cannot be found out is left as it is.
     """

@@ -18,8 +18,8 @@ _FLOAT, _BYTE, _INDEX = 5126, 5121, 5125
 def write_mesh(mesh: Mesh, path: str | Path, *, up: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Path:
     """Writes a mesh or point cloud in the format of its suffix, in world coordinates.
 
-    ``up``: the world's; glTF's is y, and a GLB file says how to turn it there. Raises ``ConfigError`` for other
-    suffixes, and ``RunFolderError`` where nothing can be written.
+    ``up``: the world's upward axis. glTF's is y, so a GLB file also holds the rotation from one to the other. Raises
+    ``ConfigError`` for other suffixes, and ``RunFolderError`` where nothing can be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()

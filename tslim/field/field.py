@@ -211,7 +211,7 @@ class Field(InDomain):
         return view
 
     def reorder(self) -> None:
-        """Puts all ranks in order, as training at full rank alone does not leave them: then the field can be slimmed.
+        """Puts all ranks in order, so that the field can be slimmed: training at full rank alone leaves them in none.
 
         See ``ordering.reordered`` for what changes at full rank, and what is raised. Views share what is changed.
         """
@@ -311,10 +311,10 @@ class Field(InDomain):
         return query(self, points, directions, rank)
 
     def refresh_occupancy(self, ranks: list[int], delta: float, threshold: float, *, within: bool = True) -> float:
-        """Measures empty space anew and returns the occupied share.
+        """Measures empty space anew and returns the share of cells that are occupied.
 
         Args:
-            ranks: a cell counts as occupied if it is at any of these ranks, which rise.
+            ranks: a cell counts as occupied if it is at any of these ranks, which are in rising order.
             delta: length of the step whose alpha 1 - exp(-sigma delta) is compared, in units of the field. As in the
                 public code there is no distance scale in it.
             threshold: alpha above which a lattice vertex is live.
@@ -351,10 +351,11 @@ class Field(InDomain):
         self._resample(grid, np.ones(3), first, scratch)
 
     def interpolate_rows(self, rendered: Sequence[int]) -> None:
-        """Puts the scale and shift of every rank that is not among ``rendered`` between those of its neighbours there.
+        """Sets the scale and shift of every rank that is not among ``rendered`` by interpolating between the nearest
+        that are.
 
-        To be called after each change of the rendered ranks' rows: those of others are not learned, and would be left
-        behind. Ranks beyond the first and the last have the nearest's, which is where they start from once they are
+        To be called after each change of the rendered ranks' rows: the other ranks' are not learned, and would be left
+        behind. Ranks below the first and above the last rendered one take its row, and start from there once they are
         rendered. Notes the ranks in the metadata. Raises ``ConfigError`` if none of them is a rank of the field.
         """
         if self._brackets is None or self._brackets[0] != tuple(rendered):

@@ -14,8 +14,8 @@ from tslim.field.field import Field
 from tslim.model.state import N_FEATURES, SCALES_WIDTH
 
 Kind = Literal["factors", "network", "scales", "gains", "poses"]
-"""Planes and lines; what all ranks share; scale and shift per rank; and, of images that a field is trained on, what
-exposure made of their colours and where they were taken. Each kind learns at a rate of its own."""
+"""Which learning rate a parameter has: planes and lines (factors); basis and decoder, which all ranks share (network);
+scale and shift per rank (scales); and, of the images that a field is trained on, their gains and their poses."""
 
 
 class Tensor(NamedTuple):
@@ -34,7 +34,7 @@ class Parameter:
     value: Any
     """``Factors`` where the kind is factors, else a flat device array"""
     gradient: Any
-    """the same, of what ``backward`` adds to; None in a list that was made without gradients"""
+    """as ``value``, what ``backward`` adds to; None in a list that was made without gradients"""
     flat_tensors: dict[str, Tensor] = field(default_factory=dict)
     """the parts of a flat array"""
     per_rank: int = 0

@@ -1,4 +1,4 @@
-"""``eval.json``: what a model was measured to be worth, rank by rank, and of what: read, written, added to."""
+"""``eval.json``: what each rank of a model was measured to be worth, and on which model and images."""
 
 import dataclasses
 import hashlib
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 def merged_with_file(path: str | Path, rows: Iterable[SweepRow], views: int, of: str) -> list[SweepRow]:
-    """Rows, and what the ``eval.json`` at ``path`` knows besides, if it was measured of the same (``of``).
+    """Rows, with those added that the ``eval.json`` at ``path`` holds of the same model and images (``of``).
 
-    That is other ranks, and ranks that it measured on all views while now they were on a few. Highest rank first.
+    Added are other ranks, and the file's rows that were measured on all views where the new ones are of a few. Highest
+    rank first.
     """
     by_rank = {row.rank: row for row in rows}
     for row in _rows_of_same(Path(path), views, of) if of else ():
@@ -58,7 +59,7 @@ def fingerprint(
 ) -> str:
     """A fingerprint of what is measured, and how: the model, the images with their cameras, the background.
 
-    Of a model file's header only what changes pictures counts, and not the table of sizes and qualities.
+    Of a model file's header only what changes pictures counts; the table of sizes and qualities does not.
     """
     digest = hashlib.sha256()
     with open(model, "rb") as source:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tslim.scene.scene import Views
 
 EDGE = metrics.WINDOW // 2
-"""pixels at the border of a picture that are not the middle of a window of SSIM"""
+"""Pixels at the border of a picture, which are never the middle of a window of SSIM."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,10 @@ class Measure:
         return right if valid is None else valid & right
 
     def at(self, rank: int, indices: Sequence[int] | None = None) -> Measured:
-        """Renders and compares at a rank: the views of these numbers, else all, of which those that count are compared.
+        """Renders the views of these numbers, all by default, at a rank, and compares those that have pixels to
+        compare.
 
-        Pictures are written of all views only.
+        Pictures are written only where all views are rendered.
         """
         if not self._warm:  # kernels compile and arrays grow with the first picture: not what a frame costs
             self.renderer.render(self.views.cameras, 0, rank=rank, background=self.background)

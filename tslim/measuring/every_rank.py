@@ -1,7 +1,9 @@
-"""Every rank of a field measured: some on all views, those between them on a few; and where one more rank is a loss.
+"""Every rank of a field measured: some on all views, those between them on a few; and which ranks are worse than a
+lower one.
 
-On a few views PSNR is not what it is on all of them, but what one rank has more than another is nearly the same. So
-ranks that are measured on a few are moved by as much as those around them, measured on both, differ between the two.
+PSNR on a few views is not that on all of them, but the difference between two ranks is nearly the same. So what ranks
+were measured to have on a few views is corrected by the difference between all views and the few at the ranks around
+them, which were measured on both.
 """
 
 import dataclasses
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     from tslim.field.field import Field
 
 FEWEST, SHARE = 3, 0.05
-"""Views on which ranks in between are measured: so many, or this share of all."""
+"""Ranks in between are measured on this share of the views, and on so many at least."""
 FALL = 0.05
-"""dB by which a rank may be below a lower one before it is worth a word: less is what a few views can tell"""
+"""dB by which a rank may be below a lower one before that is said: less cannot be told on a few views."""
 
 
 def n_renders(rank: int, n_views: int) -> int:
@@ -65,7 +67,7 @@ def _corrected(rank: int, found: Measured, main: dict[int, Measured], places: np
 
 
 def better_below(rows: Sequence[SweepRow], rank: int) -> SweepRow | None:
-    """The lower rank that is the best of all up to ``rank``; None if that is ``rank`` itself, or was not measured."""
+    """The best rank up to ``rank`` if it is a lower one; None if ``rank`` itself is the best, or was not measured."""
     mine = next((row for row in rows if row.rank == rank), None)
     if mine is None:
         return None

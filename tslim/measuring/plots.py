@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770", "#17a2a8", "#222222")
 MOST_BELOW = 4.0
-"""dB below the lowest measurement, and the lowest method at its largest, that a plot shows of what others published"""
+"""Published points are shown down to so many dB below the lowest measurement, and below the lowest method at its
+largest size."""
 _GREY = "#5b6770"
 _LIGHT = "#e3e6ea"
 

@@ -16,12 +16,12 @@ VERSION, SEPARATE_VERSION, BZ2_VERSION, WHOLE_VERSION, COMPACT_VERSION = 1, 2, 3
 """Models whose density and appearance differ in rank say so by the second, compact ones of either sort by the fifth,
 and once by the third and the fourth."""
 CODED_VERSIONS = (WHOLE_VERSION, COMPACT_VERSION)
-"""whose header is deflated, and decoder and occupancy coded"""
+"""Versions whose header is deflated, and whose decoder and occupancy are coded."""
 CHECKSUM = struct.Struct("<I")
 """crc32 before each rank's block"""
 PRELUDE = struct.Struct("<8sIII")
 MOST_HEADER = 4_000_000
-"""bytes of its json"""
+"""Most bytes of a header's json."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ N_STEPS = 24
 N_FACTORS = 12
 """arrays of planes and lines in a block: six of density, then six of appearance; the basis follows"""
 DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "compact": np.dtype("<f2")}
-"""of the numbers that are stored as such: all, or in a compact file basis and decoder"""
+"""Types of the numbers that are stored as such: all of them, or in a compact file those of basis and decoder."""
 
 
 class RankLayout:

@@ -18,13 +18,13 @@ from tslim.model.state import N_FEATURES, FieldState
 from tslim.model.tensorf import TRAINED_BY, UNORDERED
 
 ROUNDS = 300
-"""of the nested fit: more change nothing that can be seen"""
+"""Rounds of the nested fit: more change nothing that can be seen."""
 FULL_WEIGHT = 4.0
-"""what the error of all ranks counts for in the nested fit: several times as much as that of any prefix"""
+"""What the error of all ranks counts for in the nested fit: several times as much as that of any prefix."""
 WITHOUT_ORDER = ("fixed", "bcd")
 """policies of training under which no rank comes to say more than another"""
 REORDERED = "reordered"
-"""in the metadata of a field whose ranks were put in order after training"""
+"""Name in the metadata of a field whose ranks were put in order after training."""
 
 
 class Held(NamedTuple):

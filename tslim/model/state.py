@@ -15,7 +15,8 @@ PLANE_AXES = ((0, 1), (0, 2), (1, 2))
 LINE_AXES = (2, 1, 0)
 N_FEATURES = 27
 SCALES_WIDTH = 2 * (1 + N_FEATURES)
-"""of a row of ``FieldState.rank_scales``: scale and shift of the density feature, then of the colour features"""
+"""Numbers in a row of ``FieldState.rank_scales``: scale and shift of the density feature, then of the colour
+features."""
 DENSITY, APPEARANCE = slice(0, 2), slice(2, SCALES_WIDTH)
 """columns of a row of ``FieldState.rank_scales``"""
 

@@ -31,13 +31,15 @@ from tslim.scene.domain import Domain
 from tslim.scene.paths import Orbit
 
 TRAINED_BY = "trained_by"
-"""in the metadata of a field that comes from a checkpoint: TensoRF, whose ranks are in no order, or SlimmeRF"""
+"""Name in the metadata of a field that comes from a checkpoint: of TensoRF, whose ranks are in no order, or of
+SlimmeRF."""
 UNORDERED, ORDERED = "TensoRF", "SlimmeRF"
 MOST_SIDE = 4096
 MOST_BYTES = 4e9
-"""of a field in memory, four times as much as any that was published; a few lines of TensorCP can ask for far more"""
+"""Most bytes of a field in memory, four times as many as any that was published had; a few lines of TensorCP can ask
+for far more."""
 LAYERS = (0, 2, 4)
-"""of ``renderModule.mlp`` that have weights"""
+"""Layers of ``renderModule.mlp`` that have weights."""
 _NO_DECODER = {
     "MLP_PE": "its MLP sees where a sample is, and the decoders here see features and directions only",
     "SH": "its harmonics are shifted by a half and cut at 0, where those of a field here end in a sigmoid",

@@ -17,7 +17,7 @@ from tslim.model.tensorf import LAYERS, cells_around
 from tslim.model.th_file import Checkpoint
 
 FAR = 1e6
-"""where ``near_far`` ends if a field has no far: there it is a limit only of where rays enter the box"""
+"""Where ``near_far`` ends if a field has no far: that only limits where rays enter the box."""
 ALPHA_THRESHOLD = 1e-4
 
 

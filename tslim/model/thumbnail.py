@@ -6,7 +6,7 @@ import binascii
 from tslim.errors import ConfigError
 
 NAME = "thumbnail"
-"""in the metadata"""
+"""Its name in the metadata."""
 MOST_BYTES = 65_536
 MOST_SIDE = 1024
 """pixels"""

@@ -11,11 +11,11 @@ from tslim.preview.frame import History, compose
 from tslim.preview.painter import Interrupted, Painter, Painting
 
 STALE_SECONDS = 0.4
-"""a picture of a field that goes on learning should cost no more than this"""
+"""Most seconds that a picture of a field should cost while it goes on learning."""
 RESERVE_SECONDS = 0.4
-"""saved up for what the user may do next, so that it is seen at once"""
+"""Seconds that are saved up for what the user may do next, so that it is seen at once."""
 STILL_SECONDS = 0.4
-"""after the last movement the picture may become finer"""
+"""Seconds after the last movement from which on the picture may become finer."""
 
 
 class Drawing:

@@ -40,7 +40,7 @@ class Interrupted(Exception):  # noqa: N818
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """What was painted: panes from left to right, and the PSNR where there is an image (over these pixels)."""
+    """What was painted: panes from left to right, and the PSNR, and over how many pixels, where there is an image."""
 
     panes: list[Pane]
     psnr: float | None

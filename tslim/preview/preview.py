@@ -33,11 +33,11 @@ TITLE = "tslim"
 COLUMN = 290
 """Width of the panel, in pixels."""
 PNG_SECONDS = 20.0
-"""between two ``preview.png``, at least"""
+"""Least seconds between two ``preview.png``."""
 PNG_WITHIN_SECONDS = 1.6
-"""a ``preview.png`` should cost no more than this"""
+"""Most seconds that a ``preview.png`` should cost."""
 PANEL_SECONDS = 0.3
-"""between two updates of the panel while no picture is drawn"""
+"""Seconds between two updates of the panel while no picture is drawn."""
 
 
 class Preview:

@@ -8,7 +8,7 @@ from tslim.preview.window import BUTTONS, KEYS
 
 LEAST_SIDE, MOST_SIDE = 64, 4096
 MOST_REPORTS = 64
-"""in one message"""
+"""Most reports in one message."""
 _FLAGS = {*CHANNELS, "follow", "compare", "set", "pause", "reset", "save", "snapshot", "leave"}
 _NUMBERS = {"rank": (1, 256), "view": (0, 1_000_000), "percent": (1, 100)}
 

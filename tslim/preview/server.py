@@ -33,22 +33,22 @@ from tslim.web.live import live_page
 
 PORT = 8642
 TRIES = 10
-"""ports that are tried, one after the other, unless one is asked for"""
+"""Ports that are tried, one after the other, unless one is asked for."""
 LOCAL = "127.0.0.1"
 MOST_CLIENTS = 8
 MOST_CONNECTIONS = 64
 MOST_BYTES = 65536
-"""of a message"""
+"""Most bytes of a message."""
 MOST_WAITING = 512
-"""reports; a trainer that has not looked for so long loses the oldest"""
+"""Most reports that wait for the trainer; beyond, the oldest are lost."""
 GRACE_SECONDS = 10.0
-"""in which a browser that has gone may come back before it counts as gone"""
+"""Seconds in which a browser that has gone may come back before it counts as gone."""
 SILENCE_SECONDS = 20.0
-"""after which a browser that takes nothing is given up"""
+"""Seconds after which a browser that takes nothing is given up."""
 BEAT_SECONDS = 5.0
-"""between two signs of life, which find out that a browser has gone"""
+"""Seconds between two signs of life, which find out that a browser has gone."""
 QUALITY = 90
-"""of the JPEG pictures"""
+"""JPEG quality of the pictures."""
 PICTURE, PANEL, BEAT, END = b"P", b"L", b"B", b"E"
 _FRAME = struct.Struct(">cI")
 

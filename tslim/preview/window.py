@@ -26,11 +26,11 @@ KEYS = tuple("abcdefghijklmnopqrstuvwxyz") + (" ", "Left", "Right", "Up", "Down"
 BUTTONS = ("LMB", "MMB", "RMB")
 SLOTS = 2
 BUSY_SECONDS = 1 / 40
-"""between two looks at the mouse while the user is doing something"""
+"""Seconds between two looks at the mouse while the user is doing something."""
 QUIET_SHARE = 0.05
-"""of time for an idle window, until it is told otherwise"""
+"""Share of time that an idle window takes, until it is told otherwise."""
 AWAKE_SECONDS = 1.0
-"""how long after the last movement the window stays alert"""
+"""Seconds after the last movement in which the window stays alert."""
 
 
 def main(folder: str, width: int, height: int, title: str, panel_width: int) -> None:

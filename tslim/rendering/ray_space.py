@@ -52,8 +52,9 @@ class RaySpace:
         return (0.0, 1e10) if self.field.space == "ndc" else (self.field.near, self.field.far)
 
     def limits_within(self, share: float) -> tuple[float, float]:
-        """The same limits, for rays that are sampled in a share of their length about its middle; not in a contracted
-        space, where that is far from everything."""
+        """The same limits for rays that are sampled in a share of their length, about its middle. Not for a contracted
+        space, where that middle is far from everything.
+        """
         near, far = self.limits
         if share >= 1:
             return near, far

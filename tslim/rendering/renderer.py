@@ -52,7 +52,7 @@ class Image:
 
 
 MOST_SAMPLES = 2**25
-"""of rays that are rendered together, where a file asks for very fine steps"""
+"""Most samples of rays that are rendered together, where a file asks for very fine steps."""
 
 
 class Renderer:

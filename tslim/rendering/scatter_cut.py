@@ -7,8 +7,8 @@ from kernels.types import Values
 from tslim.device import backend
 
 SCAN, PART = 0.65, 0.62
-"""What finding the samples of a band costs, of what the gradients of a whole tensor's samples cost; and what the plane,
-or the line, costs by itself. Measured on two cores."""
+"""Time of two parts of a scatter, relative to that of a whole tensor's gradients: of finding the samples of a band, and
+of the plane, or the line, by itself. Measured on two cores."""
 
 
 def scatter_cut(tasks: int) -> Values:

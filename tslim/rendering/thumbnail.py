@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from tslim.field.field import Field
 
 SIDE = 192
-"""pixels"""
+"""Pixels along each side."""
 QUALITY = 60
-"""of WebP; some 2 kB"""
+"""WebP quality: some 2 kB."""
 
 
 def thumbnail(field: "Field", renderer: Renderer | None = None) -> bytes:

@@ -74,7 +74,7 @@ class Domain:
 
     @staticmethod
     def unchecked(box: np.ndarray, near: float, far: float, space: str, background: Colour | None) -> "Domain":
-        """The same, whatever it is given: of a scene that is still to be looked at."""
+        """As ``of``, without checks: for a scene that is still to be looked at."""
         cube, box = None, np.array(box, np.float32).reshape(2, 3)
         if space == "contracted":
             cube, box = box, CONTRACTED_BOX.copy()
@@ -136,7 +136,7 @@ class Domain:
 
 
 class InDomain:
-    """Answers for ``self.domain``: what has a domain need not be asked for it first. Read only."""
+    """Gives the properties of ``self.domain`` as its own, read only."""
 
     domain: Domain
 

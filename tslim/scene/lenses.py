@@ -43,10 +43,10 @@ NAMES = ("pinhole", "radial-tangential", "fisheye", "equirectangular", "polynomi
 """What people call them, by value."""
 
 RADIUS_STEPS, PLANE_STEPS = 20, 10
-"""Of Newton's method for the radius, and then for both coordinates; the same in ``kernels.lenses``."""
+"""Steps of Newton's method for the radius, and then for both coordinates; the same in ``kernels.lenses``."""
 
 TABLE = 12
-"""Numbers a camera that describe its lens on the device (see ``device_table``)."""
+"""Numbers that describe a camera's lens on the device (see ``device_table``)."""
 
 _FLATTEST = 100.0
 """A perspective picture ends here at the latest (89.4° from the axis), in units of the focal length."""

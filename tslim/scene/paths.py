@@ -13,7 +13,7 @@ from tslim.scene.domain import InDomain
 
 Vector = tuple[float, float, float]
 LARGEST_SIDE = 16_384
-"""of a picture, in pixels"""
+"""Most pixels along a side of a picture."""
 
 _WIDEST = 80.0
 """Degrees that a camera path shows of what fisheyes and panoramas have seen."""

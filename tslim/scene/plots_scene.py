@@ -16,7 +16,7 @@ from tslim.scene.scene import Scene
 
 MOST_CAMERAS = 150
 MOST_POINTS = 8000
-"""More would only cover each other; evenly spaced ones are drawn."""
+"""At most so many points are drawn, evenly spaced: more would only cover each other."""
 
 _SEGMENTS = 10
 """Lines that draw one camera."""

@@ -12,9 +12,9 @@ from tslim.measuring.plots import size_quality
 from tslim.sweeps.published import MEAN, Published
 
 COLUMNS = ("kind", "method", "scene", "rank", "bytes", "psnr", "background", "counted", "source", "note")
-"""of ``beside-published.csv``"""
+"""Columns of ``beside-published.csv``."""
 Curves = Mapping[str, Sequence[SweepRow]]
-"""By name: the sizes of one file"""
+"""Sizes of one file, by name of the curve."""
 
 
 def write(

@@ -37,7 +37,7 @@ PLAIN = "plain"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _KEYS = ("out", "presets", "seeds", "ranks", "lpips", "scenes", "settings", "variants")
 MOST_RUNS = 100_000
-"""that a file may ask for: a few hundred names of each kind would be billions"""
+"""Most trainings that a file may ask for: a few hundred names of each kind would be billions."""
 _MOST_LEVELS = 10
 """of settings within settings, of which tslim has two"""
 _SCENE_KEYS = ("path", "format", "downscale", "background", "max_images", "space")
@@ -77,11 +77,11 @@ class Run:
         return ["train", *scene, "--preset", self.preset, "--seed", str(self.seed), "--out", str(folder), *self.words]
 
     def recipe(self, folder: Path) -> list[str]:
-        """What makes it another training: its command."""
+        """What two trainings must have equal to be the same: the command."""
         return self.command(folder, resume=False)
 
     def prepare(self, folder: RunFolder) -> None:
-        """Nothing: its command makes the folder."""
+        """Does nothing: the command makes the folder."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Prepared:
         return ["train", "--out", str(folder), "--resume"]
 
     def recipe(self, folder: Path) -> dict[str, Any]:
-        """What makes it another training: its settings, as json has them."""
+        """What two trainings must have equal to be the same: the settings, as json has them."""
         return json.loads(json.dumps(self.record))
 
     def prepare(self, folder: RunFolder) -> None:

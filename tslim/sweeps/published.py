@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEAN = "mean"
-"""in place of a scene's name: over the eight of NeRF-synthetic"""
+"""Stands in place of a scene's name for the mean over the eight of NeRF-synthetic."""
 FILE = Path(__file__).with_name("published.csv")
 
 

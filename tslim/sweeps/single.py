@@ -18,7 +18,7 @@ from tslim.sweeps.plan import Plan, Training
 from tslim.training.run_folder import RunFolder
 
 RECORD = "sweep.json"
-"""In the folder of a training: what the table needs besides ``eval.json``."""
+"""File in the folder of a training: what the table needs besides ``eval.json``."""
 _DIE_WITH_PARENT = 1
 """Linux: prctl(PR_SET_PDEATHSIG, ...)"""
 _ROOT = str(Path(__file__).resolve().parents[2])

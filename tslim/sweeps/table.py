@@ -19,7 +19,7 @@ from tslim.sweeps.published import MEAN, Published, published
 from tslim.sweeps.single import result
 
 COLUMNS = ("Submethod", "Scene", "PSNR", "SSIM", "LPIPS", "Size [Bytes]", "Minutes", "Peak memory [MB]", "Seeds")
-"""of ``table.csv``; those of the 3DGS compression survey among them"""
+"""Columns of ``table.csv``; those of the 3DGS compression survey are among them."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Entry:
 
 
 def entries(plan: Plan) -> list[Entry]:
-    """What finished trainings measured: by line, scene and rank; then each line's mean over the scenes that all of its
-    ranks have."""
+    """What finished trainings measured, by line, scene and rank; then each line's mean over the scenes in which all of
+    its ranks were measured.
+    """
     found: dict[tuple[str, str, int], list[tuple[SweepRow, dict[str, Any]]]] = {}
     for run in plan.runs:
         measured = result(plan, run)

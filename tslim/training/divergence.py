@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from tslim.training.trainer import Trainer
 
 SLOWER, MOST_SETBACKS = 0.3, 3
-"""Where training diverges, it goes back and learns so much more slowly, at most so often."""
+"""Where training diverges, it goes back, and learning rates are multiplied by SLOWER; at most MOST_SETBACKS times."""
 
 ADVICE = "it learns too fast or too slowly (--lr-factors, --lr-network), or cameras or photographs are wrong"
-"""on training that leads nowhere"""
+"""What is said of training that leads nowhere."""
 
 
 def require_sense(trainer: "Trainer", losses: np.ndarray, *, parameters: bool) -> None:
-    """Raises ``DivergedError`` if the losses of a batch are not finite, or ``parameters`` that rays share.
+    """Raises ``DivergedError`` if the losses of a batch are not finite or, with ``parameters``, those that all rays
+    share.
 
-    What goes wrong in planes and lines shows in the gradients of these after a step.
+    Planes and lines are not looked at: what goes wrong there shows after a step in what rays share.
     """
     wrong = None
     if not np.isfinite(losses.sum()):
@@ -36,16 +37,19 @@ def require_sense(trainer: "Trainer", losses: np.ndarray, *, parameters: bool) -
 
 
 def lead_back(trainer: "Trainer", lost: str) -> str:
-    """Leads training that goes nowhere (see ``watch``) back to its best, if that was any good; returns what to say."""
+    """Where training leads nowhere (see ``watch``), goes back to the best checkpoint if the run had learned anything;
+    returns what to say.
+    """
     if trainer.watch.learned and trainer.folder is not None and trainer.folder.checkpoints.exist():
         return step_back(trainer, DivergedError(lost), best=True)
     return f"{lost}: {ADVICE}"
 
 
 def step_back(trainer: "Trainer", error: DivergedError, *, best: bool = False) -> str:
-    """Goes back to the last checkpoint, to the best the next time, to learn more slowly; returns what was done.
+    """Goes back to the last checkpoint, or from the second time on to the best, and lowers learning rates; returns what
+    was done.
 
-    Raises ``DivergedError`` if there is none, or that was done too often.
+    Raises ``DivergedError`` if there is no checkpoint, or that was done too often.
     """
     lost, setbacks = trainer.step, trainer.setbacks + 1
     rates = f"--lr-factors (now {SLOWER**trainer.setbacks * trainer.config.lr_factors:g}) and --lr-network"

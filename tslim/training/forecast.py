@@ -1,4 +1,4 @@
-"""What a training will take of memory, before it starts."""
+"""How much memory a training will take, before it starts."""
 
 import math
 
@@ -12,7 +12,7 @@ from tslim.scene.scene import Scene
 from tslim.training.schedules import make_schedule
 
 RAY_VALUES, SAMPLE_VALUES = 33, 8
-"""Numbers that a pipeline keeps of a ray whose colour nobody asks for, and of each of its samples."""
+"""Numbers that a pipeline keeps of a ray for which no colour is computed, and of each of its samples."""
 
 
 def memory_of(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:

@@ -34,7 +34,7 @@ class ImageGains:
         gains.pull_to_zero(3 * self.n_images, self.weight / (3 * self.n_images), self.values, self.gradients)
 
     def after_step(self) -> None:
-        """After each step: a gain that all images share belongs to the field."""
+        """After each step: takes the mean of the gains out, since what all images have in common is the field's."""
         gains.take_out_mean(self.n_images, 3, self.values)
 
     def host(self) -> np.ndarray:

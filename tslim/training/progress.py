@@ -34,13 +34,13 @@ class Window:
         self.rank_rays = np.zeros(max_rank + 1, np.int64)
 
     def add(self, pipeline: Pipeline) -> None:
-        """One batch's work."""
+        """Adds one batch's work."""
         self.rays += pipeline.n_rays
         self.samples += pipeline.n_samples
         self.visible += pipeline.n_visible
 
     def add_losses(self, rank: int, ranks: np.ndarray, losses: np.ndarray) -> float | None:
-        """One batch's squared errors (n,), and the rank that each ray had; on a GPU most batches are not looked at.
+        """Adds one batch's squared errors (n,), with the rank of each ray; on a GPU most batches are left out.
 
         Returns the mean over the rays at the active rank, None if there are none.
         """
@@ -56,14 +56,16 @@ class Window:
         return loss
 
     def add_colours(self, target: np.ndarray, background: tuple[float, float, float], opacity: np.ndarray) -> None:
-        """What the rays of a batch should show (n, 3), over which background, and how opaque they are (n,)."""
+        """Adds which colours the rays of a batch should show (n, 3), over which background, and how opaque the rays are
+        (n,).
+        """
         self.looks += 1
         self.variance += float(target.var(0).mean())
         self.unlike_background += float(np.square(target - np.asarray(background, np.float32)).mean())
         self.opacity += float(opacity.mean())
 
     def shown(self) -> Shown:
-        """The means of all that."""
+        """What the field has shown, as means."""
         n = max(self.looks, 1)
         return Shown(self.loss / max(self.losses, 1), self.variance / n, self.unlike_background / n, self.opacity / n)
 

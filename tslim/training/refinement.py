@@ -43,7 +43,7 @@ class PoseRefinement:
         )  # fmt: skip
 
     def after_step(self) -> None:
-        """After each step: takes it into the poses, but for what moves all cameras alike."""
+        """After each step: applies it to the poses, without what would move all cameras alike."""
         poses.take_out_common(self.n_images, self.unit, self.cameras, self.values)
         poses.move_cameras(self.n_images, self.centre.tolist(), self.unit, self.values, self.cameras)
 

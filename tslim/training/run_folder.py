@@ -50,7 +50,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
-        """For as long as something trains here: no other process can. Cleans up behind those that were killed.
+        """While entered, no other process can train here. Cleans up behind processes that were killed.
 
         Raises ``RunFolderError`` if another process trains here, or if the folder cannot be written.
         """

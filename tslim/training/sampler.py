@@ -110,8 +110,9 @@ class PixelSampler:
         return {"used": buffers.read(self.used)}, {"epoch": self.epoch, "position": self.position}
 
     def require_valid(self, used: np.ndarray, position: int) -> None:
-        """Raises ``ModelFileError`` unless ``load_state`` can continue from it: some pixels are used, and none that are
-        not there."""
+        """Raises ``ModelFileError`` unless ``load_state`` can continue from it: at least one pixel is used, and none
+        that does not exist.
+        """
         bits = np.unpackbits(np.ascontiguousarray(used, "<u4").view(np.uint8), bitorder="little")
         if bits[self.n_pixels :].any() or not bits.any() or position > bits.sum():
             raise ModelFileError(

@@ -67,8 +67,9 @@ class Schedule:
         return False
 
     def pace(self, step: int, decay: float) -> float | None:
-        """What learning rates are multiplied with at step ``step``, where they fall by ``decay`` in another way than
-        evenly over the run; else None."""
+        """The factor of the learning rates at step ``step``, where they do not fall evenly by ``decay`` over the run;
+        else None.
+        """
         return None
 
     def learning(self, step: int) -> tuple[int, int]:

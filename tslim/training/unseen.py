@@ -1,4 +1,4 @@
-"""What photographs do not show: what cameras that nobody held would see is kept plausible.
+"""Keeps plausible what no photograph shows, by rays of cameras that nobody held.
 
 Photographs say nothing against density that none of them looks through: fog and splinters stay where a camera that
 stood a little elsewhere would have them right in front of it. In each step rays of such cameras are followed for as far

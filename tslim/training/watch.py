@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 LONG = 200
-"""Steps after which it is no passing trouble, as when a grid grows."""
+"""Steps that trouble must last before it counts: less may pass, as when a grid grows."""
 WORSE, KNEW, LITTLE = 1.1, 0.5, 0.6
-"""Times the error of the picture of one colour: what is worse than that, what has learned something, and what is little
-better."""
+"""Errors relative to that of the picture of one colour: above WORSE a field is worse than that, below KNEW it has
+learned something, above LITTLE it is little better."""
 BACKGROUND, FILLED = 0.95, 0.2
-"""Times the error of the background alone, and mean opacity of rays: a field so close to the one that had so much of
-the other shows something else than what was photographed."""
+"""A field is lost if its mean opacity was above FILLED and its error is above BACKGROUND times that of the background
+alone: it shows something else than what was photographed."""
 BETTER = 0.95
-"""Times the least error so far: what counts as getting better."""
+"""An error below so many times the least so far counts as getting better."""
 FLOOR = 1e-2
 """Mean squared error (20 dB) below which a field is good enough whatever the photographs: they may be of one colour."""
 
@@ -65,11 +65,13 @@ class Watch:
 
     @property
     def is_lost(self) -> bool:
-        """Whether that has lasted too long."""
+        """Whether the field has been worse than a picture of one colour for too long."""
         return self.steps >= LONG
 
     def look(self, shown: Shown, steps: int) -> str | None:
-        """Looks at a report on so many steps. Returns what is wrong, when that has just lasted too long; else None."""
+        """Takes note of a report on so many steps. Returns what is wrong in the report with which it has lasted too
+        long, else None.
+        """
         before = self.is_lost
         self.last = shown
         self.steps = self.steps + steps if shown.is_worse else 0

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(trainer: "Trainer", path: str | Path | None = None) -> Path:
-    """Writes everything needed to continue with the same bits; into the run folder unless told otherwise, where
-    the model as it is goes, too, to be looked at.
+    """Writes everything needed to continue with the same bits. By default it goes into the run folder, with the model
+    as it is now.
 
     Raises:
         ConfigError: there is neither a path nor a run folder.
@@ -68,7 +68,8 @@ def _write_model(trainer: "Trainer", path: Path, precision: Precision) -> None:
 
 
 def attempt(trainer: "Trainer", write: Callable[..., Any], *args: Any) -> Iterator[Event]:
-    """Writes; a full disk, say, is no reason to stop training. Of one kind of failure the user hears once in a row.
+    """Calls ``write``, and turns a failure into a warning: a full disk is no reason to stop training. The same failure
+    is not said twice in a row.
 
     ``DivergedError`` is treated as in training.
     """
