@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import damage
-from tslim.data import images
+from tslim.data import image_file
 from tslim.errors import TslimError
 
 SECONDS = 10.0
@@ -57,7 +57,7 @@ def fuzz(name: str, reader: Reader, folder: str, inputs: int, seed: int) -> None
     files = sorted(path for path in base.rglob("*") if path.is_file())
     whole = {path: path.read_bytes() for path in files}
     reader.read(base)
-    texts = [path for path in files if path.suffix not in images.ENDINGS] or files
+    texts = [path for path in files if path.suffix not in image_file.ENDINGS] or files
     slowest, passed = 0.0, 0
     for turn in range(inputs):
         # Photographs are the picture readers' business, and most of a scene's files.

@@ -106,7 +106,7 @@ def test_edges_cover_pixels_in_part_and_the_rest_fully_or_not_at_all(scene):
 
 def test_alpha_averages_to_the_covered_area(cpu):
     """A picture and one three times larger, averaged, agree: edges are neither grown nor shrunk."""
-    from tslim.data.images import area_downscale
+    from tslim.data.image_file import area_downscale
 
     small, large = views_from([(3, -2, 1.5)], 50), views_from([(3, -2, 1.5)], 150)
     averaged = area_downscale(large.rgba(0), 3)

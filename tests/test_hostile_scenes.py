@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests import hostile
-from tslim.data import images, load_scene
+from tslim.data import image_file, images, load_scene
 
 MEMORY = 2 << 30
 """Bytes of address space, of which Python and its packages take more than half."""
@@ -62,7 +62,7 @@ def read_picture(base: Path) -> None:
     path = next(base.iterdir())
     for downscale in (1, 2):
         images.load_pixels([path], downscale=downscale, orient="always")
-    images.load_mask(images.Mask(path), images.read_header(path).size)
+    image_file.load_mask(image_file.Mask(path), image_file.read_header(path).size)
 
 
 # -- scenes ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from tslim.data import images
+from tslim.data import image_file, images
 from tslim.device import memory
 from tslim.errors import OutOfMemoryError, SceneError
 
@@ -34,23 +34,23 @@ def test_pixels_are_packed_red_first_from_the_top_left(tmp_path):
 def test_downscaling_weights_colours_by_alpha():
     block = np.array([[[200, 0, 0, 255], [100, 80, 0, 85]], [[9, 9, 9, 0], [40, 0, 240, 0]]], np.uint8)
     # alpha (255 + 85) / 4 = 85; red (200·255 + 100·85) / 340 = 175; green 80·85 / 340 = 20; transparent pixels: no say
-    assert images.area_downscale(block, 2).tolist() == [[[175, 20, 0, 85]]]
+    assert image_file.area_downscale(block, 2).tolist() == [[[175, 20, 0, 85]]]
 
 
 def test_a_fully_transparent_block_stays_transparent():
-    assert images.area_downscale(np.full((2, 2, 4), (7, 7, 7, 0), np.uint8), 2).tolist() == [[[0, 0, 0, 0]]]
+    assert image_file.area_downscale(np.full((2, 2, 4), (7, 7, 7, 0), np.uint8), 2).tolist() == [[[0, 0, 0, 0]]]
 
 
 def test_what_does_not_fill_a_block_is_cut_off(noise):
-    small = images.area_downscale(noise, 4)
+    small = image_file.area_downscale(noise, 4)
     assert small.shape == (1, 2, 4)
-    assert np.array_equal(small, images.area_downscale(noise[:4, :8], 4))
+    assert np.array_equal(small, image_file.area_downscale(noise[:4, :8], 4))
 
 
 def test_opaque_and_transparent_images_are_averaged_alike(tmp_path, noise):
     noise[..., 3] = 255
-    with_alpha = images.load_rgba(save(tmp_path / "a.png", noise), downscale=3)
-    without = images.load_rgba(save(tmp_path / "b.png", noise[..., :3]), downscale=3)
+    with_alpha = image_file.load_rgba(save(tmp_path / "a.png", noise), downscale=3)
+    without = image_file.load_rgba(save(tmp_path / "b.png", noise[..., :3]), downscale=3)
     assert np.abs(with_alpha.astype(int) - without).max() <= 1
     assert np.abs(without[0, 0, 0] - noise[:3, :3, 0].mean()) <= 0.5 + 1e-6
 
@@ -67,12 +67,12 @@ def test_every_kind_of_png_and_jpeg_becomes_rgba(tmp_path, noise):
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
     Image.fromarray(grey > 127).save(tmp_path / "bits.png")
     for path in tmp_path.iterdir():
-        rgba = images.load_rgba(path)
+        rgba = image_file.load_rgba(path)
         assert rgba.shape == (6, 9, 4), path
         assert (rgba[..., 3] == 255).all(), path
-    assert np.array_equal(images.load_rgba(tmp_path / "rgb.png"), noise)
+    assert np.array_equal(image_file.load_rgba(tmp_path / "rgb.png"), noise)
     for name in ("grey.png", "grey16.png"):
-        assert np.array_equal(images.load_rgba(tmp_path / name)[..., 1], grey)
+        assert np.array_equal(image_file.load_rgba(tmp_path / name)[..., 1], grey)
 
 
 def test_images_of_different_sizes_lie_one_after_another(tmp_path, noise):
@@ -123,14 +123,14 @@ def test_every_kind_of_file_turns_the_same_way(tmp_path, noise, kind, mode, orie
     options = {"webp": {"lossless": True, "exact": True}, "compressed tif": {"compression": "tiff_lzw"}}.get(kind, {})
     path = tmp_path / f"a.{kind.split()[-1]}"
     stored.save(path, exif=exif, **options)
-    assert images.read_header(path) == images.Header((9, 6), orientation)
-    turn = images._TURNS.get(orientation)
+    assert image_file.read_header(path) == image_file.Header((9, 6), orientation)
+    turn = image_file._TURNS.get(orientation)
     for orient, expected in (("never", stored), ("always", stored.transpose(turn) if turn is not None else stored)):
         loaded = images.load_pixels([path], orient=orient)
         assert loaded.sizes.tolist() == [list(expected.size)]
         pixels = loaded.pixels.view(np.uint8).reshape(expected.height, expected.width, 4)
         assert np.array_equal(pixels, np.asarray(expected.convert("RGBA"))), orient
-    mask = images.load_mask(images.Mask(path), (9, 6))
+    mask = image_file.load_mask(image_file.Mask(path), (9, 6))
     values = np.asarray(stored)
     assert np.array_equal(mask, values if mode == "L" else values[..., 3] if mode == "RGBA" else values.max(-1))
 
@@ -140,11 +140,13 @@ def test_black_parts_of_a_mask_become_transparent(tmp_path, noise):
     mask = np.zeros((6, 9), np.uint8)
     mask[:, 4:] = 255
     path, mask_path = save(tmp_path / "a.png", noise), save(tmp_path / "m.png", mask)
-    alpha = images.load_pixels([path], masks=[(images.Mask(mask_path),)]).pixels.view(np.uint8).reshape(6, 9, 4)[..., 3]
+    alpha = (
+        images.load_pixels([path], masks=[(image_file.Mask(mask_path),)]).pixels.view(np.uint8).reshape(6, 9, 4)[..., 3]
+    )
     assert (alpha[:, :4] == 0).all()
     assert (alpha[:, 4:] == 200).all()
     with pytest.raises(SceneError, match="m.png: the mask is 9x3 pixels, its image 9x6"):
-        images.load_pixels([path], masks=[(images.Mask(save(tmp_path / "m.png", mask[:3])),)])
+        images.load_pixels([path], masks=[(image_file.Mask(save(tmp_path / "m.png", mask[:3])),)])
 
 
 def damaged(tmp_path, noise):
@@ -192,14 +194,14 @@ def test_whatever_pillow_raises_on_damaged_bytes_is_one_line(tmp_path, noise, mo
     def fail(*_):
         raise raised
 
-    for read in (lambda: images.load_rgba(path), lambda: images.load_mask(images.Mask(path), (9, 6))):
+    for read in (lambda: image_file.load_rgba(path), lambda: image_file.load_mask(image_file.Mask(path), (9, 6))):
         with monkeypatch.context() as patch, pytest.raises(SceneError, match=r"a\.png: damaged or truncated") as caught:
             patch.setattr(ImageFile.ImageFile, "load", fail)
             read()
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(SceneError, match=r"a\.png: cannot be read"):
-        images.read_header(path)
+        image_file.read_header(path)
 
 
 def test_pillow_warns_nobody_of_damaged_pictures(tmp_path, noise):
@@ -219,8 +221,8 @@ def test_pillow_warns_nobody_of_damaged_pictures(tmp_path, noise):
     filters = list(warnings.filters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images.load_mask(images.Mask(tmp_path / "palette.png"), (9, 6))
-        images.read_header(tmp_path / "a.jpg")
+        image_file.load_mask(image_file.Mask(tmp_path / "palette.png"), (9, 6))
+        image_file.read_header(tmp_path / "a.jpg")
         with pytest.raises(SceneError):
             images.load_pixels([tmp_path / "a.tif"] * 8)
         assert images.load_pixels([save(tmp_path / "good.png", noise)] * 40).sizes.shape == (40, 2)

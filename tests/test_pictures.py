@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tslim.data import load_scene
-from tslim.data.images import Mask, load_mask
+from tslim.data.image_file import Mask, load_mask
 from tslim.data.pictures import Tree, cleaned, key
 from tslim.errors import SceneError
 from tslim.scene.cameras import Cameras

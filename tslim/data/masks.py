@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tslim.data import images, pictures
+from tslim.data import image_file, pictures
 
 
 class Masks:
@@ -26,15 +26,15 @@ class Masks:
         self._beside: dict[Path, dict[str, Path]] = {}
         self.used: set[Path] = set()
 
-    def find(self, name: str, file: Path) -> tuple[images.Mask, ...]:
+    def find(self, name: str, file: Path) -> tuple[image_file.Mask, ...]:
         """The masks of the photograph ``file``, listed as ``name``."""
-        found: list[images.Mask] = []
+        found: list[image_file.Mask] = []
         names = [file.relative_to(self.place).as_posix(), name] if file.is_relative_to(self.place) else [name]
         likely = [m for n in names for m in (f"{n}.png", n, *(os.path.splitext(n)[0] + e for e in (".mask", "_mask")))]
         for tree in self.trees:
             path = next((p for n in likely if (p := tree.find(n)) is not None), None)
             if path is not None:
-                found.append(images.Mask(path))
+                found.append(image_file.Mask(path))
                 break
         if file.parent not in self._beside:
             there = pictures.pictures_in_folder(file.parent)
@@ -46,7 +46,7 @@ class Masks:
             (f"{file.stem}.mask", False),
         ):
             if (path := beside.get(pictures.key(f"{called}.png"))) is not None:
-                found.append(images.Mask(path, inverted))
+                found.append(image_file.Mask(path, inverted))
         self.used.update(mask.path for mask in found)
         return tuple(found)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import geometry, images, pictures, reading, shots
+from tslim.data import geometry, image_file, pictures, reading, shots
 from tslim.data.capture import Capture
 from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
@@ -62,7 +62,7 @@ def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
     masks = Masks(folder, folder / "rgb")
     found = []
     for name, file in files.items():
-        size = images.read_header(file).size
+        size = image_file.read_header(file).size
         shots.check_camera(f"{folder / 'intrinsics.txt'} for {file.name}", size, intrinsics)
         pose = geometry.opengl_from_opencv(read_pose(posed[name])[None])[0]
         found.append(Shot(name, file, pose, size, intrinsics, masks=masks.find(file.name, file)))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tslim.data import images
+from tslim.data import image_file
 from tslim.errors import SceneError
 
 FULL = ("images", "input", "image", "rgb", "")
@@ -33,7 +33,7 @@ _MOST_FILES, _DEEPEST = 200_000, 8
 def key(name: str) -> str:
     """What names of the same picture share: no ending, one case, one Unicode form, forward slashes."""
     stem, ending = os.path.splitext(name)
-    bare = stem if ending.lower() in (*images.ENDINGS, *_RAW) else name
+    bare = stem if ending.lower() in (*image_file.ENDINGS, *_RAW) else name
     return unicodedata.normalize("NFC", bare).casefold()
 
 
@@ -85,7 +85,7 @@ class Tree:
     def _nearest(self, name: str, alike: Sequence[str]) -> Path | None:
         """Of files that differ from a name in case and ending only: the one of its ending, or of the usual one."""
         ending = os.path.splitext(name)[1].lower()
-        order = (ending, *images.ENDINGS) if ending in images.ENDINGS else images.ENDINGS
+        order = (ending, *image_file.ENDINGS) if ending in image_file.ENDINGS else image_file.ENDINGS
         for wanted in order:
             found = [a for a in alike if os.path.splitext(a)[1].lower() == wanted]
             if found:
@@ -130,7 +130,7 @@ def _walk(root: Path, skip: set[str]):
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith(".") and (parts or f.lower() not in skip))
         for name in sorted(names):
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in images.ENDINGS:
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in image_file.ENDINGS:
                 continue
             path = Path(folder, name)
             if path.is_file():  # a link in a circle is none
@@ -143,7 +143,7 @@ def _walk(root: Path, skip: set[str]):
 def pictures_in_folder(folder: Path) -> dict[str, Path]:
     """The image files directly in a folder, by name."""
     try:
-        return {p.name: p for p in sorted(folder.iterdir()) if p.suffix.lower() in images.ENDINGS}
+        return {p.name: p for p in sorted(folder.iterdir()) if p.suffix.lower() in image_file.ENDINGS}
     except OSError:
         return {}
 

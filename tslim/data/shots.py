@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import images, reading
+from tslim.data import image_file, images, reading
 from tslim.data.options import LoadOptions
 from tslim.errors import SceneError
 from tslim.scene import lenses
@@ -52,7 +52,7 @@ class Shot:
     """fx, fy, cx, cy in pixels of ``size``."""
     lens: int = lenses.PINHOLE
     distortion: tuple[float, ...] = PINHOLE
-    masks: tuple[images.Mask, ...] = ()
+    masks: tuple[image_file.Mask, ...] = ()
     """which pixels show something of use"""
 
 
@@ -194,7 +194,7 @@ def load_views(shots: Sequence[Shot], downscale: int = 1) -> Views:
 
 
 def _size_in_file(shot: Shot) -> tuple[int, int]:
-    header = images.read_header(shot.file)
+    header = image_file.read_header(shot.file)
     if _same_proportions(header.size, shot.size):
         return header.size
     turned = header.size[::-1]

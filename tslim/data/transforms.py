@@ -24,7 +24,7 @@ import numpy as np
 
 from tslim.data import pictures, ply, reading, shots, transforms_keys
 from tslim.data.capture import Capture
-from tslim.data.images import Mask
+from tslim.data.image_file import Mask
 from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tslim.data import images, reading, shots
+from tslim.data import image_file, reading, shots
 from tslim.errors import SceneError
 from tslim.scene import lenses
 
@@ -121,7 +121,7 @@ def camera_of(
     if holder.has("w") and holder.has("h"):
         size = holder.number("w"), holder.number("h")
     else:
-        width, height = images.read_header(file).size
+        width, height = image_file.read_header(file).size
         size = float(width * factor), float(height * factor)
     lens, distortion = _lens(holder)
     if lens == lenses.EQUIRECTANGULAR:  # the picture is all around: nothing of its angles is left to say

@@ -142,7 +142,7 @@ class Cameras:
     def scaled(self, factor: float) -> "Cameras":
         """The same views at ``factor`` times the resolution; what is left of a pixel on the right and below is cut off.
 
-        ``scaled(1 / k)`` fits images that ``images.area_downscale`` made k times smaller.
+        ``scaled(1 / k)`` fits images that ``image_file.area_downscale`` made k times smaller.
         """
         if not factor > 0:
             raise SceneError(f"cameras: scale {factor:g}, expected a positive number")
