@@ -378,6 +378,28 @@ def test_info_describes_a_file_a_run_and_a_scene(trained):
     assert code == 0 and "step 60 of 60" in out and "rank   4" in out
 
 
+@pytest.mark.parametrize("config_file", ["gone", "a folder", "damaged"])
+def test_a_model_is_used_although_its_run_has_lost_its_settings(trained, tmp_path, config_file):
+    copy = RunFolder(tmp_path / "copy")
+    copy.path.mkdir()
+    copy.model.write_bytes((trained[0] / "model.slim").read_bytes())
+    if config_file == "a folder":
+        copy.config.mkdir()
+    elif config_file == "damaged":
+        copy.config.write_text('{"scene"')
+    used = str(copy.config), f"{copy.model} is used by itself"
+    code, out, err = tslim("slim", copy.path, "--rank", 1, "--reorder", "no", "-o", tmp_path / "one.slim")
+    assert (code, err) == (0, "") and all(words in out for words in used)
+    if config_file == "a folder":
+        assert tslim("eval", copy.path, "--ranks", 1, "--arch", "cpu", "--max-images", 1)[0] == 0
+        assert copy.evaluation.exists()
+    if config_file != "gone":
+        code, out, _ = tslim("info", copy.path)
+        assert code == 0 and used[1] in out and "rank   4" in out
+    copy.model.unlink()
+    assert "config.json" in refused("eval", copy.path)
+
+
 def test_info_describes_a_data_set(cpu, shared_data):
     code, out, _ = tslim("info", shared_data("blender/chair"), "--max-images", 3)
     assert code == 0 and "blender" in out and "3 to train" in out and "400×400" in out

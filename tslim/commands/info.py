@@ -26,15 +26,19 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 def info(args: Info, console: Console) -> None:
     """Says what a path holds."""
-    is_scene = not args.path.is_file() and not (args.path / "config.json").is_file()
+    run = RunFolder(args.path)
+    is_scene = not args.path.is_file() and not run.config.exists()
     if args.plot is not None and not is_scene:
         raise ConfigError(f"--plot draws a data set's cameras, and {args.path} is a model or a run")
     if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot {args.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
     if args.path.is_file():
         _model_info(args.path, console, quality=True)
-    elif (args.path / "config.json").is_file():
-        _run_info(RunFolder(args.path), console)
+    elif run.config.exists():
+        if shared.require_run(run, console):
+            _run_info(run, console)
+        else:
+            _model_info(run.model, console, quality=True)
     else:
         scene = shared.open_scene(args.path, args.options)
         _scene_info(scene, console)

@@ -51,15 +51,15 @@ def served_preview(args: ServeOptions, *, share: float) -> "Preview | None":
 def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
     """The model file that a file's or run folder's path means, and the run folder if it was one.
 
-    Of a run that has not finished, the model of its last checkpoint, which is said. Raises ``RunFolderError`` or
-    ``ModelFileError`` if there is none.
+    Of a run that has not finished, the model of its last checkpoint, which is said; so is a run whose settings are
+    damaged or gone, and whose model is whole. Raises ``RunFolderError`` or ``ModelFileError`` if there is none.
     """
     if not path.exists():
         raise RunFolderError(f"{path}: no such run folder or model file")
     if path.is_file():
         return path, None
     folder = RunFolder(path)
-    folder.settings()
+    require_run(folder, console)
     if folder.model.exists():
         return folder.model, folder
     if folder.unfinished.exists():
@@ -67,6 +67,19 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
         console.warn(f"the run has not finished: this is its model after {done} steps")
         return folder.unfinished, folder
     raise RunFolderError(f"{path} holds no model yet: its run has not saved one (continue it with train --resume)")
+
+
+def require_run(folder: RunFolder, console: Console) -> bool:
+    """Whether a run's settings can be read. Raises ``RunFolderError`` if not, unless there is its model, which is said:
+    it can do without."""
+    try:
+        folder.settings()
+    except RunFolderError as error:
+        if not folder.model.is_file():
+            raise
+        console.warn(f"{error}; {folder.model} is used by itself")
+        return False
+    return True
 
 
 def results_of(source: Path, folder: RunFolder | None) -> RunFolder:
@@ -114,8 +127,8 @@ def require_measurable(scene: Scene) -> None:
 
 
 def scene_of_model(metadata: dict[str, Any], folder: RunFolder | None, where: Path | None, args: SceneOptions) -> Scene:
-    """The scene to compare a model with. Raises ``ConfigError`` if a lone model file does not know it."""
-    if folder is not None:
+    """The scene to compare a model with. Raises ``ConfigError`` if a model file without a run does not know it."""
+    if folder is not None and folder.is_run():
         return scene_of_run(folder, where, args)
     if where is None and not metadata.get("built_in"):
         raise ConfigError("a model file does not hold its photographs: name their folder with --scene")
