@@ -24,7 +24,8 @@ from tslim import cli, files
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("march", "spaces", "composite", "adam", "field", "gradients_field", "gradients_pipeline", "differentiable")
 LIMITS = {"describe": 40, "tests": 140, "cpu": 40, "same": 50, "twin": 75, "quick": 60, "paper": 75}
-"""Seconds that each part may take: eight minutes together."""
+"""Seconds that each part may take, and with them those that the parts before it left: eight minutes together."""
+MEASURE = ["-m", "benchmarks.device"]
 PARITY = 0.1
 """dB between training on the device and on the CPU, at most."""
 
@@ -45,10 +46,24 @@ class Options:
     """next to nothing of each part: to see that the check itself works"""
 
 
-def part(name: str, words: list[str], patience: float, env: dict[str, str] | None = None) -> dict[str, Any]:
+class Clock:
+    """Gives each part the time that it may take, which is ``patience`` times its limit and whatever is left over."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience, self._until = patience, time.monotonic()
+
+    def seconds_for(self, name: str) -> float:
+        """What a part may take that begins now."""
+        self._until += LIMITS[name] * self._patience
+        return self._until - time.monotonic()
+
+
+def part(name: str, words: list[str], clock: Clock, env: dict[str, str] | None = None) -> dict[str, Any]:
     """What a process says in its last line, as json if it is; or why it said nothing."""
     print(f"{name} ...", flush=True)
-    limit = LIMITS[name] * patience
+    limit = clock.seconds_for(name)
+    if words[:2] == MEASURE:
+        words = [*words, f"--seconds={limit:.0f}"]
     began = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
     try:
@@ -56,7 +71,7 @@ def part(name: str, words: list[str], patience: float, env: dict[str, str] | Non
             [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"not done within {limit:.0f} s"}
+        return {"error": f"not done within {limit:.0f} s (--patience 3 gives every part three times as long)"}
     lines = [line for line in (done.stdout + done.stderr if done.returncode else done.stdout).splitlines() if line]
     found: dict[str, Any] = {"seconds_in_all": round(time.perf_counter() - began, 1)}
     try:
@@ -104,33 +119,36 @@ def _words(name: str, result: dict[str, Any]) -> str:
             f"{result['ratio']:.1f} times as long"
         )
     used = "" if result["memory"] is None else f", {result['memory'] / 1e6:.0f} MB in use on the GPU"
+    so_far = f"{result['steps']}, after which it has {result['psnr_after_these']:.2f} dB"
+    if result["minutes_of_all_steps"] is None:
+        steps = f"stopped for want of time after {so_far}, before the {result['asked']} in which its grid has grown"
+    else:
+        steps = f"{result['minutes_of_all_steps']:.1f} minutes for all {result['of']} steps (from {so_far})"
     return (
-        f"{result['scene']}: {result['ms_per_step']:.1f} ms a step, {result['minutes_of_all_steps']:.1f} minutes for "
-        f"all {result['of']} steps (from {result['steps']}, after which it has {result['psnr_after_these']:.2f} dB), "
+        f"{result['scene']}: {result['ms_per_step']:.1f} ms a step, {steps}, "
         f"{result['ms_per_frame']:.0f} ms a picture, arrays of {result['array_bytes'] / 1e6:.0f} MB{used}"
     )
 
 
 def main(args: Options) -> None:
     """Does all parts, and writes what was found."""
-    more, arch, slow = ["--tiny"] if args.tiny else [], args.arch, args.patience
-    measure = ["-m", "benchmarks.device"]
+    more, arch, clock = ["--tiny"] if args.tiny else [], args.arch, Clock(args.patience)
     found: dict[str, Any] = {"arch": arch, "tiny": args.tiny, "version": tslim.__version__}
-    found["describe"] = part("describe", [*measure, "describe", arch], slow)
+    found["describe"] = part("describe", [*MEASURE, "describe", arch], clock)
     if "error" in found["describe"]:
         raise tslim.BackendError(f"{arch} does not start: {found['describe']['error']}")
     names = TESTS[3:4] if args.tiny else TESTS
     words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/test_{name}.py" for name in names)]
-    found["kernels and gradients"] = part("tests", words, slow, {"TSLIM_TEST_ARCH": arch})
+    found["kernels and gradients"] = part("tests", words, clock, {"TSLIM_TEST_ARCH": arch})
     tasks = {"cpu": "cpu", "same": arch}
     found["training, beside the CPU's"] = _parity(
-        [part(name, ["tests/gpu_training.py", on], slow) for name, on in tasks.items()]
+        [part(name, ["tests/gpu_training.py", on], clock) for name, on in tasks.items()]
     )
-    found["step, beside PyTorch's"] = part("twin", [*measure, "twin", arch, *more], slow)
+    found["step, beside PyTorch's"] = part("twin", [*MEASURE, "twin", arch, *more], clock)
     for scene in [None, *([args.scene] if args.scene else [])]:
         for preset in device.SHORT:
             name, place = (preset, []) if scene is None else (f"{preset} on {scene.name}", [str(scene.resolve())])
-            found[name] = part(preset, [*measure, preset, arch, *place, *more], slow)
+            found[name] = part(preset, [*MEASURE, preset, arch, *place, *more], clock)
     text = json.dumps(found, indent=2) + "\n"
     for name, page in (("device-check.json", text), ("device-check.md", markdown(found))):
         print(files.write_bytes(args.out / name, page.encode()))

@@ -1,10 +1,12 @@
 """What ``apps/device_check.py`` measures on a device, each part in a process of its own.
 
-``python -m benchmarks.device PART ARCH [SCENE] [--tiny]`` prints one line of json.
+``python -m benchmarks.device PART ARCH [SCENE] [--tiny] [--seconds=N]`` prints one line of json, within so many seconds
+if it can: it does less then, and says so.
 """
 
 import dataclasses
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -16,11 +18,24 @@ import tslim
 PARTS = ("describe", "twin", "quick", "paper")
 SHORT = {"quick": 1 / 10, "paper": 1 / 100}
 """Share of a preset's steps that is done; all of its growth and refreshing falls into it."""
+STEPS_SHARE = 0.7
+"""of a part's seconds may be gone when its training ends: pictures come after it."""
 COMPILES = 10.0
 """A step that takes so many times the median compiles something: it is counted once, not extrapolated."""
 
 
-def describe(arch: str, scene: str | None, tiny: bool) -> dict[str, Any]:
+class Clock:
+    """Knows what is left of the seconds that a part may take."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._began = seconds, time.perf_counter()
+
+    def left(self) -> float:
+        """Seconds."""
+        return self.seconds - (time.perf_counter() - self._began)
+
+
+def describe(arch: str, scene: str | None, tiny: bool, clock: Clock) -> dict[str, Any]:
     """The device, and what runs on it."""
     import platform
 
@@ -33,8 +48,8 @@ def describe(arch: str, scene: str | None, tiny: bool) -> dict[str, Any]:
             "memory": _graphics_memory(), "gradients": chosen.gradient_error or "right"}  # fmt: skip
 
 
-def train(arch: str, scene: str | None, tiny: bool, preset: str) -> dict[str, Any]:
-    """A preset in a hundredth or a tenth of its steps, and how long all of them would take."""
+def train(arch: str, scene: str | None, tiny: bool, clock: Clock, preset: str) -> dict[str, Any]:
+    """A preset in a hundredth or a tenth of its steps, and how long all of them would take, unless time ran out."""
     tslim.init(arch)
     from tslim.config import with_steps
     from tslim.device import buffers
@@ -52,25 +67,33 @@ def train(arch: str, scene: str | None, tiny: bool, preset: str) -> dict[str, An
             now = time.perf_counter()
             took.append(now - last)
             last = now
+            if clock.left() < (1 - STEPS_SHARE) * clock.seconds:
+                break
     buffers.read(trainer.batch.loss)  # the device is done
     took[-1] += time.perf_counter() - last
     usual = COMPILES * statistics.median(took)
     once, steady = sum(t for t in took if t > usual), sum(t for t in took if t <= usual)
+    minutes = (once + steady * whole.steps / len(took)) / 60 if len(took) == settings.steps else None
     views = data.test.spread(4)
     renderer = tslim.Renderer(trainer.field)
-    quality = [tslim.psnr(renderer.render(views.cameras, i).rgb, views.image(i)) for i in range(len(views))]
-    seconds = [renderer.render(views.cameras, 0).seconds for _ in range(3)]
+    quality, seconds = [], []
+    for i in [0, *range(len(views))]:  # the first picture compiles
+        if seconds and clock.left() < 2 * seconds[-1]:
+            break
+        image = renderer.render(views.cameras, i)
+        seconds.append(image.seconds)
+        quality.append(float(tslim.psnr(image.rgb, views.image(i))))
     return {
-        "scene": data.name, "steps": len(took), "of": whole.steps, "seconds": sum(took),
+        "scene": data.name, "steps": len(took), "asked": settings.steps, "of": whole.steps, "seconds": sum(took),
         "ms_per_step": 1000 * statistics.median(took),
-        "minutes_of_all_steps": (once + steady * whole.steps / len(took)) / 60,
-        "psnr_after_these": statistics.mean(map(float, quality)), "ms_per_frame": 1000 * min(seconds),
+        "minutes_of_all_steps": minutes,
+        "psnr_after_these": statistics.mean(quality[1:] or quality), "ms_per_frame": 1000 * min(seconds),
         "array_bytes": sum(o.nbytes for o in (trainer.pipeline, trainer.optimizer, trainer.field, trainer.sampler)),
         "memory": _graphics_memory(),
     }  # fmt: skip
 
 
-def twin(arch: str, scene: str | None, tiny: bool) -> dict[str, Any]:
+def twin(arch: str, scene: str | None, tiny: bool, clock: Clock) -> dict[str, Any]:
     """A step of ours and one of the torch twin's, on the same device and the same rays, in turn."""
     import torch
 
@@ -87,12 +110,15 @@ def twin(arch: str, scene: str | None, tiny: bool) -> dict[str, Any]:
     other, batch = workload.twin_of(trainer)
     times: dict[str, list[float]] = {"ours": [], "twin": []}
     for turn in range(2 if tiny else 6):
+        turn_began = time.perf_counter()
         ours = [next(run) for _ in range(5)]
         began = time.perf_counter()
         other.train_step(*batch, l1_weight=trainer.l1)  # reads its loss: the device is done
         if turn:
             times["ours"] += ours
             times["twin"].append(time.perf_counter() - began)
+            if clock.left() < 2 * (time.perf_counter() - turn_began):
+                break
     ms = {name: 1000 * statistics.median(found) for name, found in times.items()}
     return {"twin_runs_on": where, "ours_ms": ms["ours"], "twin_ms": ms["twin"], "ratio": ms["twin"] / ms["ours"]}
 
@@ -110,8 +136,9 @@ def _graphics_memory() -> int | None:
 def main(words: list[str]) -> None:
     """One part; its result as the last line."""
     tiny = "--tiny" in words
-    part, arch, *scene = [word for word in words if word != "--tiny"]
-    workload = arch, scene[0] if scene else None, tiny
+    clock = Clock(next((float(word[10:]) for word in words if word.startswith("--seconds=")), math.inf))
+    part, arch, *scene = [word for word in words if not word.startswith("--")]
+    workload = arch, scene[0] if scene else None, tiny, clock
     if part in SHORT:
         print(json.dumps(train(*workload, part)))
     else:
