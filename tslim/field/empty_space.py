@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels import occupancy as kernels
+from kernels import occupancy as occupancy_kernels
 from kernels.cells import EVERYTHING
 from tslim.device import buffers
 from tslim.field.factors import grid_for
@@ -27,10 +27,10 @@ def measured(field: "Field", ranks: list[int], delta: float, threshold: float, b
     size = field.grid if side < MAX_SIDE else grid_for(field.box, side)
     alpha = _vertex_alpha(field, size, ranks, delta, before)
     live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
-    kernels.live_vertices(list(size), threshold, alpha, live)
+    occupancy_kernels.live_vertices(list(size), threshold, alpha, live)
     cells = (size[0] - 1, size[1] - 1, size[2] - 1)
     words = buffers.array(n_words(cells), np.uint32)
-    kernels.occupied_cells(list(size), list(blocks_of(cells)), live, words)
+    occupancy_kernels.occupied_cells(list(size), list(blocks_of(cells)), live, words)
     return Occupancy(cells, field.box, words)
 
 
@@ -46,8 +46,8 @@ def _vertex_alpha(
     alpha = buffers.array(max(math.prod(size), 1))
     older = (EVERYTHING, buffers.array(1, np.uint32)) if before is None else (before.lattice, before.words)
     spacing = (field.box[1] - field.box[0]) / (np.asarray(size, np.float32) - 1)
-    vertices = kernels.Vertices(size=size, low=field.box[0], spacing=spacing)
-    kernels.vertex_alpha(
+    vertices = occupancy_kernels.Vertices(size=size, low=field.box[0], spacing=spacing)
+    occupancy_kernels.vertex_alpha(
         vertices, len(ranks), buffers.upload(np.array(ranks, np.int32)), field.density.values, field.rank_scales,
         field.lattice(field.density), field.activation, delta, *older, alpha,
     )  # fmt: skip

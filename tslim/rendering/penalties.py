@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernels import penalties as kernels
+from kernels import penalties as penalty_kernels
 
 if TYPE_CHECKING:
     from tslim.field.parameters import Gradients
@@ -31,11 +31,11 @@ class Penalties:
     def weight_gradients(self, pipeline: "Pipeline") -> None:
         """Overwrites the pipeline's ``sample_grad`` with the penalties' gradients of the weights, a mean over rays."""
         begin, length = pipeline.space.extent
-        weights = kernels.Penalties(
+        weights = penalty_kernels.Penalties(
             distortion=self.distortion / pipeline.n_rays, occlusion=self.occlusion / pipeline.n_rays,
             near=self.occlusion_range, begin=begin, length=length, delta=pipeline.step_size / length,
         )  # fmt: skip
-        kernels.weight_gradients(
+        penalty_kernels.weight_gradients(
             pipeline.n_rays, weights, pipeline.ray_used, pipeline.sample_along, pipeline.sample_weight,
             pipeline.sample_grad,
         )  # fmt: skip
@@ -70,7 +70,7 @@ def penalise(
     penalties.weight_gradients(pipeline)
     if penalties.depth:
         pairs = n_rays // side**2 * 2 * side * (side - 1)
-        kernels.smooth_depth(
+        penalty_kernels.smooth_depth(
             n_rays, side, penalties.depth / pairs, begin, length, pipeline.ray_used, pipeline.sample_along,
             pipeline.sample_weight, pipeline.rays.grad_depth, pipeline.sample_grad,
         )  # fmt: skip
