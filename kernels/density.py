@@ -189,7 +189,8 @@ def density_backward(
 ):  # fmt: skip
     """Adjoint of the density feature: adds to grad_factors, given sample_grad = dL/df of each used sample.
 
-    sample_at, n_marched, copies: as ``trace.trace_density`` takes and leaves them. For the CPU: a thread owns what it writes.
+    sample_at, n_marched, copies: as ``trace.trace_density`` takes and leaves them. For the CPU: a thread owns what it
+    writes.
     """
     n_tasks = 3 * n_chunks
     spread = ti.static(indices_each(1))
