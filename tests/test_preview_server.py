@@ -19,7 +19,7 @@ from PIL import Image
 import tslim
 from tslim import cli
 from tslim.errors import BackendError
-from tslim.preview import reports, server
+from tslim.preview import http_server, reports, server
 from tslim.preview.camera import OrbitCamera
 from tslim.preview.controls import Controls
 from tslim.preview.preview import Preview
@@ -173,7 +173,7 @@ def test_reports_that_make_no_sense_are_refused(link, body):
 
 def test_long_messages_are_refused_unread(link):
     port, token = port_and_token(link)
-    for length in (server.MOST_BYTES + 1, 10**30, "-1", "x"):
+    for length in (http_server.MOST_BYTES + 1, 10**30, "-1", "x"):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             head = f"POST /{token}/input HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
