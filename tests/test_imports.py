@@ -99,7 +99,7 @@ def test_the_trainer_does_not_know_the_preview_nor_the_preview_the_trainer():
 
 
 ROOMS = (
-    "errors", "optional", "ownership", "config", "presets", "files", "poses", "device", "scene", "data", "model",
+    "errors", "optional", "ownership", "config", "presets", "files", "device", "scene", "data", "poses", "model",
     "decoder", "field", "rendering", "exporting", "torch", "measuring", "training", "web", "preview", "sweeps",
     "commands", "cli", "__main__",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -54,6 +55,28 @@ def test_a_picture_that_lies_on_its_side_is_turned(tmp_path):
     gathered(tmp_path, tmp_path / "out")
     with Image.open(tmp_path / "out" / "c.jpg") as turned:
         assert turned.size == (24, 32) and turned.getexif().get(0x0112, 1) == 1
+
+
+def test_pictures_of_other_formats_are_written_upright_and_in_eight_bits(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(NOISE).save(tmp_path / "turned.tif", exif=exif)
+    grey = NOISE[..., 0].astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "deep.tiff")
+    write_pictures(tmp_path, "a.webp")
+    gathered(tmp_path, tmp_path / "out")
+    assert np.array_equal(iio.imread(tmp_path / "out" / "turned.png"), np.rot90(NOISE, -1))
+    assert np.array_equal(iio.imread(tmp_path / "out" / "deep.png")[..., 0], NOISE[..., 0])
+
+
+def test_a_picture_that_claims_too_much_is_left_out(tmp_path, recwarn):
+    write_pictures(tmp_path, "a.png", "b.png", "c.png")
+    bomb = bytearray((tmp_path / "a.png").read_bytes())
+    bomb[16:24] = (20_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    (tmp_path / "d.png").write_bytes(bomb)
+    assert gathered(tmp_path, tmp_path / "out")[0].unreadable == ("d.png",)
+    assert not recwarn.list
 
 
 def test_of_a_video_the_sharpest_frame_of_each_part_is_taken(tmp_path):

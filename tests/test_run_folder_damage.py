@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests import damage
+from tests.command_line import refused
 from tslim import config, files, presets
 from tslim.data.builtin import builtin_scene
 from tslim.errors import DivergedError, ModelFileError, RunFolderError
@@ -616,3 +617,15 @@ def test_a_config_that_makes_no_sense_is_one_clear_error(tmp_path, text):
     with pytest.raises(RunFolderError) as caught:
         run.train_settings()
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "eval.json", "model.slim", "checkpoint.npz"])
+def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(saved, tmp_path, name):
+    copy = tmp_path / "run"
+    shutil.copytree(saved, copy)
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    for words in (["info", copy], ["eval", copy], ["render", copy, "-o", tmp_path / "x.png"]):
+        assert f"{name} is neither a file nor a folder" in refused(*words)
+    assert f"{name} is neither" in refused("train", "--resume", "--out", copy)

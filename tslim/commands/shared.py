@@ -58,6 +58,8 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
         raise RunFolderError(f"{path}: no such run folder or model file")
     if path.is_file():
         return path, None
+    if not path.is_dir():
+        raise RunFolderError(f"{path} is neither a file nor a folder")
     folder = RunFolder(path)
     require_run(folder, console)
     if folder.model.exists():
@@ -72,6 +74,7 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
 def require_run(folder: RunFolder, console: Console) -> bool:
     """Whether a run's settings can be read. Raises ``RunFolderError`` if not, unless there is its model, which is said:
     it can do without."""
+    folder.require_readable()
     try:
         folder.settings()
     except RunFolderError as error:

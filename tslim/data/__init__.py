@@ -15,8 +15,8 @@ from typing import Any
 
 from tslim.data import builtin, capture, orientation, spaces
 from tslim.data.options import LoadOptions
+from tslim.data.pictures import pictures_below
 from tslim.errors import SceneError
-from tslim.poses.images import pictures_in
 from tslim.scene.scene import SPACES, Scene, checked
 
 FORMATS: dict[str, str] = {
@@ -131,7 +131,7 @@ def sniffed(folder: Path) -> list[str]:
     """
     found = formats_of(folder)
     if not found:
-        pictures = pictures_in(folder)
+        pictures = pictures_below(folder)
         if pictures:
             raise SceneError(
                 f"{folder} holds {len(pictures)} pictures, but no cameras of a known format: find them with "

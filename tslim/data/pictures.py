@@ -140,6 +140,12 @@ def _walk(root: Path, skip: set[str]):
             raise SceneError(f"{root}: more than {_MOST_FILES} pictures; give the folder of one capture")
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures below a folder, hidden ones left out, in the order of their names."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in image_file.ENDINGS and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def pictures_in_folder(folder: Path) -> dict[str, Path]:
     """The image files directly in a folder, by name."""
     try:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from tslim import files
+from tslim.data import image_file
+from tslim.data.image_file import ENDINGS
+from tslim.data.pictures import pictures_below
 from tslim.errors import SceneError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 _AS_THEY_ARE = (".jpg", ".jpeg", ".png")
 """Pictures that are copied; others are written as PNG, which every loader reads."""
-_ORIENTATION = 0x0112
-"""The EXIF tag that says which side is up."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,6 @@ class Collected:
 def is_video(source: Path) -> bool:
     """Whether a path is a video file, by its name."""
     return source.is_file() and source.suffix.lower() in VIDEOS
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """All pictures below a folder, hidden ones left out, in the order of their names."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def collect(source: Path, images: Path, *, frames: int) -> Generator[tuple[int, int], None, Collected]:
@@ -63,16 +57,16 @@ def collect(source: Path, images: Path, *, frames: int) -> Generator[tuple[int, 
                 yield done + 1, frames
             names = tuple(name for name in names if (images / name).exists())
     elif source.is_dir():
-        paths = [path for path in pictures_in(source) if images not in path.parents]
+        paths = [path for path in pictures_below(source) if images not in path.parents]
         if not paths:
-            raise SceneError(f"{source}: no pictures in it (looked for {', '.join(PICTURES)})")
+            raise SceneError(f"{source}: no pictures in it (looked for {', '.join(ENDINGS)})")
         kept, unreadable = [], []
         for done, path in enumerate(paths):
             name = _flat_name(path.relative_to(source))
             try:
                 _put(path, images / name)
                 kept.append(name)
-            except (OSError, ValueError, SyntaxError):
+            except SceneError:
                 unreadable.append(str(path.relative_to(source)))
             yield done + 1, len(paths)
         names = tuple(kept)
@@ -92,25 +86,19 @@ def _flat_name(relative: Path) -> str:
 
 
 def _put(path: Path, target: Path) -> None:
-    """Copies a picture, upright. Raises what Pillow raises on one that cannot be decoded."""
-    from PIL import Image, ImageOps
+    """Copies a picture, upright and with 8 bits a channel. Raises ``SceneError`` for one that cannot be decoded."""
+    from PIL import Image
 
     if target.exists():
         return
-    with Image.open(path) as picture:
-        picture.load()
-        turned = picture.getexif().get(_ORIENTATION, 1) != 1
-        if not turned and target.suffix == path.suffix:
-            with files.replacing(target) as temporary:
-                shutil.copyfile(path, temporary)
+    orientation = image_file.read_header(path).orientation
+    rgba = image_file.load_rgba(path, turn=orientation)
+    with files.replacing(target) as temporary:
+        if orientation == 1 and target.suffix == path.suffix:
+            shutil.copyfile(path, temporary)
             return
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode not in ("RGB", "RGBA", "L"):
-            upright = upright.convert("RGB")
-        if target.suffix.lower() != ".png":
-            upright = upright.convert("RGB")
-        with files.replacing(target) as temporary:
-            upright.save(temporary, quality=95)
+        opaque = target.suffix.lower() != ".png" or (rgba[..., 3] == 255).all()
+        Image.fromarray(rgba[..., :3] if opaque else rgba).save(temporary, quality=95)
 
 
 def sharpest_frames(video: Path, n: int) -> Iterator[np.ndarray]:

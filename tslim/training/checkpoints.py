@@ -31,9 +31,13 @@ class Checkpoints:
         self.before = folder / "checkpoint-before.npz"
         self.best = folder / "checkpoint-best.npz"
 
+    def paths(self) -> tuple[Path, Path, Path]:
+        """All that are kept, be they there or not."""
+        return self.newest, self.before, self.best
+
     def exist(self) -> bool:
         """Whether there is any."""
-        return any(path.exists() for path in (self.newest, self.before, self.best))
+        return any(path.exists() for path in self.paths())
 
     def save(self, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> Path:
         """Writes the newest; raises as ``checkpoint.save``. ``plain["quality"]`` is its PSNR, None if not known."""

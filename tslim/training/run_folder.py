@@ -118,6 +118,7 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """What ``create`` wrote. Raises ``RunFolderError`` if this is no run folder or its config is damaged."""
+        self.require_readable()
         try:
             settings = json.loads(self.config.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
@@ -133,6 +134,13 @@ class RunFolder:
                 raise RunFolderError(f"{self.config} is no run's config: scene.{name} is {short(value)}")
         self._record = settings
         return settings
+
+    def require_readable(self) -> None:
+        """Raises ``RunFolderError`` if something here is a pipe or a device: who reads it may wait for ever."""
+        kept = (self.config, self.metrics, self.model, self.unfinished, self.evaluation, *self.checkpoints.paths())
+        for path in kept:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise RunFolderError(f"{path} is neither a file nor a folder")
 
     def record(self) -> dict[str, Any]:
         """As ``settings``, but from memory where this process has written or read them."""
