@@ -28,7 +28,7 @@ ROUNDINGS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.57)
 """that are tried, for a file of a given size, before ranks are dropped: beyond the last, ranks are the lesser loss"""
 MOST_ROUNDING = 10.0
 FINER = 6
-COARSER = 2.35
+COARSER = 1.8
 _MOST_EXPONENT = 100
 _SLACK = 1e-3
 """How far from its cell, in texels, a sample may be found by its arithmetic."""
