@@ -181,14 +181,16 @@ class Decoder:
         begin = contexts * _SCALE
         for first in range(0, len(contexts), self._lanes):
             x = self._states[: len(contexts) - first]
-            key = begin[first : first + self._lanes] + (x & (_SCALE - 1))
-            which = tables.at.searchsorted(key, "right") - 1
+            key = x & (_SCALE - 1)
+            key += begin[first : first + self._lanes]
+            which = tables.at.searchsorted(key, "right")
+            which -= 1
             found[first : first + self._lanes] = which
             x >>= _SCALE_BITS
             x *= tables.parts.take(which)
             x += key
             x -= tables.at.take(which)
-            low = np.flatnonzero(x < _LOW)
+            low = (x < _LOW).nonzero()[0]
             x[low] = x[low] << 16 | self._words[self._word : self._word + len(low)]
             self._word += len(low)
         return found - contexts * tables.width
