@@ -55,8 +55,9 @@ class ServeOptions:
     """show the preview in a browser, at this port of this machine (8642, or the next that is free, if none is given);
     the address is printed. From elsewhere: ssh -L 8642:localhost:8642 MACHINE"""
     serve_host: Annotated[str | None, _maybe("HOST")] = None
-    """with --serve: an address of this machine for other machines to come in by, 0.0.0.0 for all; whoever has the
-    address that is printed sees and steers the preview, and others on the way can read along"""
+    """with --serve: listen at this address of the machine, so that others can connect; 0.0.0.0 for all of its
+    addresses. Whoever has the address that is printed sees and steers the preview, and others on the way can read
+    along"""
 
 
 _ServeFlags = Annotated[ServeOptions, arg(name="")]

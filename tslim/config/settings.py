@@ -101,8 +101,8 @@ class TrainConfig:
     lr_factors: float = 0.02
     """learning rate of planes and lines"""
     lr_first_ranks: float = 0.0
-    """learning rate of planes and lines of ranks 1 and 2, from where it goes as a power of the rank to lr_factors for
-    the last: few rays show what the first ranks are alone. 0: lr_factors for all"""
+    """learning rate of planes and lines of ranks 1 and 2, since few rays show what the first ranks are alone; from
+    there it goes as a power of the rank to lr_factors for the last. 0: lr_factors for all"""
     lr_network: float = 1e-3
     """learning rate of the basis and the decoder"""
     lr_decay: float = 0.1
@@ -110,7 +110,8 @@ class TrainConfig:
     lr_scales: float = 5e-3
     """learning rate of the scales and shifts per rank"""
     decoder_precision: Literal["float32", "bfloat16"] = "float32"
-    """of the decoder's matrix products in training (MLP, on a CPU; bfloat16 needs torch and a processor made for it)"""
+    """precision of the decoder's matrix products in training (MLP, on a CPU; bfloat16 needs torch and a processor made
+    for it)"""
     lazy_adam: bool = False
     """leave texels that a batch gave no gradient as they are; Adam would move them on by their momentum"""
     lr_reset_on_grow: bool = True
@@ -126,8 +127,9 @@ class TrainConfig:
     occupancy_threshold: float = 1e-4
     """alpha of one step above which a cell counts as occupied"""
     occupancy_first: float = 0.0
-    """if above 0, that alpha at the first refresh, and ten times more at every other up to occupancy_threshold: what is
-    empty once stays empty, and a young field is fog where later there are surfaces"""
+    """if above 0, the threshold at the first refresh, ten times more at every second one after it, up to
+    occupancy_threshold: what is found empty once stays empty, and a young field is fog where later there are
+    surfaces"""
     step_ratio: float = 0.5
     """distance between samples, in voxels"""
     weight_threshold: float = 1e-4
@@ -140,31 +142,31 @@ class TrainConfig:
     l1_start: float = 8e-5
     """weight of the L1 norm of the density factors until the first occupancy refresh"""
     l1_rest: float = 4e-5
-    """the same afterwards"""
+    """weight of the L1 norm of the density factors afterwards"""
     tv_density: float = 0.0
     """weight of the total variation of the density planes"""
     tv_appearance: float = 0.0
     """weight of the total variation of the appearance planes"""
     regularize_every: int = 1
-    """L1 norm and total variation, which concern all texels, take part once in so many steps, and count for so many
-    times as much there: with lazy_adam, a step between passes over the texels that its rays met, and no others"""
+    """L1 norm and total variation concern all texels: they take part once in so many steps, and count for so many times
+    as much there. With lazy_adam, steps between touch only the texels that their rays met"""
     distortion: float = 0.0
     """weight of the distortion loss, which draws what a ray meets together into a surface; against floaters"""
     occlusion: float = 0.0
     """weight of what a ray meets right in front of its camera"""
     occlusion_range: float = 0.1
-    """how far in front of the camera that is, as a share of the length of rays"""
+    """how far in front of the camera occlusion counts, as a share of the length of rays"""
     unseen_occlusion: float = 0.0
-    """the same weight for rays of cameras that nobody held, near those of the photographs: against what stands where no
-    photograph looks through it"""
+    """weight of occlusion for rays of cameras that nobody held, near those of the photographs: against what stands
+    where no photograph looks through it"""
     unseen_depth: float = 0.0
-    """weight of how much depths differ between neighbouring rays of such cameras, 8 × 8 of each: RegNeRF's smooth
-    unseen depth, for few photographs"""
+    """weight of how much depths differ between neighbouring rays of cameras that nobody held, 8 × 8 of each: RegNeRF's
+    smooth unseen depth, for few photographs"""
     unseen_rays: int = 512
-    """rays of such cameras in each step"""
+    """rays of cameras that nobody held in each step"""
     unseen_spread: float = 0.15
-    """how far such cameras are from the photographs': turned about what these look at by up to so many radians about
-    each axis, and shifted by up to this share of the distance to there"""
+    """how far cameras that nobody held are from the photographs': turned about what these look at by up to so many
+    radians about each axis, and shifted by up to this share of the distance to there"""
     anneal_share: float = 0.0
     """share of the run over which rays come to be sampled along all of their length, from its middle half on: RegNeRF's
     annealed sampling, for few photographs; not in a contracted space"""
@@ -190,8 +192,9 @@ class TrainConfig:
     checkpoint_every: int = 2500
     """steps between checkpoints"""
     precision: Precision = "compact"
-    """of the model that a run ends with: compact, in a tenth of half precision's bytes for a few hundredths of a dB,
-    float16 or float32. Single where values are too large for half. Models of checkpoints are in half precision"""
+    """how the model that a run ends with is stored: compact, in a tenth of half precision's bytes for a few hundredths
+    of a dB, float16 or float32. Single precision is taken where values are too large for half. Models of checkpoints
+    are in half precision"""
 
 
 Space = Literal["box", "ndc", "contracted"]

@@ -84,7 +84,7 @@ class Preview:
 
         Args:
             port: to listen at; 0 for 8642, or the next that is free.
-            host: an address of this machine for other machines to come in by; None for this machine alone.
+            host: address of this machine to listen at, so that other machines can connect; None for this machine alone.
             share: as in ``open_if_possible``.
 
         Raises:

@@ -47,7 +47,7 @@ class ServerLink:
 
     Args:
         port: where to listen; ``http_server.PORT`` or one of the next if 0.
-        host: an address of this machine, for other machines to come in by; only this machine may if None.
+        host: address of this machine to listen at, so that other machines can connect; None for this machine alone.
 
     Raises:
         BackendError: nothing can listen there.
