@@ -36,16 +36,16 @@ def main() -> int:
 
 
 def _leave(number: int, _frame: object) -> None:
-    """On Ctrl-C before a command sees to it, or after.
+    """Handles Ctrl-C before a command handles it, and after.
 
-    There is nothing to save then; and modules that are interrupted while they load, as a process that ends, would say
-    anything but that.
+    There is nothing to save then. The process ends at once: modules that are interrupted while they load, and a Python
+    that shuts down, would print anything but that.
     """
     os._exit(_ended[0] if _ended else _stop("interrupted", 128 + number))
 
 
 def _open_standard_streams() -> None:
-    """Leads closed standard streams into nothing: the next file that is opened would take their numbers."""
+    """Opens standard streams that are closed on nothing: the next file that is opened would take their numbers."""
     for number in range(3):
         try:
             os.fstat(number)

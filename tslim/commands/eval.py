@@ -160,8 +160,10 @@ def trained_with_gains(metadata: dict[str, Any]) -> bool:
 def _describe_file(
     field: "Field", source: Path, rows: list[SweepRow], renderer: "Renderer", console: Console
 ) -> list[int] | None:
-    """Says in a model file what was measured, with a thumbnail; the sizes that it then has by rank, None if it cannot
-    be written."""
+    """Says in a model file what was measured, with a thumbnail.
+
+    Returns the file's sizes by rank as they then are, None if it cannot be written.
+    """
     from tslim.rendering.thumbnail import thumbnail
 
     psnr = {row.rank: row.psnr for row in rows}

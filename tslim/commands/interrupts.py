@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 _due: list[int] = []
 """The signal that is to be raised when the timer ends, if any."""
 _before: list[dict[int, Any]] = []
-"""Who saw to signals before, by their numbers: one for each call of ``endable`` that is not over."""
+"""The handlers that signals had before, by number: one entry for each call of ``endable`` that is not over."""
 
 
 def numbers() -> list[int]:

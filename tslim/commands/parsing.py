@@ -44,7 +44,7 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
     known: dict[str, Option] = {}
     if argv[0] in COMMANDS:
         known = options_of(COMMANDS[argv[0]])
-        argv = [_today(word, known) for word in argv]
+        argv = [_with_new_name(word, known) for word in argv]
         _require_known(argv[0], argv[1:], known)
     train = Train(**{"settings": presets.PRESETS[_preset(argv)](), **defaults})
     kinds = tuple(
@@ -179,7 +179,7 @@ def _require_known(command: str, words: Sequence[str], known: dict[str, Option])
             raise ConfigError(f"unknown option {name}{hint} (see tslim {command} --help)")
 
 
-def _today(word: str, known: dict[str, Option]) -> str:
+def _with_new_name(word: str, known: dict[str, Option]) -> str:
     """An option by the name that it has now, if the word is one by its old name (``config.RENAMED``)."""
     name, equals, value = word.partition("=")
     group, dot, last = name.removeprefix("--").replace("-", "_").rpartition(".")
@@ -196,7 +196,7 @@ def _spelled_out(argv: Sequence[str], known: dict[str, Option]) -> list[str]:
     unit: str | None = None
     for word in argv:
         if word.startswith("--"):
-            name, equals, value = _today(word, known).partition("=")
+            name, equals, value = _with_new_name(word, known).partition("=")
             word = name + equals + value
             option, unit = known.get(name.replace("_", "-")), None
             if not equals or option is None or option.of_numbers is None:

@@ -21,7 +21,7 @@ PLAINLY_CUT, HARDLY_CUT = 0.25, 0.03
 they are not. Between the two they are if what is transparent is the border, and not the same in all photographs (as the
 warping of lenses leaves it)."""
 _PLAIN, _ALIKE = 0.6, 6
-"""Share of the pixels along the border that must have one colour, to so many 255ths, for a plain background."""
+"""A background is plain if this share of the pixels along the border has one colour, to so many 255ths."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def along_axes(points: np.ndarray) -> np.ndarray:
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:
-    """Of (n, 3) points around 0, the first in each cell of the lattice, without the farthest."""
+    """The first point in each cell of the lattice, of (n, 3) points around 0; the farthest are left out."""
     distance = np.linalg.norm(points, axis=1)
     radius = np.quantile(distance, 0.95)
     points = points[distance <= radius]
@@ -74,7 +74,7 @@ def _thinned(points: np.ndarray) -> np.ndarray:
 
 
 def _entropy(points: np.ndarray) -> float:
-    """Of the three coordinates of (n, 3) points in [-1, 1], summed: the lower, the more points share them."""
+    """Entropy of the three coordinates of (n, 3) points in [-1, 1], summed: the lower, the more points share them."""
     bins = np.clip((points + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
     shares = np.bincount((bins + BINS * np.arange(3)).ravel(), minlength=3 * BINS) / len(points)
     return -float((shares * np.log(np.maximum(shares, 1e-30))).sum())

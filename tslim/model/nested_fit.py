@@ -17,14 +17,14 @@ from typing import cast
 import numpy as np
 
 _CLOSE = 1e-7
-"""singular values of a factor below this share of the largest are rounding"""
+"""Singular values of a factor below this share of the largest are rounding."""
 _HOLD = 1e-9
-"""how strongly a step of the fit is held to where it was, as a share of its matrix: against equal terms"""
+"""How strongly a step of the fit is held to where it was, as a share of its matrix: against terms that are equal."""
 _NONE = 1e-300
 _TRIES = 8
-"""times that a fit goes on with other weights"""
+"""How often a fit goes on with other weights."""
 _ROUNDS_FOR_ONE = 30
-"""of the fit of one rank alone, which is only where the fit of all starts from"""
+"""Rounds of the fit of one rank alone, which only gives the fit of all a start."""
 
 
 def order_pairs(

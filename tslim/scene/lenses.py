@@ -55,7 +55,7 @@ _BEFORE_POLE = 0.999
 """Share of the radius at which a denominator is zero that may be looked at: its sign is certain in float32."""
 
 _LEAST_GROWTH = 5e-3
-"""Of areas: a lens that squeezes more of what it shows into a pixel is about to fold it over."""
+"""Least growth of areas: a lens that squeezes more of what it shows into a pixel is about to fold it over."""
 
 _STRONGEST = 16.0
 """No lens moves what it shows so many times farther from the axis, or nearer to it."""
@@ -158,8 +158,11 @@ def _max_radius(lens: int, radial: tuple[float, ...]) -> float:
 
 
 def _roots(coefficients: np.ndarray) -> np.ndarray:
-    """Of a polynomial, lowest power first; leading zeros are cut off, and what is so small that dividing by it would
-    overflow: the roots that it adds lie beyond anything."""
+    """Roots of a polynomial, lowest power first.
+
+    Leading zeros are cut off, and what is so small that dividing by it would overflow: the roots that it adds lie
+    beyond anything.
+    """
     large = np.flatnonzero(np.abs(coefficients) > 1e-150 * np.abs(coefficients).max())
     return polynomial.polyroots(coefficients[: large[-1] + 1])
 

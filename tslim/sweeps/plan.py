@@ -39,7 +39,7 @@ _KEYS = ("out", "presets", "seeds", "ranks", "lpips", "scenes", "settings", "var
 MOST_RUNS = 100_000
 """Most trainings that a file may ask for: a few hundred names of each kind would be billions."""
 _MOST_LEVELS = 10
-"""of settings within settings, of which tslim has two"""
+"""Most levels of settings within settings, of which tslim has two."""
 _SCENE_KEYS = ("path", "format", "downscale", "background", "max_images", "space")
 
 

@@ -161,7 +161,9 @@ class _Engine:
 
 
 def _engine(field: Field, config: MarchConfig | None) -> _Engine:
-    """The one of this field, kept with it; slimmed views, which share what it has, have their own."""
+    """The engine of this field, which is kept with it; slimmed views, which share what it has, have engines of their
+    own.
+    """
     engines, key = vars(field).setdefault("_torch_engines", {}), (id(field), config)
     if key not in engines:
         engines[key] = _Engine(field, config)

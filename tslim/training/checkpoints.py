@@ -73,7 +73,7 @@ class Checkpoints:
         raise ModelFileError(problems[0])
 
     def _best_quality(self) -> float:
-        """Of the best there is."""
+        """PSNR of the best checkpoint that is there."""
         with contextlib.suppress(FileNotFoundError, ModelFileError):
             quality = checkpoint.load_plain(self.best).get("quality")
             if isinstance(quality, int | float) and math.isfinite(quality):

@@ -45,7 +45,9 @@ def memory_of(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
 
 
 def _unseen_bytes(settings: config.TrainConfig, space: config.Space) -> int:
-    """Of the rays of cameras that nobody held: each has the most samples there are as far as it is followed."""
+    """Bytes for the rays of cameras that nobody held: each ray has the most samples there are as far as it is
+    followed.
+    """
     steps = settings.grid_end / settings.step_ratio
     """along a side of the grid"""
     diagonal = math.sqrt(3)

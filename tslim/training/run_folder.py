@@ -29,7 +29,7 @@ from tslim.training.checkpoints import Checkpoints
 from tslim.training.events import Progress
 
 _COLUMNS = ("step", "rank", "loss", "psnr", "seconds")
-"""of ``metrics.jsonl``, in every line"""
+"""What every line of ``metrics.jsonl`` has."""
 
 
 class RunFolder:
@@ -206,7 +206,7 @@ class RunFolder:
 
 
 def _makes_sense(name: str, value: Any) -> bool:
-    """Of what only some lines have; whatever else a line holds is kept."""
+    """Whether what only some lines have makes sense; whatever else a line holds is kept."""
     if name == "psnr_by_rank":
         return isinstance(value, dict) and all(k.isdecimal() and _is_number(v) for k, v in value.items())
     if name == "grew":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tslim.training.trainer import Trainer
 
 _RENAMED = {"affine": "rank_scales"}
-"""what parameters were called in checkpoints that are older, and are called now"""
+"""Names that parameters had in older checkpoints, and what they are called now."""
 
 
 def _with_present_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
