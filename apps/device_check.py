@@ -5,6 +5,7 @@ quick and paper (shortened and extrapolated), and memory. Leaves ``device-check.
 send them to the project. What fails or takes too long is written down, and the rest goes on.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -59,7 +60,10 @@ class Clock:
 
 
 def part(name: str, words: list[str], clock: Clock, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """What a process says in its last line, as json if it is; or why it said nothing."""
+    """What a process says in its last line, as json if it is; or why it said nothing.
+
+    Of a process that has to be stopped, what it had said in json by then.
+    """
     print(f"{name} ...", flush=True)
     limit = clock.seconds_for(name)
     if words[:2] == MEASURE:
@@ -70,7 +74,11 @@ def part(name: str, words: list[str], clock: Clock, env: dict[str, str] | None =
         done = subprocess.run(
             [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as stopped:
+        with contextlib.suppress(ValueError, IndexError):
+            said = json.loads((stopped.stdout or b"").splitlines()[-1])
+            if isinstance(said, dict):
+                return {"seconds_in_all": round(limit, 1), **said}
         return {"error": f"not done within {limit:.0f} s (--patience 3 gives every part three times as long)"}
     lines = [line for line in (done.stdout + done.stderr if done.returncode else done.stdout).splitlines() if line]
     found: dict[str, Any] = {"seconds_in_all": round(time.perf_counter() - began, 1)}
@@ -89,6 +97,8 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [f"# tslim on {head.get('device', 'an unknown device')} ({found['arch']})", "", versions + ".", ""]
     if found["tiny"]:
         lines += ["Next to nothing of each part (`--tiny`): these numbers say nothing of the device.", ""]
+    if head.get("notes"):
+        lines += [f"Said at its start: {'; '.join(head['notes'])}.", ""]
     lines += [f"Its gradients are {head.get('gradients', 'not known')}.", "", "| part | what was found | seconds |"]
     lines += ["| --- | --- | --- |"]
     for name, result in found.items():
@@ -119,14 +129,18 @@ def _words(name: str, result: dict[str, Any]) -> str:
             f"{result['ratio']:.1f} times as long"
         )
     used = "" if result["memory"] is None else f", {result['memory'] / 1e6:.0f} MB in use on the GPU"
-    so_far = f"{result['steps']}, after which it has {result['psnr_after_these']:.2f} dB"
+    seen, picture = "", "no picture in time"
+    if result["ms_per_frame"] is not None:
+        seen = f", after which it has {result['psnr_after_these']:.2f} dB"
+        picture = f"{result['ms_per_frame']:.0f} ms a picture"
+    so_far = f"{result['steps']}{seen}"
     if result["minutes_of_all_steps"] is None:
         steps = f"stopped for want of time after {so_far}, before the {result['asked']} in which its grid has grown"
     else:
         steps = f"{result['minutes_of_all_steps']:.1f} minutes for all {result['of']} steps (from {so_far})"
     return (
-        f"{result['scene']}: {result['ms_per_step']:.1f} ms a step, {steps}, "
-        f"{result['ms_per_frame']:.0f} ms a picture, arrays of {result['array_bytes'] / 1e6:.0f} MB{used}"
+        f"{result['scene']}: {result['ms_per_step']:.1f} ms a step, {steps}, {picture}, "
+        f"arrays of {result['array_bytes'] / 1e6:.0f} MB{used}"
     )
 
 

@@ -1,7 +1,7 @@
 """What ``apps/device_check.py`` measures on a device, each part in a process of its own.
 
 ``python -m benchmarks.device PART ARCH [SCENE] [--tiny] [--seconds=N]`` prints one line of json, within so many seconds
-if it can: it does less then, and says so.
+if it can: it does less then, and says so. A part that trains prints what it has found by then before it renders.
 """
 
 import dataclasses
@@ -74,6 +74,14 @@ def train(arch: str, scene: str | None, tiny: bool, clock: Clock, preset: str) -
     usual = COMPILES * statistics.median(took)
     once, steady = sum(t for t in took if t > usual), sum(t for t in took if t <= usual)
     minutes = (once + steady * whole.steps / len(took)) / 60 if len(took) == settings.steps else None
+    result: dict[str, Any] = {
+        "scene": data.name, "steps": len(took), "asked": settings.steps, "of": whole.steps, "seconds": sum(took),
+        "ms_per_step": 1000 * statistics.median(took), "minutes_of_all_steps": minutes,
+        "psnr_after_these": None, "ms_per_frame": None,
+        "array_bytes": sum(o.nbytes for o in (trainer.pipeline, trainer.optimizer, trainer.field, trainer.sampler)),
+        "memory": _graphics_memory(),
+    }  # fmt: skip
+    print(json.dumps(result), flush=True)  # what is known if time runs out while a picture is made
     views = data.test.spread(4)
     renderer = tslim.Renderer(trainer.field)
     quality, seconds = [], []
@@ -83,13 +91,8 @@ def train(arch: str, scene: str | None, tiny: bool, clock: Clock, preset: str) -
         image = renderer.render(views.cameras, i)
         seconds.append(image.seconds)
         quality.append(float(tslim.psnr(image.rgb, views.image(i))))
-    return {
-        "scene": data.name, "steps": len(took), "asked": settings.steps, "of": whole.steps, "seconds": sum(took),
-        "ms_per_step": 1000 * statistics.median(took),
-        "minutes_of_all_steps": minutes,
-        "psnr_after_these": statistics.mean(quality[1:] or quality), "ms_per_frame": 1000 * min(seconds),
-        "array_bytes": sum(o.nbytes for o in (trainer.pipeline, trainer.optimizer, trainer.field, trainer.sampler)),
-        "memory": _graphics_memory(),
+    return result | {
+        "psnr_after_these": statistics.mean(quality[1:] or quality), "ms_per_frame": 1000 * min(seconds)
     }  # fmt: skip
 
 

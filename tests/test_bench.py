@@ -114,7 +114,11 @@ def test_the_page_of_a_device_check_says_what_failed_and_what_was_found(root, mo
     found = {
         "arch": "cuda", "tiny": False, "version": "1", "quick": trained, "training": parity,
         "paper": {**trained, "steps": 120, "asked": 300, "of": 30_000, "minutes_of_all_steps": None},
-        "describe": {"device": "A GPU", "gradients": "right", "versions": {"tslim": "1", "taichi": "1.7.4"}},
+        "paper on x": {**trained, "minutes_of_all_steps": None, "steps": 9, "asked": 300, "ms_per_frame": None},
+        "describe": {
+            "device": "A GPU", "notes": ["slow", "hot"], "gradients": "right",
+            "versions": {"tslim": "1", "taichi": "1.7.4"},
+        },
         "kernels and gradients": {"error": "not done within 140 s"},
         "step": {"twin_runs_on": "cuda", "ours_ms": 2.0, "twin_ms": 8.0, "ratio": 4.0, "seconds_in_all": 40.0},
     }  # fmt: skip
@@ -122,6 +126,8 @@ def test_the_page_of_a_device_check_says_what_failed_and_what_was_found(root, mo
     assert page.startswith("# tslim on A GPU (cuda)\n\ntslim 1, taichi 1.7.4.")
     assert "| quick | built-in: 12.3 ms a step, 0.7 minutes for all 3400 steps (from 340, after which" in page
     assert "12.3 ms a step, stopped for want of time after 120, after which it has 27.10 dB, before the 300" in page
+    assert "after 9, before the 300 in which its grid has grown, no picture in time, arrays of 52 MB" in page
+    assert "\n\nSaid at its start: slow; hot.\n\nIts gradients are right." in page
     assert "arrays of 52 MB, 700 MB in use on the GPU | 30 |" in page
     assert "| training | 18.10 dB, 18.50 on the CPU: **not as good** | 7 |" in page
     assert "PyTorch's on cuda 8.0: 4.0 times as long | 40 |" in page
@@ -142,6 +148,19 @@ def test_the_parts_of_a_device_check_share_eight_minutes(root, monkeypatch):
         assert given >= limit, "what a part leaves, the next have"
         now += given if name == "paper" else limit / 2
     assert now <= 480
+
+
+def test_a_part_of_a_device_check_that_is_stopped_keeps_what_it_had_said(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "apps"))
+    import device_check
+
+    monkeypatch.setattr(device_check, "LIMITS", {"quick": 2.0})
+    said = device_check.part(
+        "quick", ["-uc", "print('{}\\n{\"steps\": 3}', flush=True); import time; time.sleep(9)"], device_check.Clock(1)
+    )
+    assert said == {"seconds_in_all": 2.0, "steps": 3}
+    silent = device_check.part("quick", ["-c", "import time; time.sleep(9)"], device_check.Clock(0.1))
+    assert silent["error"].startswith("not done within 0 s")
 
 
 @pytest.mark.slow
