@@ -14,7 +14,7 @@ from rich.console import Console as RichConsole
 from tslim import cli, config, files, presets
 from tslim.commands import options, parsing
 from tslim.commands.console import Console, duration, memory_text
-from tslim.errors import ConfigError, RunFolderError
+from tslim.errors import BackendError, ConfigError, RunFolderError
 from tslim.training import events
 from tslim.training.run_folder import RunFolder
 
@@ -246,6 +246,15 @@ def test_a_working_folder_that_is_gone_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "here").rmdir()
     assert cli.main(["train", "--preset", "tiny", "--out", "run"]) == 2
     assert capsys.readouterr().err == "tslim: the working folder is gone: change into another\n"
+
+    def start_without_it() -> None:
+        raise BackendError("cpu does not start: no such file or directory") from FileNotFoundError()
+
+    assert cli.guarded(start_without_it) == 2
+    assert capsys.readouterr().err == "tslim: the working folder is gone: change into another\n"
+    monkeypatch.chdir(tmp_path)
+    assert cli.guarded(start_without_it) == 2
+    assert capsys.readouterr().err == "tslim: cpu does not start: no such file or directory\n"
 
 
 @pytest.mark.parametrize(

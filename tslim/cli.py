@@ -92,7 +92,7 @@ def _exit_code_of(action: Callable[..., int | None], args: tuple) -> int:
         require_own_kernels()
         return interrupts.endable(action, *args) or 0
     except TslimError as error:
-        console.fail(error)
+        console.fail(_of_folder(error) if isinstance(error.__cause__, OSError) else error)
     except OSError as error:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _of_folder(error))
     except MemoryError as error:
@@ -114,8 +114,8 @@ def _exit_code_of(action: Callable[..., int | None], args: tuple) -> int:
     return 2
 
 
-def _of_folder(error: OSError) -> object:
-    """What to say of an error that names no file: the working folder may be gone."""
+def _of_folder(error: Exception) -> object:
+    """What to say of an error of the system that may name no file: the working folder may be gone."""
     try:
         os.getcwd()
     except OSError:
