@@ -381,6 +381,7 @@ def test_what_fits_is_rounded_before_it_is_cut(tmp_path):
     assert model_file.fit(state, model_file.sizes(state)[1] / 1e6).rank == 2
 
 
+@pytest.mark.slow
 def test_the_app_measures_every_rounding(trained, tmp_path):
     field, _ = trained
     model = field.slim(2).save(tmp_path / "model.slim")
