@@ -400,6 +400,18 @@ def test_a_model_is_used_although_its_run_has_lost_its_settings(trained, tmp_pat
     assert "config.json" in refused("eval", copy.path)
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"rows": [{"rank": 2}]}', "\x00"])
+def test_info_says_that_an_evaluation_is_damaged_and_tells_the_rest(trained, tmp_path, text):
+    copy = RunFolder(tmp_path / "copy")
+    copy.path.mkdir()
+    for name in ("config.json", "model.slim"):
+        (copy.path / name).write_bytes((trained[0] / name).read_bytes())
+    copy.evaluation.write_text(text)
+    code, out, err = tslim("info", copy.path)
+    assert (code, err) == (0, "") and "eval.json is not an evaluation" in out
+    assert "rank   4" in out, "as the model itself tells"
+
+
 def test_info_describes_a_data_set(cpu, shared_data):
     code, out, _ = tslim("info", shared_data("blender/chair"), "--max-images", 3)
     assert code == 0 and "blender" in out and "3 to train" in out and "400×400" in out

@@ -1,7 +1,5 @@
 """``info``: what a path holds, be it a model, a run or a data set."""
 
-import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +7,9 @@ import numpy as np
 from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Info
-from tslim.errors import ConfigError
+from tslim.errors import ConfigError, ModelFileError
 from tslim.files import replacing
+from tslim.measuring import eval_json
 from tslim.model import model_file, th_file, thumbnail
 from tslim.model.header import ModelHeader
 from tslim.model.sizes import megabytes
@@ -115,14 +114,18 @@ def _run_info(folder: RunFolder, console: Console) -> None:
     state = "not yet" if model is None else f"{model}, of the last checkpoint"
     rows.append(("model", model if model == folder.model else f"{state}; continue with train --resume"))
     console.facts_table(rows, title=str(folder.path))
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-        for row in (row for row in found["rows"] if "views" not in row):
-            console.line(
-                f"  rank {row['rank']:>3}  {row['bytes'] / 1e6:6.2f} MB  {row['psnr']:.2f} dB  SSIM {row['ssim']:.4f}"
-            )
+    measured = False
+    try:
+        rows_by_rank, _ = eval_json.read(folder.evaluation)
+        measured = True
+        for row in (row for row in rows_by_rank if row.views is None):
+            console.line(f"  rank {row.rank:>3}  {row.bytes / 1e6:6.2f} MB  {row.psnr:.2f} dB  SSIM {row.ssim:.4f}")
+    except FileNotFoundError:
+        pass
+    except ModelFileError as error:
+        console.warn(str(error))
     if model is not None:
-        _model_info(model, console, quality=not folder.evaluation.exists())
+        _model_info(model, console, quality=not measured)
 
 
 def _scene_info(scene: Scene, console: Console) -> None:
