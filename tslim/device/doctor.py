@@ -120,7 +120,8 @@ def _import_row() -> Row:
 
 def _machine() -> Iterator[Row]:
     yield Row("system", f"{_system_name()}, {platform.system()} {platform.release()}, {platform.machine()}")
-    yield Row("processor", f"{hardware.cpu_name()}, {hardware.cpu_count()} cores usable")
+    cores = hardware.cpu_count()
+    yield Row("processor", f"{hardware.cpu_name()}, {cores} core{'s' * (cores != 1)} usable")
     if hardware.has_bfloat16():
         yield Row("bfloat16", "the processor has it: --preset paper is quicker with --decoder-precision bfloat16", True)
     else:
