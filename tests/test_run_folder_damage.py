@@ -629,3 +629,14 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(saved, tmp_path, n
     for words in (["info", copy], ["eval", copy], ["render", copy, "-o", tmp_path / "x.png"]):
         assert f"{name} is neither a file nor a folder" in refused(*words)
     assert f"{name} is neither" in refused("train", "--resume", "--out", copy)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "eval.json", "model.slim", "unfinished.slim"])
+def test_a_folder_where_a_run_writes_a_file_is_said_before_it_trains(saved, tmp_path, name):
+    copy = tmp_path / "run"
+    shutil.copytree(saved, copy)
+    (copy / name).unlink(missing_ok=True)
+    (copy / name).mkdir()
+    said = refused("train", "--resume", "--out", copy)
+    assert f"{name} is a folder, and the run writes a file there: move it away" in said
+    assert (copy / name).is_dir() and not (copy / "run.lock").exists()

@@ -52,8 +52,12 @@ class RunFolder:
     def owned(self) -> Iterator[None]:
         """While entered, no other process can train here. Cleans up behind processes that were killed.
 
-        Raises ``RunFolderError`` if another process trains here, or if the folder cannot be written.
+        Raises ``RunFolderError`` if another process trains here, if the folder cannot be written, or if a folder lies
+        where the run will write a file.
         """
+        for path in (self.metrics, self.model, self.unfinished, self.evaluation):
+            if path.is_dir():
+                raise RunFolderError(f"{path} is a folder, and the run writes a file there: move it away")
         run_lock.take(self.path)
         try:
             for folder in (self.path, self.images):
