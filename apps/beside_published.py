@@ -3,8 +3,9 @@
 Measures models (``.slim``, ``.th``) on test views of the photographs, or takes what ``tslim eval`` measured
 (``eval.json``, which needs no photographs); puts them beside the published points of the scene of that name, as a table
 (Markdown, CSV) and a plot. ``--own-runs`` also trains what others do in tslim, at equal rays (on the built-in scene
-where no photographs are named): TensoRF, cut as it is and put in order first, and CCNeRF's supervision of all prefixes.
---quick takes a few minutes on two cores.
+where no photographs are named): TensoRF, cut as it is and put in order first; the same with its planes as a few
+wavelet coefficients (a tenth more rays; needs PyWavelets); and CCNeRF's supervision of all prefixes. --quick takes a
+few minutes on two cores.
 """
 
 import sys
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import _checkout  # noqa: F401
 import _experiments as experiments
+import _wavelets as wavelets
 import tyro
 from _experiments import Line
 from _recipes import ordered, plain
@@ -27,7 +29,8 @@ from tslim.field.field import Field
 from tslim.measuring import eval_json, evaluate
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file, ordering
-from tslim.model.stored import StoredState, as_stored
+from tslim.model.state import FieldState
+from tslim.optional import need
 from tslim.sweeps import beside
 from tslim.sweeps.published import MEAN, published
 
@@ -80,11 +83,13 @@ def main(args: Options) -> None:
     (experiment.console if experiment else Console()).written(written)
 
 
-def measured(state: StoredState, experiment: experiments.Experiment) -> list[SweepRow]:
-    """A model's rows on the experiment's views, in the bytes of its own precision."""
-    ranks = sorted({state.rank, *(rank for rank in experiments.RANKS if rank < state.rank)})
+def measured(state: FieldState, experiment: experiments.Experiment, weighs: int | None = None) -> list[SweepRow]:
+    """A model's rows on the experiment's views, in the bytes of its own precision; the one of all ranks alone, where
+    ``weighs`` says how many bytes these have."""
+    ranks = sorted({state.rank, *(rank for rank in experiments.RANKS if rank < state.rank and weighs is None)})
+    sizes = model_file.sizes(state) if weighs is None else [weighs] * state.rank
     rows = []
-    for row in evaluate.rank_sweep(Field.from_state(state), experiment.views, ranks, sizes=model_file.sizes(state)):
+    for row in evaluate.rank_sweep(Field.from_state(state), experiment.views, ranks, sizes=sizes):
         experiment.console.line(f"  {row}")
         rows.append(row)
     return rows
@@ -92,6 +97,7 @@ def measured(state: StoredState, experiment: experiments.Experiment) -> list[Swe
 
 def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]]:
     """tslim's default, and what others do, trained with equal rays."""
+    need("pywt", "training what others do", "pip install PyWavelets")
     base = experiment.settings
     ours, whole, every = experiment.train(
         Line("tslim", ordered(base)),
@@ -99,10 +105,15 @@ def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]
         Line("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
     )
     state = model_file.read(experiment.run("TensoRF").model)
+    masked = []
+    for share in wavelets.SHARES:
+        sparse, weighs = wavelets.trained(state, experiment.scene, plain(base, "fixed"), share, base.steps // 10)
+        masked += measured(sparse, experiment, weighs)
     return {
         "tslim, trained here": ours.rows,
         "TensoRF, cut, trained here": whole.rows,
-        "TensoRF, put in order, cut, trained here": measured(as_stored(ordering.reordered(state)), experiment),
+        "TensoRF, put in order, cut, trained here": measured(ordering.reordered(state), experiment),
+        "TensoRF in wavelets, trained here": masked,
         "all prefixes (CCNeRF), trained here": every.rows,
     }
 

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.test_model_file import make_state
 from tslim.errors import ConfigError
 from tslim.measuring.evaluate import SweepRow
 from tslim.sweeps import beside
@@ -75,11 +77,33 @@ def test_the_app_takes_what_eval_measured(tmp_path):
     assert done.returncode == 2 and "nothing is published here of a scene 'truck'" in done.stderr
 
 
+def test_a_share_of_the_wavelet_coefficients_is_what_is_left():
+    pytest.importorskip("pywt", reason="needs PyWavelets: pip install PyWavelets")
+    from apps import _wavelets as wavelets
+
+    state = make_state(grid=(40, 36, 32), occupancy=None)
+    whole, weighs = wavelets.sparse(state, 1.0)
+    halved, less = wavelets.sparse(state, 0.5)
+    tenth, least = wavelets.sparse(state, 0.1)
+    assert weighs > less > least > 1000
+    for name in ("density_planes", "appearance_planes"):
+        for mode in range(3):
+            wanted, kept = getattr(state, name)[mode], getattr(whole, name)[mode]
+            assert kept.shape == wanted.shape and kept.dtype == np.float32
+            np.testing.assert_allclose(kept, wanted, atol=0.05 * np.abs(wanted).max())
+            errors = [np.square(getattr(s, name)[mode] - wanted).mean() for s in (whole, halved, tenth)]
+            assert errors[0] < errors[1] < errors[2] < 1.5 * np.square(wanted).mean()
+    again, same = wavelets.sparse(tenth, 0.1)
+    assert abs(same - least) < 0.1 * least, "what is sparse stays as it is"
+    np.testing.assert_allclose(again.density_planes[0], tenth.density_planes[0], atol=0.05)
+
+
 @pytest.mark.slow
 def test_the_app_trains_what_others_do(tmp_path):
+    pytest.importorskip("pywt", reason="needs PyWavelets: pip install PyWavelets")
     words = "--own-runs --quick --steps 8 --rays 64 --views 1 --max-images 4 --downscale 8 --arch cpu".split()
     done = app(*words, "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "beside-published.md").read_text()
-    for name in ("tslim", "TensoRF, cut", "TensoRF, put in order, cut", "all prefixes (CCNeRF)"):
+    for name in ("tslim", "TensoRF, cut", "TensoRF, put in order, cut", "TensoRF in wavelets", "all prefixes (CCNeRF)"):
         assert f"| **{name}, trained here** |" in text
