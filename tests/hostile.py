@@ -14,6 +14,8 @@ from tests import damage
 from tslim.data import image_file
 from tslim.errors import TslimError
 
+INPUTS = 10_000
+"""that a reader gets in the slow tests"""
 SECONDS = 10.0
 """Of processor time for one input; typical are some milliseconds, 6 s a TIFF of 1 kB that claims 33 million pixels."""
 
@@ -41,7 +43,7 @@ class Reader:
     """damages one file"""
 
 
-def run(module: str, reader: str, folder: Path, inputs: int, *, memory: int, seed: int = 1) -> None:
+def run(module: str, reader: str, folder: Path, *, memory: int, inputs: int = INPUTS, seed: int = 1) -> None:
     """Gives a reader of a module's ``READERS`` so many inputs in a process with so much address space, all of them
     where none is named; prints what they came to."""
     done = damage.python(FUZZ, module, reader, memory, folder, inputs, seed, cwd=damage.ROOT, timeout=3600)
