@@ -104,6 +104,7 @@ def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]
         Line("TensoRF", plain(base, "fixed")),
         Line("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
     )
+    compact = model_file.convert(model_file.read(experiment.run("tslim").model), "compact")
     state = model_file.read(experiment.run("TensoRF").model)
     masked = []
     for share in wavelets.SHARES:
@@ -111,6 +112,7 @@ def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]
         masked += measured(sparse, experiment, weighs)
     return {
         "tslim, trained here": ours.rows,
+        "tslim, compact, trained here": measured(compact, experiment),
         "TensoRF, cut, trained here": whole.rows,
         "TensoRF, put in order, cut, trained here": measured(ordering.reordered(state), experiment),
         "TensoRF in wavelets, trained here": masked,

@@ -105,5 +105,12 @@ def test_the_app_trains_what_others_do(tmp_path):
     done = app(*words, "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "beside-published.md").read_text()
-    for name in ("tslim", "TensoRF, cut", "TensoRF, put in order, cut", "TensoRF in wavelets", "all prefixes (CCNeRF)"):
+    for name in (
+        "tslim",
+        "tslim, compact",
+        "TensoRF, cut",
+        "TensoRF, put in order, cut",
+        "TensoRF in wavelets",
+        "all prefixes (CCNeRF)",
+    ):
         assert f"| **{name}, trained here** |" in text
