@@ -8,6 +8,7 @@ weighs is what bzip2 makes of them and of the lines, in 8 bits too, and the rest
 import bz2
 import dataclasses
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ STRETCHES = 5
 _MOST = 127
 
 
+def pywavelets() -> ModuleType:
+    """PyWavelets; raises ``MissingPackageError`` without it."""
+    return need("pywt", "a wavelet-masked field", "pip install PyWavelets")
+
+
 def sparse(state: FieldState, share: float) -> tuple[FieldState, int]:
     """The field with so large a share of its planes' coefficients, and what it weighs in bytes; texels that only empty
     space would read are zero.
@@ -36,7 +42,6 @@ def sparse(state: FieldState, share: float) -> tuple[FieldState, int]:
     A coefficient matters as its component's line and basis row are large. Density and appearance keep their share each.
     Raises ``MissingPackageError`` without PyWavelets.
     """
-    need("pywt", "a wavelet-masked field", "pip install PyWavelets")
     result = dataclasses.replace(state)
     seen, levels, n_components, n_numbers = visible_texels(state), bytearray(), 0, 0
     for kind in ("density", "appearance"):
@@ -87,8 +92,7 @@ def _stretches(base: TrainConfig, state: FieldState, steps: int) -> Iterator[Tra
 
 def _coefficients(planes: np.ndarray) -> tuple[np.ndarray, Any]:
     """(k, h, w) coefficients of planes, and where each band of them lies."""
-    import pywt
-
+    pywt = pywavelets()
     most = pywt.dwtn_max_level(planes.shape[1:], WAVELET)
     bands = pywt.wavedec2(planes, WAVELET, "periodization", min(LEVELS, most), (1, 2))
     array, places = pywt.coeffs_to_array(bands, axes=(1, 2))
@@ -97,8 +101,7 @@ def _coefficients(planes: np.ndarray) -> tuple[np.ndarray, Any]:
 
 def _plane(coefficients: np.ndarray, places: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of ``_coefficients``."""
-    import pywt
-
+    pywt = pywavelets()
     bands = pywt.array_to_coeffs(coefficients, places, "wavedec2")
     whole = pywt.waverec2(bands, WAVELET, "periodization", (1, 2))
     return np.ascontiguousarray(whole[tuple(slice(n) for n in shape)], np.float32)

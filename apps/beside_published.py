@@ -30,7 +30,6 @@ from tslim.measuring import eval_json, evaluate
 from tslim.measuring.evaluate import SweepRow
 from tslim.model import model_file, ordering
 from tslim.model.state import FieldState
-from tslim.optional import need
 from tslim.sweeps import beside
 from tslim.sweeps.published import MEAN, published
 
@@ -97,7 +96,7 @@ def measured(state: FieldState, experiment: experiments.Experiment, weighs: int 
 
 def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]]:
     """tslim's default, and what others do, trained with equal rays."""
-    need("pywt", "training what others do", "pip install PyWavelets")
+    wavelets.pywavelets()  # before minutes of training
     base = experiment.settings
     ours, whole, every = experiment.train(
         Line("tslim", ordered(base)),
