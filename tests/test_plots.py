@@ -78,6 +78,17 @@ def test_sizes_far_apart_get_a_logarithmic_axis_with_plain_numbers(tmp_path, dra
     assert {"1", "2", "5", "10", "20"} <= {t.get_text() for t in axes.get_xticklabels()}
 
 
+@pytest.mark.parametrize("largest", [2e6, 40e6, 800e6, 90e9])
+def test_no_tick_and_no_name_of_a_plot_covers_another(tmp_path, drawn, largest):
+    curves = {name: rows((1, 90_000, 20), (4, 400_000, 29 + i / 9), (8, 420_000, 29)) for i, name in enumerate("abcde")}
+    plots.size_quality(tmp_path / "a.png", curves, points={"published": [(largest / 1e6, 30.0)]})
+    axes = drawn[0].axes[0]
+    for texts in (axes.get_xticklabels(), axes.texts):
+        around = [t.get_window_extent() for t in texts if t.get_text()]
+        assert len(around) >= 2
+        assert not any(a.overlaps(b) for i, a in enumerate(around) for b in around[:i])
+
+
 def test_training_curves_draw_psnr_and_rank_and_skip_broken_lines(tmp_path, drawn):
     history = [{"step": s, "psnr": 20 + s / 100, "rank": 1 + s // 100, "loss": 0.01} for s in range(25, 501, 25)]
     broken = [{"step": 7}, {"step": 8, "psnr": None, "rank": 1}]

@@ -20,6 +20,12 @@ COLOURS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e2b", "#5b6770", "#1
 MOST_BELOW = 4.0
 """Published points are shown down to so many dB below the lowest measurement, and below the lowest method at its
 largest size."""
+MOST_CLOSE_TICKS = 400
+"""Up to so many times the smallest size a logarithmic axis has room for ticks at 1, 2 and 5."""
+MOST_INSIDE = 3
+"""Up to so many curves are named inside the axes."""
+ALIKE = 1.1
+"""Sizes of a rank that differ by no more than this factor share its name at the top."""
 _GREY = "#5b6770"
 _LIGHT = "#e3e6ea"
 
@@ -35,9 +41,8 @@ def size_quality(
 
     ``points``: others' sizes in MB and dB, by name: hollow.
 
-    Ranks that were measured on a few views only are small dots; the others are labelled: a single curve at its points,
-    several curves, which may lie close together, along the top at each rank's mean size, or at their points where a
-    rank's sizes differ much between curves.
+    Ranks that were measured on a few views only are small dots; the others are labelled: several curves whose sizes are
+    about the same along the top, else at their points, as far as there is room.
 
     Raises ``ConfigError`` if there is nothing to plot, ``RunFolderError`` where the file cannot be written.
     """
@@ -58,21 +63,24 @@ def size_quality(
     widths = [*(mb for found in sizes.values() for mb in found), *(mb for p in (points or {}).values() for mb, _ in p)]
     if max(widths) > 8 * min(widths):
         axes.set_xscale("log")
-        _plain_log_ticks(axes)
+        _plain_log_ticks(axes, max(widths) / min(widths))
     axes.set_xlabel("file size (MB)")
     axes.set_ylabel("mean PSNR (dB)")
     axes.margins(x=0.08, y=0.12)
     if points:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02))
         least = min(min(row.psnr for row in every), *(max(y for _, y in found) for found in points.values()))
         axes.set_ylim(bottom=max(axes.get_ylim()[0], least - MOST_BELOW))
-    elif len(curves) > 1:
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
-    if all(max(found) <= 1.5 * min(found) for found in sizes.values()) and len(curves) > 1 and not points:
+    if len(curves) + len(points or {}) > MOST_INSIDE:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+        figure.set_figwidth(1.3 * figure.get_figwidth())
+    elif len(curves) + len(points or {}) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="best")
+    if all(max(found) <= ALIKE * min(found) for found in sizes.values()) and len(curves) > 1 and not points:
         _name_ranks(axes, {rank: sum(found) / len(found) for rank, found in sizes.items()})
     else:
         for i, (rows, colour) in enumerate(zip(curves.values(), _cycle(COLOURS), strict=False)):
             _name_points(axes, rows, colour, "rank " if i == 0 else "")
+        _without_overlaps(axes)
     return _save(figure, path)
 
 
@@ -87,10 +95,27 @@ def _draw_published(axes: "Axes", points: Mapping[str, Sequence[tuple[float, flo
 
 def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str, word: str) -> None:
     """Ranks at the points of a curve, with a word before the first."""
+    from matplotlib.patheffects import withStroke
+
     for i, row in enumerate(row for row in rows if row.views is None):
-        text, at, side = (f"{word}{row.rank}", (4, 7), "right") if i == 0 else (str(row.rank), (0, 7), "center")
+        text, at = (f"{word}{row.rank}", (0, -14)) if i == 0 else (str(row.rank), (0, 7))
         at_point = (row.bytes / 1e6, row.psnr)
-        axes.annotate(text, at_point, at, textcoords="offset points", ha=side, fontsize=8, color=colour)
+        name = axes.annotate(text, at_point, at, textcoords="offset points", ha="center", fontsize=8, color=colour)
+        name.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def _without_overlaps(axes: "Axes") -> None:
+    """Takes away the names of points that would cover those of points before them."""
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.draw_without_rendering()
+    kept: list[Any] = []
+    for text in list(axes.texts):
+        around = text.get_window_extent()
+        if any(around.overlaps(other) for other in kept):
+            text.remove()
+        else:
+            kept.append(around)
 
 
 def _name_ranks(axes: "Axes", sizes: Mapping[int, float]) -> None:
@@ -241,11 +266,11 @@ def _shades(n: int) -> "Sequence[Any]":
     return [colormaps["viridis"](0.92 * (1 - i / max(n - 1, 1))) for i in range(n)]
 
 
-def _plain_log_ticks(axes: "Axes") -> None:
-    """Ticks at 1, 2, 5, 10, ... written as such."""
+def _plain_log_ticks(axes: "Axes", ratio: float) -> None:
+    """Ticks at 1, 2, 5, 10, ... written as such; at 1, 10, ... alone where the largest is many times the smallest."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio <= MOST_CLOSE_TICKS else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
