@@ -123,6 +123,38 @@ def test_a_second_run_in_the_same_folder_is_refused_and_changes_nothing(trained)
     assert contents(run) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["render", "RUN", "-o", "RUN"], "is not empty: name a folder"),
+        (["render", "RUN", "-o", "OTHER"], "is not empty: name a folder"),
+        (["render", "RUN", "-o", "SCENE"], "is not empty: name a folder"),
+        (["export", "RUN", "-o", "RUN"], "is not empty: name a folder"),
+        (["slim", "RUN", "--rank", 2, "-o", "RUN/model.slim"], "is the model itself"),
+        (["slim", "RUN", "--rank", 2, "-o", "OTHER/model.slim"], "is a file of the run in OTHER"),
+        (["reorder", "RUN", "-o", "OTHER/unfinished.slim"], "is a file of the run in OTHER"),
+        (["export", "RUN", "-o", "OTHER/config.json"], "is a file of the run in OTHER"),
+        (["export", "RUN", "--split", "-o", "OTHER/model.html"], "is a file of the run in OTHER"),
+        (["export", "RUN", "--split", "--rank", 2, "-o", "RUN/model.html"], "is the model itself"),
+        (["eval", "RUN", "-o", "OTHER"], "holds another run"),
+        (["eval", "RUN/model.slim", "-o", "OTHER"], "holds another run"),
+        (["eval", "RUN", "-o", "SCENE"], "holds photographs"),
+        (["train", "SCENE", "-o", "SCENE"], "neither empty nor a run folder"),
+    ],
+)
+def test_nothing_is_written_among_the_files_of_a_run_or_a_data_set(trained, small_scene, tmp_path, words, message):
+    run, _ = trained
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "eval.json", "model.slim"):
+        (other / name).write_bytes((run / name).read_bytes())
+    places = {"RUN": run, "OTHER": other, "SCENE": small_scene}
+    before = [contents(folder) for folder in places.values()]
+    named = [re.sub("^[A-Z]+", lambda m: str(places[m[0]]), str(word)) for word in words]
+    assert message.replace("OTHER", str(other)) in refused(*named)
+    assert [contents(folder) for folder in places.values()] == before
+
+
 def test_what_only_training_needs_is_gone_when_views_are_measured(cpu, tmp_path, monkeypatch):
     made, left = [], []
 

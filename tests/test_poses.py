@@ -118,6 +118,19 @@ def test_a_folder_of_pictures_without_cameras_names_the_command_that_finds_them(
 
 
 @pytest.mark.parametrize(
+    ("source", "out"), [("garden", "garden"), ("garden/images", "garden"), ("garden", "new/../garden")]
+)
+def test_a_data_set_does_not_go_where_the_photographs_are(tmp_path, monkeypatch, source, out):
+    monkeypatch.setattr("tslim.poses.mapping.require_pycolmap", lambda: None)
+    (tmp_path / "new").mkdir()
+    write_pictures(tmp_path / "garden" / "images", "a.jpg", "b.jpg", "c.jpg")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SceneError, match="copied among themselves; choose another -o, such as .*-posed"):
+        next(find_poses(tmp_path / source, tmp_path / out))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--find-poses"], "--find-poses needs photographs"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tslim.commands import shared
 from tslim.commands.console import Console
 from tslim.commands.options import Eval, SceneOptions
-from tslim.data import parse_colour
+from tslim.data import formats_of, parse_colour
 from tslim.errors import ConfigError, RunFolderError
 from tslim.measuring import eval_json, plots
 from tslim.measuring import evaluate as measure
@@ -34,8 +34,7 @@ def evaluate(args: Eval, console: Console) -> None:
     """Measures a model on all test views."""
     source, folder = shared.find_model(args.model, console)
     out = args.out or shared.results_of(source, folder).path
-    if out.is_file():
-        raise ConfigError(f"--out {out} is a file: name a folder")
+    _require_place(out, source)
     lpips = Perceptual() if args.lpips else None
     shared.start(args.arch, console)
     from tslim.field.loading import load
@@ -56,6 +55,18 @@ def evaluate(args: Eval, console: Console) -> None:
         lpips=lpips,
     )  # fmt: skip
     console.written(written)
+
+
+def _require_place(out: Path, source: Path) -> None:
+    """Raises ``ConfigError`` or ``RunFolderError`` unless measurements of ``source`` can go to the folder ``out``."""
+    if out.is_file():
+        raise ConfigError(f"--out {out} is a file: name a folder")
+    run = RunFolder(out)
+    own = source.resolve().parent == out.resolve() and source.name in (run.model.name, run.unfinished.name)
+    if run.config.exists() and not own:
+        raise RunFolderError(f"--out {out} holds another run, with an eval.json of its own: name another folder")
+    if formats_of(out):
+        raise RunFolderError(f"--out {out} holds photographs, and pictures would lie among them: name another folder")
 
 
 def report(scene: Scene, run: RunFolder, console: Console) -> None:

@@ -29,8 +29,7 @@ def export(args: Export, console: Console) -> None:
     source, folder = shared.find_model(args.model, console)
     if args.out.exists() and args.out.samefile(source):
         raise RunFolderError(f"{args.out} is the model itself: choose another -o, so that it is not lost")
-    if args.out.suffix:
-        shared.require_writable(args.out)
+    (shared.require_writable if args.out.suffix else shared.require_new_folder)(args.out)
     state = model_file.read(source, rank=args.rank)
     console.written(target.write(args, state, source, folder, console))
 
@@ -72,8 +71,9 @@ def _thumbnail(state: StoredState, arch: str, console: Console) -> str:
 
 def _require_model_path(beside: Path, source: Path, same: bool) -> None:
     """Raises ``RunFolderError`` unless the page's model may be written to ``beside``, or is the ``same`` and there."""
-    shared.require_writable(beside)
-    if beside.exists() and beside.samefile(source) and not same:
+    if not (beside.exists() and beside.samefile(source)):
+        shared.require_writable(beside)
+    elif not same:
         raise RunFolderError(f"{beside} is the model itself: choose another -o, so that it is not lost")
 
 

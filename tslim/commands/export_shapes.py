@@ -93,8 +93,6 @@ def depth(args: Export, state: StoredState, source: Path, folder: RunFolder | No
 
 def sequence(args: Export, state: StoredState, source: Path, folder: RunFolder | None, console: Console) -> list[Path]:
     """A folder with the pictures along the path, their depth and their cameras."""
-    if args.out.exists() and any(args.out.iterdir()):
-        raise ConfigError(f"{args.out} is not empty: name a folder for the pictures that there is not yet")
     cameras = _on_path(args, state, console, camera_paths.DEFAULT_FRAMES)
     field = _field(args, state, console)
     from tslim.exporting.sequence import write_sequence

@@ -20,8 +20,7 @@ def render(args: Render, console: Console) -> None:
     video = args.out.suffix.lower() in media.VIDEO_SUFFIXES
     if args.out.suffix and not video and args.out.suffix.lower() != ".png":
         raise ConfigError(f"{args.out}: ends in .mp4, .gif or .png, or has no suffix for a folder of pictures")
-    if args.out.suffix:
-        shared.require_writable(args.out)
+    (shared.require_writable if args.out.suffix else shared.require_new_folder)(args.out)
     _check_render(args)
     shared.start(args.arch, console)
     from tslim.field.loading import load

@@ -154,7 +154,10 @@ def require_new_model(path: Path, source: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raises ``RunFolderError`` if a file cannot be put at ``path``, before the work that would fill it is done."""
+    """Raises ``RunFolderError`` if a file cannot be put at ``path``, or would take the place of one that a run keeps.
+
+    So it is said before the work that would fill it is done.
+    """
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
@@ -162,6 +165,18 @@ def require_writable(path: Path) -> None:
         raise RunFolderError(f"cannot write {path}: it is a folder")
     if not parent.is_dir():
         raise RunFolderError(f"cannot write {path}: {parent} is a file")
+    run = RunFolder(path.parent)
+    if run.config.exists() and path.name in {own.name for own in run.own_files()}:
+        raise RunFolderError(f"{path} is a file of the run in {run.path}: choose another -o")
+
+
+def require_new_folder(path: Path) -> None:
+    """Raises ``RunFolderError`` unless pictures can go to the folder ``path`` without lying among other files."""
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"cannot write into {path}: it is a file (a folder is wanted, or a name with a suffix)")
+    if path.is_dir() and any(path.iterdir()):
+        raise RunFolderError(f"{path} is not empty: name a folder for the pictures that there is not yet")
+    require_writable(path / "0000.png")
 
 
 def rounding_text(model: "StoredState | ModelHeader") -> str:

@@ -57,7 +57,8 @@ def collect(source: Path, images: Path, *, frames: int) -> Generator[tuple[int, 
                 yield done + 1, frames
             names = tuple(name for name in names if (images / name).exists())
     elif source.is_dir():
-        paths = [path for path in pictures_below(source) if images not in path.parents]
+        own, whole = images.resolve(), source.resolve()
+        paths = [p for p in pictures_below(source) if own not in (whole / p.relative_to(source)).parents]
         if not paths:
             raise SceneError(f"{source}: no pictures in it (looked for {', '.join(ENDINGS)})")
         kept, unreadable = [], []

@@ -89,7 +89,8 @@ def find_poses(source: Path, out: Path, options: PoseOptions | None = None) -> I
 
     Raises:
         MissingPackageError: pycolmap is not installed.
-        SceneError: nothing to read, too few cameras found, or pycolmap failed.
+        SceneError: nothing to read, the data set would lie where the photographs do, too few cameras found, or
+            pycolmap failed.
         RunFolderError: the folder cannot be written.
     """
     options = options or PoseOptions()
@@ -97,6 +98,9 @@ def find_poses(source: Path, out: Path, options: PoseOptions | None = None) -> I
     images, work = out / "images", out / "sparse.partial"
     if (out / "sparse" / "0").exists():
         raise SceneError(f"{out} has cameras already (sparse/0): train on it, or choose another -o")
+    if source.is_dir() and source.resolve() in (out.resolve(), images.resolve()):
+        beside = source.absolute().with_name(f"{source.absolute().name}-posed")
+        raise SceneError(f"{out}: the pictures would be copied among themselves; choose another -o, such as {beside}")
     collected = yield from _collect(source, images, options.frames)
     job = _job(collected, out, images, work, options)
     for stage, total in (("features", len(collected.names)), ("matching", _pairs(job)), ("mapping", len(job.names))):

@@ -139,10 +139,13 @@ class RunFolder:
         self._record = settings
         return settings
 
+    def own_files(self) -> tuple[Path, ...]:
+        """What a run keeps itself, be it there or not."""
+        return (self.config, self.metrics, self.model, self.unfinished, self.evaluation, *self.checkpoints.paths())
+
     def require_readable(self) -> None:
         """Raises ``RunFolderError`` if something here is a pipe or a device: who reads it may wait for ever."""
-        kept = (self.config, self.metrics, self.model, self.unfinished, self.evaluation, *self.checkpoints.paths())
-        for path in kept:
+        for path in self.own_files():
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise RunFolderError(f"{path} is neither a file nor a folder")
 
