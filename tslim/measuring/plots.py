@@ -80,7 +80,7 @@ def size_quality(
     else:
         for i, (rows, colour) in enumerate(zip(curves.values(), _cycle(COLOURS), strict=False)):
             _name_points(axes, rows, colour, "rank " if i == 0 else "")
-        _without_overlaps(axes)
+        _without_overlaps(figure, axes)
     return _save(figure, path)
 
 
@@ -104,10 +104,8 @@ def _name_points(axes: "Axes", rows: "Sequence[SweepRow]", colour: str, word: st
         name.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
-def _without_overlaps(axes: "Axes") -> None:
+def _without_overlaps(figure: "Figure", axes: "Axes") -> None:
     """Takes away the names of points that would cover those of points before them."""
-    figure = axes.get_figure()
-    assert figure is not None
     figure.draw_without_rendering()
     kept: list[Any] = []
     for text in list(axes.texts):
