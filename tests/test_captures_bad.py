@@ -249,7 +249,7 @@ COLMAP_TEXT = {
     "no camera": (write(CT, "# nothing\n"), ["camera 1", CT, "lacks"]),
     "pose of four words": (write(PT, "1 1 0 0\n\n"), [PT, ":1:", "IMAGE_ID"]),
     "pose with a word": (write(PT, "1 1 0 0 0 x 0 0 1 0000.jpg\n\n"), [PT, "'x'"]),
-    "point of four words": (write(XT, "1 2 3 4\n"), [XT, "POINT3D_ID"]),
+    "point of three words": (write(XT, "1 2 3\n"), [XT, "POINT3D_ID"]),
     "huge number of digits": (write(CT, "1 PINHOLE " + "9" * 5000 + " 24 1 2 3 4\n"), [CT]),
 }
 

@@ -26,12 +26,12 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 def info(args: Info, console: Console) -> None:
     """Says what a path holds."""
     run = RunFolder(args.path)
-    is_scene = not args.path.is_file() and not run.config.exists()
+    is_scene = args.path.suffix.lower() == ".json" or (not args.path.is_file() and not run.config.exists())
     if args.plot is not None and not is_scene:
         raise ConfigError(f"--plot draws a data set's cameras, and {args.path} is a model or a run")
     if args.plot is not None and args.plot.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigError(f"--plot {args.plot}: expected a name that ends in {', '.join(PLOT_SUFFIXES)}")
-    if args.path.is_file():
+    if args.path.is_file() and not is_scene:
         _model_info(args.path, console, quality=True)
     elif run.config.exists():
         if shared.require_run(run, console):

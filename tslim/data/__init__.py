@@ -13,9 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tslim.data import builtin, capture, orientation, spaces
+from tslim.data import builtin, capture, orientation, spaces, unrecognised
 from tslim.data.options import LoadOptions
-from tslim.data.pictures import pictures_below
 from tslim.errors import SceneError
 from tslim.scene.scene import SPACES, Scene, checked
 
@@ -44,7 +43,7 @@ def load_scene(
     space: str | None = None,
     file_paths: str = "inside",
 ) -> Scene:
-    """Reads a folder of posed photographs.
+    """Reads a folder of posed photographs, or one ``transforms*.json`` of several in a folder.
 
     ``format`` is one of ``FORMATS`` or None to recognise it; ``downscale`` a whole number; ``background`` "white",
     "black", "#rrggbb" or three numbers in [0, 1]; ``space`` is "box", "ndc" or "contracted", or None for what suits the
@@ -66,8 +65,10 @@ def load_scene(
     try:
         if not folder.exists():
             raise SceneError(f"{folder}: no such folder")
+        if folder.is_file() and folder.suffix.lower() == ".json" and format in (None, "transforms"):
+            options, folder, format = replace(options, listing=folder.name), folder.parent, "transforms"
         if not folder.is_dir():
-            raise SceneError(f"{folder}: not a folder; give the folder that holds the images and poses")
+            raise unrecognised.not_a_folder(folder)
         found = [format] if format is not None else sniffed(folder)
         read = _module(found[0]).load(folder, options)
         read = replace(read, warnings=(*read.warnings, *_other_descriptions(found)))
@@ -131,14 +132,7 @@ def sniffed(folder: Path) -> list[str]:
     """
     found = formats_of(folder)
     if not found:
-        pictures = pictures_below(folder)
-        if pictures:
-            raise SceneError(
-                f"{folder} holds {len(pictures)} pictures, but no cameras of a known format: find them with "
-                f"'tslim poses {folder} -o NEW_FOLDER', then train on that, or do both with 'tslim train {folder} "
-                f"--find-poses'; known: {known_formats()}"
-            )
-        raise SceneError(f"{folder}: unknown format; known: {known_formats()}")
+        raise unrecognised.error(folder, formats_of, known_formats())
     if found[0] == "llff" and "colmap" in found:
         known = _module("colmap").models(folder)
         if known and known[0].images >= _module("llff").count(folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import image_circle, shots, spaces
+from tslim.data import doubts, image_circle, shots, spaces
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
 from tslim.data.spaces import Region
@@ -51,6 +51,10 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
             f"{len(again)} of the {len(test_shots)} test images are trained on, too (the first is {again[0].name}): "
             "what is measured on them is too good"
         )
+    points = capture.points
+    if points is not None:
+        points = points[np.abs(points).max(1, initial=0) < shots.farthest(every)]
+    warnings += doubts.of_cameras(every, points)
     train = shots.load_views(train_shots, capture.downscale)
     test = shots.load_views(test_shots, capture.downscale)
     masked = [shot.masks != () for shot in train_shots]
@@ -60,9 +64,6 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
         warnings.append(
             f"the fisheye's image circle leaves {100 * beside:.0f} % of the pixels black: they are left out"
         )
-    points = capture.points
-    if points is not None:
-        points = points[np.abs(points).max(1, initial=0) < shots.FARTHEST]
     scene = Scene(
         name=capture.folder.resolve().name,
         source=str(capture.folder),
@@ -83,7 +84,7 @@ def _near_the_origin(capture: Capture, warnings: list[str]) -> Capture:
     if origin is None:
         return capture
     warnings.append(
-        f"coordinates are large: the world is moved by {' '.join(f'{-v:.0f}' for v in origin)}, so that the cameras "
+        f"coordinates are large: the world is moved by {' '.join(f'{-v:.10g}' for v in origin)}, so that the cameras "
         "stand around the origin"
     )
     box = capture.region.box

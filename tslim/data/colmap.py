@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import colmap_files, geometry, pictures, ply, shots
+from tslim.data import colmap_files, geometry, pictures, ply, shots, side_files
 from tslim.data.capture import Capture
 from tslim.data.colmap_files import Posed
 from tslim.data.masks import Masks
@@ -24,7 +24,10 @@ RECOGNISED_BY = "sparse/0/cameras.bin or .txt"
 
 PLACES = (("", "sparse/*"), ("", "sparse"), ("", "."), ("", "colmap/sparse/*"), ("dense/*", "sparse"),
           ("dense", "sparse"), ("", "colmap"), ("", "distorted/sparse/*"))  # fmt: skip
-"""(where the photographs lie, the model in there) of the folders that models are looked for in, in this order."""
+"""(where the photographs lie, the model in there) of the folders that models are looked for in, in this order. Where
+none has one, all others are looked at."""
+DEEPEST = 4
+"""Folders between a capture and a model in a place of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,34 @@ def models(folder: Path) -> list[Model]:
                     found.append(Model(root, model, colmap_files.count_images(listed)))
         if found:
             return sorted(found, key=lambda m: -m.images)
-    return []
+    return _elsewhere(folder)
+
+
+def _elsewhere(folder: Path) -> list[Model]:
+    """The reconstructions in folders of other names, none of them deep down, if they are of one capture.
+
+    Photographs lie in the nearest folder above the model that has any.
+    """
+    found = []
+    for path in pictures.folders_below(folder, DEEPEST):
+        if either(path, "cameras") is not None and (listed := either(path, "images")) is not None:
+            above = [p for p in path.parents if p.is_relative_to(folder)]
+            root = next((p for p in above if pictures.places(p)), folder)
+            found.append(Model(root, path, colmap_files.count_images(listed)))
+    roots = {model.root for model in found}
+    if len(roots) != 1 or not (_is_step(root := roots.pop(), folder) or _is_all(root, folder)):
+        return []
+    return sorted(found, key=lambda m: (-m.images, m.folder))
+
+
+def _is_step(root: Path, folder: Path) -> bool:
+    """Whether a folder is a capture, or one that COLMAP's undistorter fills for it, and no other capture."""
+    return root == folder or any(part in ("dense", "undistorted") for part in root.relative_to(folder).parts)
+
+
+def _is_all(root: Path, folder: Path) -> bool:
+    """Whether all pictures in a folder are in the folder ``root`` below it."""
+    return all(path.is_relative_to(root) for path in pictures.pictures_below(folder))
 
 
 def sniff(folder: Path) -> bool:
@@ -73,7 +103,7 @@ def load(folder: Path, options: LoadOptions) -> Capture:
             f"COLMAP made several models of this capture: {model.folder.relative_to(folder)} with {model.images} "
             f"images is read, and not {unread}"
         )
-    found, rest = _shots(model, options, warnings, notes)
+    found, rest = _shots(folder, model, options, warnings, notes)
     points = _points(model.folder, warnings)
     train, test = shots.split(found, options)
     return Capture(
@@ -82,7 +112,9 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     )  # fmt: skip
 
 
-def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[str]) -> tuple[list[Shot], int]:
+def _shots(
+    folder: Path, model: Model, options: LoadOptions, warnings: list[str], notes: list[str]
+) -> tuple[list[Shot], int]:
     """The posed photographs that are there, and what is left to downscale."""
     cameras_file, images_file = _model_file(model.folder, "cameras"), _model_file(model.folder, "images")
     cameras = colmap_files.read_cameras(cameras_file)
@@ -91,8 +123,19 @@ def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[
         raise SceneError(f"{images_file}: no image has a pose")
     names = [entry.name for entry in posed]
     pictures.require_names(names, images_file)
-    place = pictures.locate(model.root, names, options.downscale, images_file, options.anywhere, warnings)
-    masks = Masks(model.root, place.place.path, place.place.factor)
+    root = model.root
+    try:
+        place = pictures.locate(root, names, options.downscale, images_file, options.anywhere, warnings)
+    except pictures.NoneFoundError:
+        if root == folder:
+            raise
+        root, undistorted = folder, f"{model.root.relative_to(folder)}/images"
+        place = pictures.locate(root, names, options.downscale, images_file, options.anywhere, warnings)
+        warnings.append(
+            f"no photographs in {undistorted}: those of {place.place.name} are taken, which is right if they are the "
+            f"ones that the model in {model.folder.relative_to(folder)} was made for (undistorted, perhaps)"
+        )
+    masks = Masks(root, place.place.path, place.place.factor)
     found = []
     for entry, pose in zip(posed, _camera_to_world(posed), strict=True):
         if entry.camera not in cameras:
@@ -106,11 +149,13 @@ def _shots(model: Model, options: LoadOptions, warnings: list[str], notes: list[
             found.append(Shot(entry.name, file, pose, c.size, c.intrinsics, c.lens, c.distortion, mask))
     missing = [name for name in names if name not in place.files]
     shots.require_images(len(found), len(posed), missing[0] if missing else None, images_file, warnings)
-    masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
-    notes.append(f"model {model.folder.name if model.folder != model.root else '.'}, photographs in {place.place.name}")
-    unplaced = len(set(place.place.pictures()) - set(place.files.values()))
-    if unplaced > 0:
-        warnings.append(f"{unplaced} images in {place.place.name} have no pose in the COLMAP model and were skipped")
+    masks.say(found, warnings, notes)
+    notes.append(f"model {model.folder.relative_to(folder)}, photographs in {place.place.name}")
+    unplaced, _ = side_files.sorted_out(place.place.pictures(), set(place.files.values()))
+    if unplaced:
+        warnings.append(
+            f"{len(unplaced)} images in {place.place.name} have no pose in the COLMAP model and were skipped"
+        )
     return found, place.rest
 
 
@@ -126,8 +171,12 @@ def _points(model: Path, warnings: list[str]) -> np.ndarray | None:
                 f"no points3D.bin, .txt or .ply in {model}: box and ray limits are guessed from the cameras alone"
             )
             return None
-        points = ply.read_ply(clouds[0])
-    return points if len(points) else None
+        file = clouds[0]
+        points = ply.read_ply(file)
+    if not len(points):
+        warnings.append(f"{file.name} holds no points: box and ray limits are guessed from the cameras alone")
+        return None
+    return points
 
 
 def either(model: Path, name: str) -> Path | None:

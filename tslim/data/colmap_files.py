@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import shots
+from tslim.data import reading, shots
 from tslim.errors import SceneError
 from tslim.scene import lenses
 
@@ -160,8 +160,8 @@ def read_images(path: Path) -> list[Posed]:
     found: list[Posed] = []
     if path.suffix == ".txt":
         after_image = False  # COLMAP writes a second line (2-D points, perhaps none) for each image, others don't
-        for number, words in _lines(path, keep_empty=True):
-            if after_image and _is_line_of_points(words):
+        for number, words in _lines(path, keep_empty=True, words=9):  # a name may have spaces in it
+            if after_image and _is_line_of_points(" ".join(words).split()):
                 after_image = False
                 continue
             if not words:
@@ -172,7 +172,7 @@ def read_images(path: Path) -> list[Posed]:
                 )
             qw, qx, qy, qz, tx, ty, tz = (_real(path, number, w) for w in words[1:8])
             camera = _integer(path, number, words[8])
-            found.append(Posed(" ".join(words[9:]), camera, (qw, qx, qy, qz), (tx, ty, tz)))
+            found.append(Posed(words[9], camera, (qw, qx, qy, qz), (tx, ty, tz)))
             after_image = True
     else:
         reader = _Reader(path)
@@ -213,13 +213,13 @@ def read_points(path: Path) -> np.ndarray:
     rows: list[tuple[float, float, float, int]] = []
     if path.suffix == ".txt":
         for number, words in _lines(path):
-            if len(words) < 8:
+            if len(words) < 4:
                 raise SceneError(f"{path}:{number}: {len(words)} words, expected POINT3D_ID X Y Z R G B ERROR TRACK")
             x, y, z = (_real(path, number, w) for w in words[1:4])
-            rows.append((x, y, z, (len(words) - 8) // 2))
+            rows.append((x, y, z, max(len(words) - 8, 0) // 2))  # other exporters leave out colour, error or track
     else:
         reader = _Reader(path)
-        for _ in range(reader.count(_POINT.size, "points")):
+        for _ in range(reader.count(_POINT.size, "points") if reader.data else 0):  # an empty file stands for none
             _, x, y, z, _, _, _, _, track = reader.take(_POINT)
             if track * 8 > len(reader.data) - reader.at:
                 raise SceneError(f"{path}: a point's track of {track} images runs past the end; the file is damaged")
@@ -231,15 +231,15 @@ def read_points(path: Path) -> np.ndarray:
     return (well_seen if len(well_seen) >= 100 else table)[:, :3]
 
 
-def _lines(path: Path, keep_empty: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """(line number, words) of a COLMAP text file without its comments."""
+def _lines(path: Path, keep_empty: bool = False, words: int = -1) -> Iterator[tuple[int, list[str]]]:
+    """(line number, words) of a COLMAP text file without its comments; after ``words`` words the rest is one."""
     try:
-        text = shots.read_bytes(path).decode("utf-8-sig")
+        text = reading.decoded(shots.read_bytes(path))
     except UnicodeDecodeError:
         raise SceneError(f"{path}: not UTF-8 text; a binary COLMAP model has the extension .bin") from None
     for number, line in enumerate(text.split("\n"), 1):
         if not line.lstrip().startswith("#") and (keep_empty or line.strip()):
-            yield number, line.split()
+            yield number, line.strip().split(None, words)
 
 
 def _integer(path: Path, number: int, word: str) -> int:

@@ -197,11 +197,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except IsADirectoryError:
         raise SceneError(f"{path}: a folder, expected an image") from None
     except UnidentifiedImageError:
-        size = path.stat().st_size
-        raise SceneError(
-            f"{path}: {'empty file' if size == 0 else 'not an image, or its beginning is damaged'}; "
-            "readable are PNG, JPEG, WebP, BMP and TIFF"
-        ) from None
+        raise SceneError(f"{path}: {_what_it_is(path)}") from None
     except Image.DecompressionBombError as error:
         raise SceneError(f"{path}: too large ({error})") from None
     except Exception as error:  # its readers of headers raise anything
@@ -210,6 +206,19 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if min(image.size) < 1:
             raise SceneError(f"{path}: an image of zero size ({image.size[0]}x{image.size[1]})")
         yield image
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file is that is no picture of a kind that is read, and what to do about it."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head[4:8] == b"ftyp":
+        kind = head[8:12].decode("ascii", "replace").upper()
+        return f"a {kind} picture, whatever its name says; convert it to JPEG or PNG"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer to a file in Git LFS; 'git lfs pull' fetches it"
+    what = "not an image, or its beginning is damaged" if head else "empty file"
+    return f"{what}; readable are PNG, JPEG, WebP, BMP and TIFF"
 
 
 def _error_text(error: Exception) -> str:

@@ -41,6 +41,7 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     path = folder / "poses_bounds.npy"
     rows = read_rows(path)
     warnings: list[str] = []
+    notes: list[str] = []
     known = pictures.places(folder)
     fitting = [place for place in known if len(place.pictures()) == len(rows)]
     if not fitting:
@@ -61,14 +62,14 @@ def load(folder: Path, options: LoadOptions) -> Capture:
         name = file.relative_to(folder).as_posix()
         mask = masks.find(file.relative_to(place.path).as_posix(), file)
         found.append(Shot(name, file, pose, (int(size[0]), int(size[1])), _intrinsics(size, focal), masks=mask))
-    masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
+    masks.say(found, warnings, notes)
     train, test = shots.split(found, options)
     return Capture(
         folder, "llff", path, train, test,
         region=Region(bounds=(float(bounds.min()), float(bounds.max()))),
         downscale=max(1, round(options.downscale / place.factor)),
         warnings=tuple(warnings),
-        notes=(f"photographs in {place.name}",),
+        notes=(f"photographs in {place.name}", *notes),
     )  # fmt: skip
 
 

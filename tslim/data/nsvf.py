@@ -32,7 +32,8 @@ def sniff(folder: Path) -> bool:
 def load(folder: Path, options: LoadOptions) -> Capture:
     """Reads the scene; raises ``SceneError``."""
     warnings: list[str] = []
-    found = _shots(folder, warnings)
+    notes: list[str] = []
+    found = _shots(folder, warnings, notes)
     region = Region()
     if (folder / "bbox.txt").is_file():
         region = Region(box=read_box(folder / "bbox.txt"), source="bbox.txt")
@@ -41,11 +42,11 @@ def load(folder: Path, options: LoadOptions) -> Capture:
     train, test = _split(found, folder, options)
     return Capture(
         folder, "nsvf", folder / "pose", train, test,
-        region=region, downscale=options.downscale, warnings=tuple(warnings),
+        region=region, downscale=options.downscale, warnings=tuple(warnings), notes=tuple(notes),
     )  # fmt: skip
 
 
-def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
+def _shots(folder: Path, warnings: list[str], notes: list[str]) -> list[Shot]:
     """Every image that has a pose, by name."""
     for name in ("pose", "rgb"):
         if not (folder / name).is_dir():
@@ -66,7 +67,7 @@ def _shots(folder: Path, warnings: list[str]) -> list[Shot]:
         shots.check_camera(f"{folder / 'intrinsics.txt'} for {file.name}", size, intrinsics)
         pose = geometry.opengl_from_opencv(read_pose(posed[name])[None])[0]
         found.append(Shot(name, file, pose, size, intrinsics, masks=masks.find(file.name, file)))
-    masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
+    masks.say(found, warnings, notes)
     return found
 
 
@@ -120,7 +121,7 @@ def _numbers(path: Path) -> list[list[float]]:
     data = shots.read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
-        rows = [[float(word) for word in line.split()] for line in text.splitlines()]
+        rows = [[float(word) for word in line.replace(",", " ").split()] for line in text.splitlines()]
     except ValueError as error:
         raise SceneError(f"{path}: expected numbers only ({str(error)[:80]})") from None
     rows = [row for row in rows if row]

@@ -18,6 +18,9 @@ class LoadOptions:
     file_paths: str = "inside"
     """"anywhere": read photographs that the data set names outside of its folder, too"""
 
+    listing: str | None = None
+    """name of the ``transforms*.json`` to read, or None for the usual one"""
+
     @property
     def anywhere(self) -> bool:
         """Whether files outside of the data set's folder may be read."""

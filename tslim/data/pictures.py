@@ -9,7 +9,7 @@ photographs come from one folder (``Place``), the one in which most of the liste
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,9 +25,11 @@ SPLITS = ("train", "val", "test")
 """Folders that are part of a name: train/0 and test/0 are different pictures."""
 DYNAMIC = "dynamic_mask_"
 """instant-ngp: beside NAME.jpg, dynamic_mask_NAME.png marks what moved: everything but black."""
-_RAW = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".tga", ".exr")
-"""Endings of listed photographs that people convert."""
-_MOST_FILES, _DEEPEST = 200_000, 8
+_RAW = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".gif", ".tga", ".exr")
+"""Endings of pictures that are not read, and that people convert."""
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+"""Endings of videos, which cameras can be found of."""
+_MOST_FILES, _MOST_FOLDERS, _DEEPEST = 200_000, 2000, 8
 
 
 def key(name: str) -> str:
@@ -140,10 +142,32 @@ def _walk(root: Path, skip: set[str]):
             raise SceneError(f"{root}: more than {_MOST_FILES} pictures; give the folder of one capture")
 
 
+def folders_below(folder: Path, deepest: int) -> Iterator[Path]:
+    """The folders below one, at most ``deepest`` of them one in another, hidden ones left out."""
+    seen = 0
+    for path, names, _ in os.walk(folder):
+        depth = len(Path(path).relative_to(folder).parts)
+        names[:] = sorted(n for n in names if not n.startswith(".")) if depth < deepest else []
+        seen += 1
+        if seen > _MOST_FOLDERS:
+            return
+        if depth:
+            yield Path(path)
+
+
 def pictures_below(folder: Path) -> list[Path]:
     """All pictures below a folder, hidden ones left out, in the order of their names."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in image_file.ENDINGS and path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def unreadable_in(folder: Path) -> str:
+    """What to do about pictures below a folder that are of a kind that is not read; "" if there are none."""
+    endings = Counter(path.suffix.lower() for path in folder.rglob("*") if path.suffix.lower() in _RAW)
+    if not endings:
+        return ""
+    ending, count = endings.most_common(1)[0]
+    return f"{count} {ending} pictures, which are not read: convert them to JPEG or PNG, under the same names"
 
 
 def pictures_in_folder(folder: Path) -> dict[str, Path]:
@@ -166,9 +190,9 @@ def alike(path: Path) -> Path | None:
 
 
 def is_mask(name: str) -> bool:
-    """Whether a file among photographs is the mask of another by its name."""
-    stem = key(name.rsplit("/", 1)[-1])
-    return stem.startswith(DYNAMIC) or stem.endswith((".mask", "_mask"))
+    """Whether a file among photographs is the mask of another, by its name or by that of a folder that it lies in."""
+    *folders, last = key(name).split("/")
+    return last.startswith(DYNAMIC) or last.endswith((".mask", "_mask")) or any(f in MASKS for f in folders)
 
 
 class NoneFoundError(SceneError):
@@ -209,8 +233,8 @@ def places(folder: Path) -> list[Place]:
         names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError:
         names = []
-    copies = {name: factor for name in names if (factor := _factor(name)) is not None}
-    others = [n for n in names if n not in copies and n.lower() not in (*MASKS, *OTHERS) and not _is_mask_folder(n)]
+    copies = {name: factor for name in names if (factor := factor_of_copies(name)) is not None}
+    others = [n for n in names if n not in copies and n.lower() not in (*MASKS, *OTHERS) and not is_mask_folder(n)]
     rank = {name: i for i, name in enumerate(FULL)}
     for name in sorted(["", *others], key=lambda n: (rank.get(n.lower(), len(FULL)), n)):
         skip = [n.lower() for n in names] if name == "" else ()
@@ -222,13 +246,14 @@ def places(folder: Path) -> list[Place]:
     return [place for place in found if place.tree.files]
 
 
-def _factor(name: str) -> int | None:
+def factor_of_copies(name: str) -> int | None:
     """4 for images_4, None for what is no such name."""
     head, _, factor = name.lower().rpartition("_")
     return int(factor) if head in FULL and head and factor.isdecimal() and 1 < int(factor) <= 64 else None
 
 
-def _is_mask_folder(name: str) -> bool:
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder's name is one of those of folders of masks, or of smaller ones."""
     head, _, factor = name.lower().rpartition("_")
     return name.lower() in MASKS or (head in MASKS and factor.isdecimal())
 
@@ -271,10 +296,14 @@ def locate(
     most = max((len(files) for _, files in found), default=0)
     if most == 0:
         there = ", ".join(f"{p.path.relative_to(folder)} ({len(p.tree.files)})" for p in known[:6])
+        raw, above = unreadable_in(folder), _above(folder, names)
+        advice = "put them into its folder images, under the names that are listed"
+        if above is not None:
+            advice = f"they are in {above[1]}: give {above[0]}, or put them into {folder / 'images'}"
         raise NoneFoundError(
             f"{source}: none of its {len(names)} photographs (the first is {names[0][:100]}) is in {folder}; "
-            + (f"folders with pictures there: {there}" if there else "there are no pictures there")
-            + "; put them into its folder images, under the names that are listed"
+            + (f"folders with pictures there: {there}" if there else f"there are {raw or 'no pictures there'}")
+            + ("" if raw and not there else f"; {advice}")
         )
     whole = [(place, files) for place, files in found if len(files) == most]
     for place, files in found:
@@ -282,6 +311,19 @@ def locate(
             warnings.append(f"{place.name} has copies of {len(files)} of the {most} photographs only and is not used")
     place = fitting([p for p, _ in whole], downscale, warnings)
     return Located(place, dict(whole)[place] | away, max(1, round(downscale / place.factor)))
+
+
+def _above(folder: Path, names: Sequence[str]) -> tuple[Path, Path] | None:
+    """(folder above that may be meant, the folder in it with the first photograph), if there is one."""
+    name = cleaned(names[0]).lstrip("./")
+    for above in list(folder.absolute().parents)[:3]:
+        for place in FULL:
+            try:
+                if (above / place / name).is_file():
+                    return above, above / place
+            except OSError:  # a name too long for the file system
+                return None
+    return None
 
 
 def fitting(known: Sequence[Place], downscale: int, warnings: list[str]) -> Place:

@@ -1,5 +1,6 @@
 """Helpers of several formats: json that may hold anything, matrices out of it, and the choice of images."""
 
+import codecs
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +16,26 @@ HOLD_OUT = 8
 """Where a format has no split, every eighth image is held out, as in LLFF."""
 
 
+def decoded(data: bytes) -> str:
+    """The text of a file in UTF-8, or in UTF-16 that says so, as PowerShell writes it; raises ``UnicodeDecodeError``.
+
+    What begins like UTF-16 and then with no letter of ASCII is something else.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and (text := data.decode("utf-16"))[:1].isascii():
+        return text
+    return data.decode("utf-8-sig")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a json file; raises ``SceneError`` with file and line."""
     try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+        data = json.loads(decoded(path.read_bytes()))
     except FileNotFoundError:
         raise SceneError(f"{path}: no such file") from None
     except OSError as error:
         raise SceneError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise SceneError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise SceneError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise SceneError(f"{path}: line {error.lineno}, column {error.colno}: not valid json ({error.msg})") from None
     except (RecursionError, ValueError) as error:

@@ -28,9 +28,13 @@ MIN_SHOTS = 3
 LARGEST_SIDE = 1 << 16
 """Pixels; a larger width or height in a camera file is a mistake."""
 
-FARTHEST = 1e6
-"""World units from the middle of all cameras; a camera or point beyond is a mistake."""
-_LARGE, _MANY_SPREADS = 1e5, 300.0
+_LEAST_FOCAL = 0.03
+"""Of a picture's width: less is a focal length that is not in pixels, but in widths, perhaps."""
+
+FARTHEST, FARTHEST_SPREADS = 1e6, 1e3
+"""World units from the middle of all cameras, or times their spread if that is more; a camera or point beyond is a
+mistake."""
+_LARGE, _MANY_SPREADS = 1e5, 1000.0
 """Coordinates are moved to the origin where they are larger than this, or than so many times the cameras' spread:
 float32 no longer tells positions well there (geographic coordinates are like that)."""
 
@@ -71,8 +75,10 @@ def check_camera(
     fx, fy, cx, cy = intrinsics
     if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE) or width % 1 or height % 1:
         raise SceneError(f"{where}: image size {width:g}x{height:g}, expected whole numbers from 1 to {LARGEST_SIDE}")
-    if not (1e-3 * width < fx < 1e4 * width and 1e-3 * height < fy < 1e4 * height):
+    if not (_LEAST_FOCAL * width < fx < 1e4 * width and _LEAST_FOCAL * height < fy < 1e4 * height):
         raise SceneError(f"{where}: focal length {fx:g}, {fy:g} for {width:g}x{height:g} pixels, expected it in pixels")
+    if 0 <= cx <= 1 and 0 <= cy <= 1 and min(width, height) > 8:
+        raise SceneError(f"{where}: centre {cx:g}, {cy:g} for {width:g}x{height:g} pixels, expected it in pixels")
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
         raise SceneError(f"{where}: centre {cx:g}, {cy:g} lies far outside the {width:g}x{height:g} picture")
     if lens != lenses.PINHOLE and _inversion_error(size, intrinsics, lens, distortion) > 0.1:
@@ -90,12 +96,24 @@ def _inversion_error(size: tuple[float, float], intrinsics: Intrinsics, lens: in
 def check_poses(shots: Sequence[Shot], source: Path) -> None:
     """Raises ``SceneError`` for the first impossible pose, before any image is decoded."""
     if shots:
-        cameras_of(shots, [s.size for s in shots]).validate([s.name for s in shots], str(source))
+        try:
+            cameras_of(shots, [s.size for s in shots]).validate([s.name for s in shots], str(source))
+        except SceneError as error:
+            raise SceneError(f"{error}; leave such frames out, or export them again") from None
+    limit = farthest(shots)
     for shot in shots:
-        if not np.abs(shot.pose[:, 3]).max() < FARTHEST:
+        if not np.abs(shot.pose[:, 3]).max() < limit:
             raise SceneError(
-                f"{source}: the camera of {shot.name} stands at {shot.pose[:, 3].tolist()}, absurdly far from others"
+                f"{source}: the camera of {shot.name} stands at {shot.pose[:, 3].tolist()}, absurdly far from others; "
+                "leave it out"
             )
+
+
+def farthest(shots: Sequence[Shot]) -> float:
+    """How far from the origin a camera or point can be, in world units: see ``FARTHEST``."""
+    origins = np.array([shot.pose[:, 3] for shot in shots]).reshape(-1, 3)
+    spread = float(np.median(np.abs(origins - np.median(origins, 0)).max(1))) if len(origins) else 0.0
+    return max(FARTHEST, FARTHEST_SPREADS * spread) if np.isfinite(spread) else FARTHEST
 
 
 def unscaled(shots: Sequence[Shot], warnings: list[str]) -> list[Shot]:
@@ -129,7 +147,11 @@ def recentring(shots: Sequence[Shot]) -> np.ndarray | None:
     middle = np.median(origins, 0)
     spread = float(np.median(np.abs(origins - middle).max(1)))
     away = float(np.abs(middle).max())
-    return np.round(middle) if away > _LARGE or away > max(_MANY_SPREADS * spread, 1e3) else None
+    if away <= _MANY_SPREADS * spread and (away <= _LARGE or away <= spread):
+        return None
+    if spread == 0:  # all in one place, wherever that is
+        return np.round(middle) if away > _LARGE else None
+    return np.round(middle, max(0, -math.floor(math.log10(spread))))
 
 
 def moved(shots: Sequence[Shot], by: np.ndarray) -> list[Shot]:
@@ -202,7 +224,7 @@ def _size_in_file(shot: Shot) -> tuple[int, int]:
         return turned
     raise SceneError(
         f"{shot.file}: {header.size[0]}x{header.size[1]} pixels, but its camera is for {shot.size[0]}x{shot.size[1]} "
-        "(a scaled copy would do)"
+        + ("(are width and height swapped?)" if _same_proportions(turned, shot.size) else "(a scaled copy would do)")
     )
 
 

@@ -28,6 +28,10 @@ _BESIDE = 0.02
 """Share of the opaque pixels that may look past the box that is usual for such data."""
 
 
+_ALL = 0.98
+"""Share of transparent pixels that is no picture of anything."""
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """What a data set says, or what is usual for its format, about where its subject is."""
@@ -229,6 +233,11 @@ def _forward_facing(scene: Scene, region: Region) -> Scene:
 def _with_warnings(scene: Scene, region: Region, seen: Look) -> Scene:
     """The scene, with warnings where points, cameras and pixels do not agree with the space."""
     cameras, warnings = scene.train.cameras, []
+    if seen.transparent > _ALL:
+        warnings.append(
+            f"{100 * seen.transparent:.0f} % of the pixels are transparent: if there is more to see, take the "
+            "alpha channel out of the pictures"
+        )
     points = scene.points if scene.points is not None and len(scene.points) else None
     if scene.space != "ndc" and points is not None:
         inside = float(((points > scene.box[0]) & (points < scene.box[1])).all(1).mean())

@@ -11,18 +11,18 @@ Poses are used as they stand. nerfstudio's ``applied_transform`` tells how the w
 written; the poses already contain it, so it changes nothing here.
 
 ``train_filenames``, ``val_filenames`` and ``test_filenames`` split the frames, or files of their own do
-(``transforms_train.json``, ``_val``, ``_test``); without either every eighth is held out. ``aabb_scale`` of at most 1
-means an object inside instant-ngp's unit cube, more a capture that reaches beyond.
+(``transforms_train.json`` or ``transforms.json``, and ``_test`` or ``_val``); without either every eighth is held out.
+``aabb_scale`` of at most 1 means an object inside instant-ngp's unit cube, more a capture that reaches beyond.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tslim.data import pictures, ply, reading, shots, transforms_keys
+from tslim.data import pictures, ply, reading, shots, side_files, transforms_keys
 from tslim.data.capture import Capture
 from tslim.data.image_file import Mask
 from tslim.data.masks import Masks
@@ -34,6 +34,7 @@ from tslim.errors import SceneError
 
 RECOGNISED_BY = "transforms.json"
 
+LISTS = ("train_filenames", "val_filenames", "test_filenames")
 NGP_SCALE, NGP_OFFSET = 0.33, 0.5
 """instant-ngp maps a position p to p·scale + offset, into its unit cube [0, 1]³; the json may say otherwise."""
 
@@ -50,7 +51,7 @@ def _other_files(folder: Path) -> list[Path]:
 
 def load(folder: Path, options: LoadOptions) -> Capture:
     """Reads the capture from ``transforms.json``, or from the files that are there instead; raises ``SceneError``."""
-    path = folder / RECOGNISED_BY
+    path = folder / (options.listing or RECOGNISED_BY)
     if not path.exists():
         if (folder / "transforms_train.json").is_file():
             path = folder / "transforms_train.json"
@@ -67,11 +68,19 @@ def load_files(folder: Path, path: Path, options: LoadOptions, format: str, usua
         data = _completed(folder, path, data, warnings)
     warnings += transforms_keys.unused(data) + transforms_keys.ambiguous(data)
     found = _listed(folder, path, data, options, warnings)
-    if path.name == "transforms_train.json":
-        train, test = found.shots, _held_out(folder, data, options, warnings)
-        train, test = reading.evenly(train, options.max_images), reading.evenly(test, options.max_images)
-    else:
-        train, test = _split(found, path, data, options, warnings)
+    train, test = _split(found, folder, path, data, options, warnings)
+    if path.name != "transforms_train.json":
+        read = {shot.file for shot in (*found.shots, *test)}
+        unlisted, _ = side_files.sorted_out(found.place.pictures(), read)
+        if unlisted:
+            where = f"images in {found.place.name} are not listed in {path.name}"
+            warnings.append(f"{len(unlisted)} {where} and were skipped")
+    if options.listing is None:
+        others = [p.name for p in _other_files(folder) if p != path and p.name != RECOGNISED_BY]
+        if others:
+            warnings.append(
+                f"{', '.join(others[:5])} beside {path.name}: not read (give the file instead of the folder)"
+            )
     box, is_open = transforms_keys.box_of(data, path, NGP_SCALE, NGP_OFFSET)
     region = usual
     if box is not None or is_open:
@@ -98,7 +107,7 @@ def _completed(folder: Path, path: Path, data: dict[str, Any], warnings: list[st
         warnings.append(f"{beside.name} has another focal length than {path.name}: its lens is not used")
         shared = {k: v for k, v in shared.items() if k not in transforms_keys.LENS}
         theirs = {}
-    split = ("frames", "train_filenames", "val_filenames", "test_filenames")
+    split = ("frames", *LISTS)
     merged = {k: v for k, v in shared.items() if k not in split} | {k: v for k, v in data.items() if v is not None}
     frames = data.get("frames")
     if isinstance(frames, list):
@@ -124,7 +133,8 @@ def _same_pose(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _held_out(folder: Path, data: Mapping[str, Any], options: LoadOptions, warnings: list[str]) -> list[Shot]:
-    """The shots of ``transforms_test.json``, or else of ``transforms_val.json``; values for all come from ``data``."""
+    """The shots of ``transforms_test.json``, or else of ``transforms_val.json``, or none; values for all come from
+    ``data``."""
     for split in ("test", "val"):
         path = folder / f"transforms_{split}.json"
         if not path.is_file():
@@ -137,7 +147,6 @@ def _held_out(folder: Path, data: Mapping[str, Any], options: LoadOptions, warni
         found = _listed(folder, path, own, options, warnings, split)
         if found.shots:
             return found.shots
-    warnings.append("no test images: nothing is held out to measure quality on")
     return []
 
 
@@ -148,6 +157,8 @@ class Listed:
     shots: list[Shot]
     names: dict[str, str]
     """the shots' names to those that the file gives them, in the form of ``_same``"""
+    place: pictures.Place
+    """where they are"""
     rest: int
     """what is left to downscale"""
     notes: tuple[str, ...]
@@ -157,7 +168,7 @@ def _listed(
     folder: Path, path: Path, data: Mapping[str, Any], options: LoadOptions, warnings: list[str], split: str = ""
 ) -> Listed:
     """The frames that ``path`` lists; ``split`` names frames that may all be missing."""
-    listed = reading.frames(data, path)
+    listed = _without_repeats(reading.frames(data, path), path, warnings)
     names = [frame["file_path"] for frame in listed]
     pictures.require_names(names, path)
     poses = [reading.pose(frame, path) for frame in listed]
@@ -167,7 +178,7 @@ def _listed(
         if not split:
             raise
         warnings.append(f"{len(listed)} of the {len(listed)} {split} images are missing and were skipped")
-        return Listed([], {}, 1, ())
+        return Listed([], {}, pictures.Place(folder, 1, pictures.Tree(folder, None)), 1, ())
     masks = Masks(folder, place.place.path, place.place.factor)
     found, known = [], {}
     for frame, name, pose in zip(listed, names, poses, strict=True):
@@ -185,8 +196,23 @@ def _listed(
         warnings.append(f"{len(missing)} of the {len(listed)} {split} images are missing and were skipped")
     elif not split:
         shots.require_images(len(found), len(listed), missing[0] if missing else None, path, warnings)
-        masks.say(len(found), sum(shot.masks != () for shot in found), warnings)
-    return Listed(found, known, place.rest, (f"photographs in {place.place.name}",))
+    notes = [f"photographs in {place.place.name}"]
+    if not split:
+        masks.say(found, warnings, notes)
+    return Listed(found, known, place.place, place.rest, tuple(notes))
+
+
+def _without_repeats(frames: Sequence[dict[str, Any]], path: Path, warnings: list[str]) -> list[dict[str, Any]]:
+    """The frames without those that list a picture and a pose that an earlier one has; other repeats stay."""
+    kept: list[dict[str, Any]] = []
+    first: dict[str, dict[str, Any]] = {}
+    for frame in frames:
+        earlier = first.setdefault(pictures.cleaned(frame["file_path"]), frame)
+        if earlier is frame or not (earlier == frame or _same_pose(earlier, frame)):
+            kept.append(frame)
+    if len(kept) < len(frames):
+        warnings.append(f"{len(frames) - len(kept)} frames of {path.name} repeat another one and are left out")
+    return kept
 
 
 def _label(folder: Path, file: Path, name: str) -> str:
@@ -219,20 +245,44 @@ def _beside(folder: Path, name: str, path: Path, options: LoadOptions) -> Path |
     return pictures.alike(folder / pictures.cleaned(name))
 
 
-def _split(found: Listed, path: Path, data: dict[str, Any], options: LoadOptions, warnings: list[str]):
+def _split(
+    found: Listed, folder: Path, path: Path, data: dict[str, Any], options: LoadOptions, warnings: list[str]
+) -> tuple[list[Shot], list[Shot]]:
+    """(train, test) as the json's lists say, or files for the test beside it, else every eighth held out."""
+    is_train = path.name == "transforms_train.json"
+    beside = [n for n in ("transforms_test.json", "transforms_val.json") if (folder / n).is_file()]
+    named = any(data.get(key) for key in LISTS)
+    if is_train or (beside and path.name == RECOGNISED_BY and not named):
+        if named:
+            says = f"{' and '.join(beside) or 'the lack of a file for the test'} says what is held out"
+            warnings.append(f"the lists of file names in {path.name} are not used: {says}")
+        test = _held_out(folder, data, options, warnings)
+        if is_train and not test:
+            warnings.append("no test images: nothing is held out to measure quality on")
+        files = {shot.file for shot in test}
+        train = found.shots if is_train else [shot for shot in found.shots if shot.file not in files]
+        if is_train or (train and test):
+            return reading.evenly(train, options.max_images), reading.evenly(test, options.max_images)
+        warnings.append(f"{' and '.join(beside)} leave nothing to train on or to measure: every eighth is held out")
+    elif beside and path.name == RECOGNISED_BY:
+        warnings.append(f"{' and '.join(beside)}: not used, since {path.name} has lists of file names")
+    return _split_by_lists(found, path, data, options, warnings)
+
+
+def _split_by_lists(found: Listed, path: Path, data: dict[str, Any], options: LoadOptions, warnings: list[str]):
     """(train, test) as the json's lists say, else every eighth held out."""
-    lists = {key: data[key] for key in ("train_filenames", "val_filenames", "test_filenames") if data.get(key)}
+    lists = {key: data[key] for key in LISTS if data.get(key)}
     for key, names in lists.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SceneError(f"{path}: {key} is not a list of file names")
     if not lists:
         return shots.split(found.shots, options)
     listed = {_same(frame["file_path"]) for frame in data["frames"]}
+    sets = {key: {_frame_of(name, listed) for name in names} for key, names in lists.items()}
     for key, names in lists.items():
-        unknown = [name for name in names if _same(name) not in listed]
+        unknown = [name for name in names if _frame_of(name, listed) not in listed]
         if unknown:
             warnings.append(f"{len(unknown)} of the {len(names)} {key} are no frames (the first is {unknown[0]})")
-    sets = {key: {_same(name) for name in names} for key, names in lists.items()}
     test_names = sets.get("test_filenames") or sets.get("val_filenames") or set()
     held_out = test_names | sets.get("val_filenames", set())
     train_names = sets.get("train_filenames") or listed
@@ -244,6 +294,15 @@ def _split(found: Listed, path: Path, data: dict[str, Any], options: LoadOptions
     if not train:
         raise SceneError(f"{path}: no training images: train_filenames names none that is there")
     return reading.evenly(train, options.max_images), reading.evenly(test, options.max_images)
+
+
+def _frame_of(name: str, listed: Collection[str]) -> str:
+    """The listed name that a name in a list of file names means: the same, or the only one that ends with it."""
+    same = _same(name)
+    if same in listed:
+        return same
+    ends = [other for other in listed if other.endswith("/" + same)]
+    return ends[0] if len(ends) == 1 else same
 
 
 def _same(name: str) -> str:

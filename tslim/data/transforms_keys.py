@@ -19,9 +19,8 @@ MODELS = {
         ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE"), lenses.POLYNOMIAL
     ),
     "FULL_OPENCV": lenses.RADIAL,
-    **dict.fromkeys(
-        ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE"), lenses.FISHEYE
-    ),
+    **dict.fromkeys(("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE"), lenses.FISHEYE),
+    **dict.fromkeys(("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE"), lenses.FISHEYE),
     "EQUIRECTANGULAR": lenses.EQUIRECTANGULAR,
 }
 """``camera_model`` to lens. k4 is nerfstudio's and Metashape's r⁸ except in FULL_OPENCV, where k4 k5 k6 are OpenCV's
@@ -48,9 +47,12 @@ UNUSED = {
     "the part of space to render": ("render_aabb",),
     "a Mitsuba scene's scale": ("normal_mts_args",),
     "normals": ("normal_path", "normal_file_path"),
-    "colour per image": ("exposure",),
+    "colour per image": ("exposure", "n_extra_learnable_dims"),
+    "speeds of cameras": ("camera_linear_velocity", "camera_angular_velocity"),
 }
 """Keys that instant-ngp, nerfstudio, gsplat or brush act on and that nothing here does, by what they are."""
+PATHS = ("file_path", "mask_path", "ply_file_path")
+"""Keys that name files, which are read."""
 
 
 def _holders(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -69,6 +71,11 @@ def unused(data: Mapping[str, Any]) -> list[str]:
             continue
         if there:
             found.append(f"{what} ({', '.join(there)})")
+    known = {key for keys in UNUSED.values() for key in keys} | set(PATHS)
+    texts = {key for holder in holders for key, value in holder.items() if isinstance(value, str)}
+    files = sorted(key for key in texts - known if key.endswith(("_path", "_file")))
+    if files:
+        found.append(f"other files ({', '.join(files[:5])})")
     return [f"the file has what is not used: {'; '.join(found)}"] if found else []
 
 
@@ -123,6 +130,10 @@ def camera_of(
     else:
         width, height = image_file.read_header(file).size
         size = float(width * factor), float(height * factor)
+        if holder.has("w"):
+            size = holder.number("w"), float(round(holder.number("w") * height / width))
+        elif holder.has("h"):
+            size = float(round(holder.number("h") * width / height)), holder.number("h")
     lens, distortion = _lens(holder)
     if lens == lenses.EQUIRECTANGULAR:  # the picture is all around: nothing of its angles is left to say
         intrinsics = lenses.all_around(*size)

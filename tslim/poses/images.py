@@ -10,10 +10,9 @@ import numpy as np
 from tslim import files
 from tslim.data import image_file
 from tslim.data.image_file import ENDINGS
-from tslim.data.pictures import pictures_below
+from tslim.data.pictures import VIDEOS, pictures_below
 from tslim.errors import SceneError
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 _AS_THEY_ARE = (".jpg", ".jpeg", ".png")
 """Pictures that are copied; others are written as PNG, which every loader reads."""
 
