@@ -47,8 +47,9 @@ class Options:
     """settings of the full experiment; --quick has its own"""
     steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """optimiser steps of each training, its growth and refreshes moved in proportion; the preset's if not given"""
-    rays: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """rays of a step; 4096 if not given, with --quick 1024"""
+    rays: Annotated[int | Literal["preset"] | None, arg(metavar="INT|preset", help_behavior_hint="")] = None
+    """rays of a step; 4096 if not given, with --quick 1024. preset: as many as the preset's steps take, which may
+    differ from step to step and from line to line"""
     views: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """measure on so many evenly spaced test views; on all if not given, with --quick on 10"""
     seeds: int = 1
@@ -71,7 +72,9 @@ class Options:
 
 
 def base_settings(args: Options, space: config.Space = "box") -> TrainConfig:
-    """What all trainings of an experiment have in common, by the scene's space. Every step takes as many rays.
+    """What all trainings of an experiment have in common, by the scene's space.
+
+    Every step takes as many rays, unless they are to be the preset's.
 
     Raises ``ConfigError`` for steps, rays or views that make no sense.
     """
@@ -80,8 +83,9 @@ def base_settings(args: Options, space: config.Space = "box") -> TrainConfig:
         settings = scaled_down(settings)
     if args.steps is not None:
         settings = config.with_steps(settings, args.steps)
-    rays = 1024 if args.quick else 4096
-    settings = dataclasses.replace(settings, batch_rays=rays if args.rays is None else args.rays, batch_decoded=0)
+    rays = args.rays if args.rays is not None else 1024 if args.quick else 4096
+    if rays != "preset":
+        settings = dataclasses.replace(settings, batch_rays=rays, batch_decoded=0)
     if args.views is not None and args.views < 1:
         raise ConfigError(f"views is {args.views}: expected 1 or more")
     if args.seeds < 1:
@@ -239,10 +243,11 @@ class Experiment:
     def _setting(self) -> str:
         """The settings in words, with the command."""
         s, (width, height) = self.settings, self.scene.train.cameras.sizes[0]
+        rays = f"at most {s.batch_rays}" if s.batch_decoded else s.batch_rays
         seeds = f"seed {s.seed}" if self.args.seeds == 1 else f"means of {self.args.seeds} seeds"
         return (
             f"Mean PSNR in dB over {len(self.views)} views of {self.scene.name} ({width}×{height}; "
-            f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {s.batch_rays} rays, grid "
+            f"{len(self.scene.train)} to train on) by ranks kept; {s.steps} steps of {rays} rays, grid "
             f"{s.grid_start}³ to {s.grid_end}³, {s.field.decoder} decoder of width {s.field.decoder_width}, "
             f"{seeds}. Command: `{report.command()}`"
         )

@@ -88,6 +88,11 @@ def test_rays_that_are_none_are_refused_in_one_line(field):
     ):
         with pytest.raises(ConfigError, match=message):
             renderer.render_rays(origins, directions)
-    with pytest.raises(ConfigError, match="1 to 13"):
-        renderer.render_rays(good, good, rank=14)
+    for rank in (14, 0, 2.5, "2"):
+        with pytest.raises(ConfigError, match="1 to 13"):
+            renderer.render_rays(good, good, rank=rank)
+    with pytest.raises(ConfigError, match=r"background \(0, 0\): expected three"):
+        renderer.render_rays(good, good, background=(0, 0))
+    with pytest.raises(ConfigError, match="step_ratio is 0"):
+        tslim.MarchConfig(step_ratio=0)
     assert renderer.render_rays(np.zeros((0, 3)), np.zeros((0, 3))).rgb.shape == (0, 3)

@@ -1,10 +1,14 @@
 """The renderer as a function of torch: values, gradients through any loss, and parameters that are the field's own."""
 
+import copy
 import dataclasses
+import gc
 import os
+import pickle
 import re
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -211,7 +215,7 @@ def test_what_makes_no_sense_is_refused(config):
     with pytest.raises(ConfigError, match="1 to 13"):
         render(field, origins, directions, rank=14)
     with pytest.raises(ConfigError, match="as many as rays"):
-        render(field, origins, directions, rank=torch.ones(3))
+        render(field, origins, directions, rank=torch.ones(3).int())
     rgb, _, _ = render(module, origins, directions)
     with torch.no_grad():
         module.basis += 1
@@ -220,6 +224,141 @@ def test_what_makes_no_sense_is_refused(config):
     field.grow(12)
     with pytest.raises(ConfigError, match="another module"):
         render(module, origins, directions)
+
+
+NO_RAYS = {
+    "origins are ndarray": lambda o, d: (o.detach().numpy(), d),
+    r"origins \(4, 3\), directions \(40, 3\)": lambda o, d: (o[:4], d),
+    r"directions \(40, 2\)": lambda o, d: (o[:, :2], d[:, :2]),
+    "origins on meta, directions on cpu": lambda o, d: (o.to("meta"), d),
+    r"ray 0 from .* along \[.*0.0, .*\]: no ray": lambda o, d: (o, d * torch.arange(len(d))[:, None]),
+    "ray 39 from .*: no ray": lambda o, d: (o / (torch.arange(len(d), 0, -1)[:, None] - 1), d),
+    "ray 0 .*: no ray": lambda o, d: (o, 1e25 * d),
+    "along .*e-20.*: no ray": lambda o, d: (o, 1e-20 * d),
+}
+
+
+@pytest.mark.parametrize("message", NO_RAYS)
+def test_what_is_no_ray_is_refused_in_one_line(config, message):
+    from tslim.torch import render
+
+    field, _ = make_field("box")
+    with pytest.raises(ConfigError, match=message) as raised:
+        render(field, *NO_RAYS[message](*rays("box")), config=config)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"rank": 2.5}, "rank 2.5: expected a whole number"),
+        ({"rank": "all"}, "rank 'all': expected a whole number"),
+        ({"rank": -1}, "rank -1: this field has ranks 1 to 13"),
+        ({"background": (1, 1)}, r"background \(1, 1\): expected three numbers"),
+        ({"background": "red"}, "background 'red': expected three"),
+        ({"background": (0, float("nan"), 0)}, "background .*: expected three finite"),
+        ({"jitter": 3}, "jitter 3: expected a seed and a step"),
+        ({"jitter": (-1, 0)}, r"jitter \(-1, 0\): expected a seed and a step"),
+    ],
+)
+def test_what_no_ray_can_be_rendered_with_is_refused_in_one_line(config, how, message):
+    from tslim.torch import render
+
+    with pytest.raises(ConfigError, match=message):
+        render(make_field("box")[0], *rays("box"), config=config, **how)
+
+
+def test_only_fields_are_rendered_and_made_modules(config):
+    from tslim.torch import FieldModule, render
+
+    with pytest.raises(ConfigError, match="cannot render 'x': expected a Field or a FieldModule"):
+        render("x", *rays("box"))
+    with pytest.raises(ConfigError, match="cannot make a module of 'x': expected a Field"):
+        FieldModule("x")
+
+
+def test_rays_may_be_of_any_layout_and_precision_and_share_an_origin(config):
+    from tslim.torch import render
+
+    field, _ = make_field("box")
+    origins, directions = (ray.detach() for ray in rays("box"))
+    right = render(field, origins, directions, config=config)[0]
+    turned, apart = (lambda a: a.T.contiguous().T), (lambda a: torch.cat([a, a], 1)[:, :3])
+    for change in (turned, apart, torch.Tensor.double):
+        found = render(field, change(origins), change(directions), config=config, background=torch.ones(3))[0]
+        assert found.dtype == torch.float32 and torch.allclose(found, right, atol=1e-6)
+    ones = [torch.ones(3, dtype=torch.float64, requires_grad=True), torch.ones(N_RAYS, 3, requires_grad=True)]
+    for origin in ones:
+        render(field, origin, directions, config=config)[0].square().sum().backward()
+    assert ones[0].grad.dtype == torch.float64 and ones[1].grad.abs().max() > 0
+    assert torch.allclose(ones[0].grad.float(), ones[1].grad.sum(0), rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_asks_for_a_gradient_gets_one(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    module.requires_grad_(False)
+    module.decoder["b3"].requires_grad_(True)
+    module(origins.detach(), directions)[0].sum().backward()
+    asked = {"decoder.b3": module.decoder["b3"].grad, "directions": directions.grad}
+    assert all(grad.abs().max() > 0 for grad in asked.values()) and origins.grad is None
+    assert [name for name, p in module.named_parameters() if p.grad is not None] == ["decoder.b3"]
+
+
+def test_a_gradient_is_not_differentiated_again_and_not_taken_for_constant(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    rgb, _, _ = module(origins, directions)
+    (by_origins,) = torch.autograd.grad(rgb.sum(), origins, create_graph=True)
+    assert by_origins.abs().max() > 0
+    with pytest.raises(ConfigError, match="differentiable once"):
+        (rgb.sum() + by_origins.square().sum()).backward()
+
+
+def test_functional_gradients_are_those_of_the_tape(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    module(origins, directions)[0].square().sum().backward()
+    found = torch.func.grad(lambda o: module(o, directions.detach())[0].square().sum())(origins.detach())
+    assert torch.equal(found, origins.grad)
+
+
+def test_a_copy_of_a_module_has_a_field_of_its_own(config):
+    from tslim.torch import FieldModule
+
+    field, _ = make_field("box")
+    module, (origins, directions) = FieldModule(field, config=config), rays("box")
+    module.basis.requires_grad_(False)
+    other = copy.deepcopy(module)
+    before = module(origins, directions)[0].detach()
+    assert torch.equal(other(origins, directions)[0], before) and not other.basis.requires_grad
+    with torch.no_grad():
+        other.decoder["b3"] += 1
+    assert torch.equal(module(origins, directions)[0], before)
+    assert (other(origins, directions)[0] - before).abs().max() > 0.05
+    with pytest.raises(ConfigError, match="save its field or its state_dict"):
+        pickle.dumps(module)
+
+
+def test_a_slimmed_view_is_rendered_by_an_engine_that_goes_with_it(config):
+    from tslim.torch import render
+
+    field, _ = make_field("box")
+    origins, directions = (ray.detach() for ray in rays("box"))
+    whole, view = render(field, origins, directions, config=config)[0], field.slim(4)
+    first = render(view, origins, directions, config=config)[0]
+    assert torch.equal(first, render(field, origins, directions, rank=4, config=config)[0])
+    assert torch.equal(render(field, origins, directions, config=config)[0], whole)
+    gone = weakref.ref(view)
+    del view
+    gc.collect()
+    assert gone() is None
 
 
 def test_without_torch_one_line_says_how_to_install_it(root):

@@ -5,7 +5,7 @@ The command line's flags and help, and the ``config.json`` of a run, all come fr
 
 from tslim.config.old_names import RENAMED, with_old_names
 from tslim.config.plain import from_dict, march_of, to_dict
-from tslim.config.ranges import require_valid, require_valid_field
+from tslim.config.ranges import require_in_range, require_valid, require_valid_field
 from tslim.config.settings import (
     MARCH,
     PATCH,
@@ -28,6 +28,7 @@ __all__ = [
     "TrainConfig",
     "from_dict",
     "march_of",
+    "require_in_range",
     "require_valid",
     "require_valid_field",
     "to_dict",

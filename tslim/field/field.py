@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import numbers
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from kernels.vm import Lattice
 from tslim.config import FieldConfig, Precision
 from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, memory
-from tslim.errors import ConfigError
+from tslim.errors import ConfigError, short
 from tslim.field import basis, empty_space
 from tslim.field.factors import CAPACITY_MARGIN, Factors, grid_for, texels_of
 from tslim.field.occupancy import Occupancy
@@ -203,12 +204,17 @@ class Field(InDomain):
             rank = model_file.rank_that_fits(self.state(), max_mb)
         elif rank is None or max_mb is not None:
             raise ConfigError("slim needs either a rank or max_mb")
-        if not 1 <= rank <= self.rank:
-            raise ConfigError(f"rank {rank}: this field has ranks 1 to {self.rank}")
-        view = copy.copy(self)
+        view, rank = copy.copy(self), self.rank_or_all(rank)
         view.rank = rank
         view.metadata = dict(self.metadata)
         return view
+
+    def rank_or_all(self, rank: int | None) -> int:
+        """A rank that was asked for, all ranks if None. Raises ``ConfigError`` for one that the field does not have."""
+        rank = self.rank if rank is None else rank
+        if not isinstance(rank, numbers.Integral) or not 1 <= rank <= self.rank:
+            raise ConfigError(f"rank {short(rank)}: this field has ranks 1 to {self.rank}")
+        return int(rank)
 
     def reorder(self) -> None:
         """Puts all ranks in order, so that the field can be slimmed: training at full rank alone leaves them in none.
@@ -261,6 +267,10 @@ class Field(InDomain):
         field.metadata = copy.deepcopy(state.metadata)
         field.separate_ranks = state.separate_ranks
         return field
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Field":
+        """A field of its own with the ranks in use, the grid and the values of this one."""
+        return Field.from_state(self.state())
 
     def _put(self, state: FieldState) -> None:
         """Takes on planes, lines, basis, and scales and shifts per rank of a state of the same grid and rank."""

@@ -18,9 +18,7 @@ def query(
     field: Field, points: np.ndarray, directions: np.ndarray, rank: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """See ``Field.query``."""
-    rank = field.rank if rank is None else rank
-    if not 1 <= rank <= field.rank:
-        raise ConfigError(f"rank {rank}: this field has ranks 1 to {field.rank}")
+    rank = field.rank_or_all(rank)
     points, directions = np.asarray(points, np.float32), np.asarray(directions, np.float32)
     if directions.shape == (3,):
         directions = np.broadcast_to(directions, points.shape)

@@ -25,11 +25,10 @@ from tslim.field.basis import device_rows
 from tslim.field.field import Field
 from tslim.field.parameters import Gradients, parameters_of
 from tslim.model.state import N_FEATURES
+from tslim.rendering.arguments import background_of, ranks_of_rays, sampling_of
 from tslim.rendering.batch import Rays
 from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.rendering.ray_space import unit_rays
-
-WHITE = (1.0, 1.0, 1.0)
 
 
 class DifferentiableRenderer:
@@ -44,7 +43,7 @@ class DifferentiableRenderer:
         directions: (n, 3), normalised here.
         rank: one rank for all rays or (n,) one for each; the field's if None.
         background: colour behind the field; the field's own, else white, if None.
-        config: sampling; by default as for training.
+        config: sampling; by default as the field was trained.
 
     Raises:
         ConfigError: shapes that do not fit, or ranks that the field does not have.
@@ -67,23 +66,21 @@ class DifferentiableRenderer:
         n = len(directions)
         if n == 0:
             raise ConfigError("no rays: expected one at least")
-        ranks = np.broadcast_to(np.asarray(field.rank if rank is None else rank, np.int32), n)
-        if not (1 <= ranks.min() and ranks.max() <= field.rank):
-            raise ConfigError(f"ranks {ranks.min()} to {ranks.max()}: this field has ranks 1 to {field.rank}")
+        ranks = ranks_of_rays(field, rank, (n,))
         self.field = field
         self.n_rays = n
-        self.background = background or field.background or WHITE
+        self.background = background_of(field, background)
         self.rgb = ti.Vector.field(3, ti.f32, n, needs_grad=True)
         """sRGB of each ray, not clamped"""
         self.opacity = ti.field(ti.f32, n, needs_grad=True)
         self.depth = ti.field(ti.f32, n, needs_grad=True)
         """sum of weight times distance along the ray: in world units, but in ndc in the units of that space"""
         self._max_rank = int(ranks.max())
-        self._pipeline = Pipeline(field, Rays(n), config)
+        self._pipeline = Pipeline(field, Rays(n), sampling_of(field, config))
         self._gradients = Gradients(field)
         buffers.write(self._pipeline.rays.origins, origins.ravel())
         buffers.write(self._pipeline.rays.directions, directions.ravel())
-        buffers.write(self._pipeline.rays.ranks, np.ascontiguousarray(ranks))
+        buffers.write(self._pipeline.rays.ranks, ranks)
 
     @ti.ad.grad_replaced
     def render(self) -> None:

@@ -3,13 +3,14 @@
 On the CPU, where device arrays are numpy arrays, the product with the basis runs in BLAS; elsewhere in Taichi.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
 from kernels import appearance, composite, decode, density, groups, march, ray_gradients, trace
 from kernels.cells import EVERYTHING
-from tslim.config import with_old_names
+from tslim.config import require_in_range, with_old_names
 from tslim.decoder import blas
 from tslim.device import backend, buffers
 from tslim.field import features
@@ -32,6 +33,10 @@ class MarchConfig:
     weight_threshold: float = 1e-4
     early_stop: float = 1e-4
     colour_span: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ``ConfigError`` for values that make no sense."""
+        require_in_range(dataclasses.asdict(self))
 
 
 class Pipeline(StageArrays):

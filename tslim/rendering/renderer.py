@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels import rays
-from tslim.config import march_of
 from tslim.device import buffers
-from tslim.errors import ConfigError
 from tslim.field.field import Field
 from tslim.rendering import media
+from tslim.rendering.arguments import background_of, sampling_of
 from tslim.rendering.batch import Rays
 from tslim.rendering.camera_table import camera_table
 from tslim.rendering.pipeline import MarchConfig, Pipeline
@@ -66,8 +65,7 @@ class Renderer:
 
     def __init__(self, field: Field, *, chunk_rays: int | None = None, config: MarchConfig | None = None) -> None:
         self.field = field
-        trained = field.metadata.get("march")
-        march = config or (MarchConfig(**march_of(trained)) if trained else MarchConfig())
+        march = sampling_of(field, config)
         # A ray through a box has about as many samples as its diagonal has steps.
         longest = 2 * max(field.grid) / march.step_ratio
         chunk_rays = chunk_rays or int(min(CHUNK_RAYS, max(MOST_SAMPLES / longest, 64)))
@@ -140,10 +138,7 @@ class Renderer:
         """As many rays as ``shape`` has; ``aim(first, n)`` makes the next n the pipeline's."""
         started = time.perf_counter()
         field, pipeline = self.field, self.pipeline
-        rank = field.rank if rank is None else rank
-        if not 1 <= rank <= field.rank:
-            raise ConfigError(f"rank {rank}: this field has ranks 1 to {field.rank}")
-        background = background or field.background or (1.0, 1.0, 1.0)
+        rank, background = field.rank_or_all(rank), background_of(field, background)
         n_rays = math.prod(shape)
         rgb = np.empty((n_rays, 3), np.float32)
         depth = np.empty(n_rays, np.float32)

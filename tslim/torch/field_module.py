@@ -1,9 +1,12 @@
 """A field as a module of torch: its parameters are what it is made of."""
 
+import copy
+from typing import Any
+
 import torch
 
 from tslim.device import backend
-from tslim.errors import ConfigError
+from tslim.errors import ConfigError, short
 from tslim.field.field import Field
 from tslim.rendering.pipeline import MarchConfig
 from tslim.torch import pieces
@@ -34,6 +37,7 @@ class FieldModule(torch.nn.Module):
         device: where the parameters are on a GPU; torch's "cuda" if Taichi runs on that, else the host.
 
     Raises:
+        ConfigError: what is no field.
         BackendError: the device computes wrong gradients.
     """
 
@@ -41,6 +45,8 @@ class FieldModule(torch.nn.Module):
         self, field: Field, *, config: MarchConfig | None = None, device: torch.device | str | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(field, Field):
+            raise ConfigError(f"cannot make a module of {short(field)}: expected a Field")
         backend.current().require_gradients()
         self.field = field
         self.config = config
@@ -91,6 +97,18 @@ class FieldModule(torch.nn.Module):
             self._pieces[name].load(parameter)
             if not shares:
                 self._handed_over[name] = state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FieldModule":
+        """A module of a field of its own with the same values."""
+        self.hand_over()
+        other = FieldModule(copy.deepcopy(self.field), config=self.config, device=self.basis.device)
+        for ours, theirs in zip(self.in_order(), other.in_order(), strict=True):
+            theirs.requires_grad_(ours.requires_grad)
+        return other.train(self.training)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuses to be pickled, which a shallow copy would be, too."""
+        raise ConfigError("a FieldModule is not pickled: save its field or its state_dict; copy.deepcopy copies it")
 
     def forward(
         self,
