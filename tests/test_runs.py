@@ -91,7 +91,7 @@ def test_rows_of_another_model_or_other_photographs_are_not_kept(trained, tmp_pa
 
 def test_compact_without_a_size_keeps_all_ranks(trained, tmp_path):
     code, out, _ = tslim("slim", trained, "--precision", "compact", "-o", tmp_path / "s.slim")
-    assert code == 0 and "kept 4 ranks of 4 ranks, rounded by 0.1" in out
+    assert code == 0 and "kept 4 of 4 ranks, rounded by 0.1" in out
     header = model_file.read_header(tmp_path / "s.slim")
     assert header.rank == 4 and header.precision == "compact"
     assert "--precision alone" in refused("slim", trained, "-o", tmp_path / "t.slim")

@@ -69,11 +69,11 @@ class Console:
                 str(row.rank), f"{row.bytes / 1e6:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}", *lpips,
                 f"{row.ms_per_frame:.0f}", style=None if row.views is None else "dim",
             )  # fmt: skip
-        self.rich.print(table)
+        self._show(table)
         some = {row.rank: row.views for row in rows if row.views is not None}
         if some:
             where = "rank " if len(some) == 1 else "ranks "
-            self.line(f"{where}{spans(some)}: {max(some.values())} of these views, beside the other ranks", style="dim")
+            self.line(f"{where}{spans(some)}: measured on {max(some.values())} of these views", style="dim")
         return rows
 
     def table(self, heads: Sequence[str], cells: Sequence[Sequence[str]], title: str | None = None) -> None:
@@ -88,7 +88,7 @@ class Console:
             column.min_width = max(len(word) for cell in words for word in cell.split())
         for line in cells:
             table.add_row(*(Text(cell) for cell in line))
-        self.rich.print(table)
+        self._show(table)
 
     def facts_table(self, rows: Sequence[tuple[str, object]], title: str | None = None) -> None:
         """Two columns: names and values."""
@@ -97,7 +97,16 @@ class Console:
         table.add_column(overflow="fold")
         for name, value in rows:
             table.add_row(Text(name), Text(printable(value)))
-        self.rich.print(table)
+        self._show(table)
+
+    def _show(self, table: Table) -> None:
+        if self.rich.is_terminal:
+            self.rich.print(table)
+            return
+        with self.rich.capture() as captured:
+            self.rich.print(table)
+        for line in captured.get().splitlines():
+            self.line(line.rstrip())
 
     def written(self, paths: Sequence[Path]) -> None:
         """The list of files that a command left behind, with their sizes."""

@@ -63,7 +63,7 @@ def slim(args: Slim, console: Console) -> None:
             if args.rank is not None and (better := better_below(known, args.rank)):
                 console.warn(f"by what eval measured, rank {better.rank} is better: it has {better.psnr:.2f} dB")
     model_file.write(small, args.out)
-    console.line(f"kept {ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}")
+    console.line(f"kept {_kept_text(small, state)}")
     least = 1 if state.metadata.get(ordering.REORDERED) else _least_trained(state)
     if min(small.separate_ranks or (small.rank,)) < least:
         console.warn(f"training never rendered fewer than {_ranks(least)}: this model may show next to nothing")
@@ -103,8 +103,7 @@ def _fitted(args: Slim, state: StoredState, max_mb: float) -> StoredState:
             small = model_file.fit(state, max_mb, "compact")
         except ConfigError as worse:
             raise ConfigError(f"{error}, and with --precision compact: {worse}") from None
-        ranks = f"{ranks_text(small)} of {ranks_text(state)}{shared.rounding_text(small)}"
-        raise ConfigError(f"{error}; --precision compact keeps {ranks}") from None
+        raise ConfigError(f"{error}; --precision compact keeps {_kept_text(small, state)}") from None
 
 
 def _unbeaten(args: Slim, max_mb: float, state: StoredState, known: list[SweepRow], console: Console) -> StoredState:
@@ -133,6 +132,12 @@ def ranks_text(state: "FieldState | model_file.ModelHeader") -> str:
     if state.separate_ranks is None:
         return _ranks(state.rank)
     return f"{_ranks(state.separate_ranks[0])} of density and {state.separate_ranks[1]} of appearance"
+
+
+def _kept_text(small: StoredState, state: StoredState) -> str:
+    """What is kept of a model, in words."""
+    kept = str(small.rank) if small.separate_ranks is None else ranks_text(small)
+    return f"{kept} of {ranks_text(state)}{shared.rounding_text(small)}"
 
 
 def _ranks(n: int) -> str:

@@ -16,8 +16,15 @@ from pathlib import Path
 
 from tslim.device import backend, cache, display, hardware
 
-PACKAGES = ("taichi", "numpy", "imageio", "imageio-ffmpeg", "rich", "tyro", "matplotlib", "torch")
-OPTIONAL = {"torch": "only needed for --decoder-precision bfloat16 and for the tests"}
+PACKAGES = ("taichi", "numpy", "threadpoolctl", "pillow", "imageio", "imageio-ffmpeg", "rich", "tyro", "matplotlib")
+OPTIONAL = {
+    "pycolmap": "cameras of photographs: tslim poses, train --find-poses",
+    "torch": "checkpoints (.th), tslim.torch, --decoder-precision bfloat16, and the tests",
+    "scikit-image": "meshes: export to .ply, .obj, .glb",
+    "ray": "several trainings of a sweep at a time",
+    "lpips": "tslim eval --lpips",
+}
+"""What tslim can do without, and who misses it."""
 LIBRARIES = (
     ("X11", "libX11.so.6", "libx11-6", "Taichi does not even load without it"),
     ("Vulkan loader", "libvulkan.so.1", "libvulkan1", "needed by --arch vulkan and by the window"),
@@ -59,6 +66,7 @@ def report() -> list[Section]:
     """Everything, in the order to read it. Takes a few seconds; never raises."""
     parts = (
         ("Python", _python),
+        ("Optional", _optional),
         ("Machine", _machine),
         ("Libraries", _libraries),
         ("Devices", _devices),
@@ -98,11 +106,16 @@ def _python() -> Iterator[Row]:
         try:
             yield Row(name, metadata.version(name), True)
         except metadata.PackageNotFoundError:
-            if name in OPTIONAL:
-                yield Row(name, "not installed", None, OPTIONAL[name])
-            else:
-                yield Row(name, "not installed", False, "pip install -r requirements.txt")
+            yield Row(name, "not installed", False, "pip install -r requirements.txt")
     yield _import_row()
+
+
+def _optional() -> Iterator[Row]:
+    for name, use in OPTIONAL.items():
+        try:
+            yield Row(name, f"{metadata.version(name)}, for {use}", True)
+        except metadata.PackageNotFoundError:
+            yield Row(name, f"not installed, for {use}", None, f"pip install {name}")
 
 
 def _import_row() -> Row:
