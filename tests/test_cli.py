@@ -84,6 +84,15 @@ def test_every_setting_has_a_flag_and_the_flag_sets_it():
     check(config.TrainConfig, "", lambda c: c)
 
 
+@pytest.mark.parametrize("kind", options.COMMANDS.values(), ids=options.COMMANDS)
+def test_what_a_command_does_fits_in_a_line_of_help_and_nothing_is_left_out_as_none(kind, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(kind.__doc__) <= 80 and kind.__doc__.endswith(".")
+    cli.main([kind.__name__.lower(), "--help"])
+    out = capsys.readouterr().out
+    assert kind.__doc__ in out and "None" not in out
+
+
 def test_every_option_has_help(capsys):
     for name, kind in options.COMMANDS.items():
         assert parsing.parse([name, "--help"]) is None

@@ -155,6 +155,12 @@ def test_nothing_is_written_among_the_files_of_a_run_or_a_data_set(trained, smal
     assert [contents(folder) for folder in places.values()] == before
 
 
+def test_a_folder_that_may_not_be_written_is_said_before_the_work(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("tslim.commands.shared.os.access", lambda path, how: path != tmp_path)
+    for words in (["slim", "--rank", 2, "-o", "a.slim"], ["render", "-o", "a.mp4"], ["export", "-o", "new/a.html"]):
+        assert f"no permission in {tmp_path}" in refused(words[0], trained[0], *words[1:-1], tmp_path / words[-1])
+
+
 def test_what_only_training_needs_is_gone_when_views_are_measured(cpu, tmp_path, monkeypatch):
     made, left = [], []
 
@@ -518,14 +524,27 @@ def test_doctor_reports_on_this_machine():
         (["train", "--field.max-rank", "0"], "field.max_rank is 0"),
         (["train", "--grid-end", "20000", "--downscale", "5", "--max-images", "2"], "MB are free"),
         (["info", "{tmp}"], "unknown format"),
-        (["info", "{tmp}/none"], "none"),
+        (["info", "{tmp}/none"], "no such file or folder"),
+        (["train", "{run}/images/orbit.mp4"], "a video; make a data set of it"),
+        (["train", "{bare}"], "a model; give the folder"),
+        (["train", "--field.max-rank", "-1"], "it must be 1 to 256"),
+        (["eval", "{scene}"], "holds photographs: name a run folder, or a model file"),
+        (["eval", "{run}", "--scene", "{tmp}/none"], "none: no such folder"),
+        (["eval", "{run}/checkpoint.npz"], "is a checkpoint of training: name its run folder"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--max-mb", "-1"], "--max-mb -1: expected a number above 0"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--max-mb", "nan"], "--max-mb nan: expected a number above 0"),
+        (["slim", "{run}", "-o", "{tmp}/s.slim", "--min-psnr", "nan"], "--min-psnr nan: expected"),
+        (["render", "{run}", "-o", "{tmp}/a.mp4", "--fps", "0"], "--fps 0: expected 1 or more"),
+        (["render", "{run}", "-o", "{tmp}/a.png", "--size", "99999x9"], "at most 16384 a side"),
     ],
 )
-def test_nonsense_is_one_clear_line_and_leaves_nothing(trained, bare, tmp_path, monkeypatch, words, expected):
+def test_nonsense_is_one_clear_line_and_leaves_nothing(
+    trained, bare, small_scene, tmp_path, monkeypatch, words, expected
+):
     run, _ = trained
     monkeypatch.chdir(tmp_path)
     before = contents(run)
-    assert expected in refused(*(word.format(run=run, tmp=tmp_path, bare=bare) for word in words))
+    assert expected in refused(*(word.format(run=run, tmp=tmp_path, bare=bare, scene=small_scene) for word in words))
     assert contents(run) == before
     assert not list(tmp_path.iterdir())
 

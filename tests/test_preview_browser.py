@@ -78,7 +78,7 @@ def test_two_browsers_one_of_which_goes(training, tmp_path):
         assert first.run("document.querySelectorAll('#panel input[type=range]').length") == 3
         first.until("document.getElementById('panel').innerText.includes('loss')")
         text = first.page.inner_text("#panel")
-        for word in ("MB in half precision", "PSNR", "training: step", "rays/s", "% of time"):
+        for word in ("MB as float16", "PSNR", "training: step", "rays/s", "% of time"):
             assert word in text, word
         # The slider.
         first.page.fill("#panel input[name=rank]", "2")

@@ -43,5 +43,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Width and height from words like 800x600."""
     match = re.fullmatch(r"(\d+)[x×](\d+)", text)
     if not match or not all(1 <= int(side) <= paths.LARGEST_SIDE for side in match.groups()):
-        raise ConfigError(f"size {text}: expected WIDTHxHEIGHT in pixels, such as 800x600")
+        raise ConfigError(
+            f"--size {text}: expected WIDTHxHEIGHT in pixels, such as 800x600, at most {paths.LARGEST_SIDE} a side"
+        )
     return int(match[1]), int(match[2])

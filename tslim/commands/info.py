@@ -25,6 +25,8 @@ PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 
 def info(args: Info, console: Console) -> None:
     """Says what a path holds."""
+    if not args.path.exists():
+        raise ConfigError(f"{args.path}: no such file or folder")
     run = RunFolder(args.path)
     is_scene = args.path.suffix.lower() == ".json" or (not args.path.is_file() and not run.config.exists())
     if args.plot is not None and not is_scene:

@@ -24,6 +24,8 @@ def _maybe(metavar: str, **more) -> object:
 
 _Out = _maybe("PATH", aliases=("-o",))
 _Path = _maybe("PATH")
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, arg(help_behavior_hint="")]
+"""One that is off unless it is typed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ _ServeFlags = Annotated[ServeOptions, arg(name="")]
 
 @dataclass(frozen=True)
 class Train:
-    """Trains one slimmable field on photographs, measures it at several ranks and renders a video."""
+    """Trains one slimmable field on photographs, and shows what each size is worth."""
 
     path: Positional[Annotated[Path | None, _maybe("[PATH]")]] = None
     """folder of posed photographs; if not given, the built-in scene"""
@@ -73,18 +75,18 @@ class Train:
     """where the settings below start from, as suits the scene's space (their defaults here are those for a box); quick
     takes minutes on two CPU cores, fine a quarter of an hour or more, best an hour or more; demo a third of quick, tiny
     seconds; paper is the published one"""
-    find_poses: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    find_poses: _Flag = False
     """PATH holds photographs without cameras, or is a video: find cameras first, as tslim poses does, and make a data
     set of them, PATH-posed"""
     out: Annotated[Path | None, _Out] = None
     """run folder; runs/NAME of the scene if not given"""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    resume: _Flag = False
     """continue the interrupted run in --out, exactly where it was saved"""
     arch: Arch = "auto"
     """device; auto takes a GPU that works, else the CPU"""
-    preview: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    preview: _Flag = False
     """show the field in a window while it trains"""
-    model_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    model_only: _Flag = False
     """end with the model: measure nothing, and make no pictures and no video (tslim eval measures it later)"""
     serving: _ServeFlags = field(default_factory=ServeOptions)
     scene: _SceneFlags = field(default_factory=SceneOptions)
@@ -103,12 +105,12 @@ class Eval:
     """folder of posed photographs; by default those that the model was trained on"""
     out: Annotated[Path | None, _Out] = None
     """folder for eval.json and pictures; by default the run folder, or FILE-eval beside a file"""
-    save_images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    save_images: _Flag = False
     """also write every test view at every rank that is measured on all of them"""
     fit_gains: Annotated[bool | None, _maybe("{True,False}")] = None
     """compare the right halves of test views, after a gain of each was fitted on its left half; by default for models
     that were trained with --image-gains"""
-    lpips: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    lpips: _Flag = False
     """measure LPIPS, too, by its network VGG (needs the package lpips, which downloads weights of 500 MB once)"""
     arch: Arch = "auto"
     """device"""
@@ -117,7 +119,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Slim:
-    """Writes a smaller model: the first ranks of a larger one, or all of them in fewer bytes."""
+    """Writes a smaller model: the first ranks of a larger one, or all in fewer bytes."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
@@ -133,7 +135,7 @@ class Slim:
     """ranks of density to keep where they should be other than those of appearance"""
     appearance_rank: Annotated[int | None, _maybe("INT")] = None
     """ranks of appearance to keep, with --density-rank"""
-    separate: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    separate: _Flag = False
     """with --max-mb: try different ranks of density and appearance on training photographs, and keep the best pair"""
     precision: Annotated[config.Precision | None, _maybe("{float16,float32,compact}")] = None
     """how numbers are stored: in half or single precision, or compact, in a tenth of the bytes of half, for a few
@@ -154,7 +156,7 @@ class Slim:
 
 @dataclass(frozen=True)
 class Reorder:
-    """Puts the ranks of a model that was trained whole in order, so that it can be slimmed; can train sizes further."""
+    """Puts the ranks of a model that was trained whole in order, for slim."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
@@ -174,7 +176,7 @@ class Reorder:
 
 @dataclass(frozen=True)
 class Render:
-    """Renders a model along a camera path to a video or to pictures; needs no data set."""
+    """Renders a model along a camera path to a video or pictures; needs no data set."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
@@ -214,8 +216,7 @@ class View:
 
 @dataclass(frozen=True)
 class Export:
-    """Turns a model into what others can open: a page for browsers, a mesh, points, depth, pictures with cameras, a
-    checkpoint of TensoRF."""
+    """Turns a model into a page for browsers, a mesh, points, depth or a checkpoint."""
 
     model: Positional[Annotated[Path, arg(metavar="RUN|FILE")]]
     """run folder or model file"""
@@ -224,7 +225,7 @@ class Export:
     mesh with coloured vertices (.ply, .obj, .glb); the camera path as transforms.json (.json); depth of one view as a
     16-bit picture (.png), or of several as an array (.npy); a folder of pictures with depth and cameras (no suffix); a
     checkpoint for the public code of TensoRF (.th)"""
-    split: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    split: _Flag = False
     """leave the model in a file beside the page, which a web server sends as it is needed: the page is sharp before all
     of it has arrived"""
     rank: Annotated[int | None, _maybe("INT")] = None
@@ -256,14 +257,14 @@ class Info:
 
     path: Positional[Annotated[Path, arg(metavar="FILE|RUN|SCENE")]]
     """model file, run folder or folder of posed photographs"""
-    plot: Path | None = None
+    plot: Annotated[Path | None, _Path] = None
     """draw the data set's cameras, box and points to this picture (.png, .pdf or .svg)"""
     options: _SceneFlags = field(default_factory=SceneOptions)
 
 
 @dataclass(frozen=True)
 class Poses:
-    """Finds the cameras of photographs, or of a video, and makes a data set of them that train reads."""
+    """Finds the cameras of photographs, or of a video, and makes a data set of them."""
 
     source: Positional[Annotated[Path, arg(metavar="FOLDER|VIDEO")]]
     """folder of pictures, or a video"""
@@ -274,7 +275,7 @@ class Poses:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Trains many scenes, presets, settings and seeds from one file, on Ray or SLURM; one table of all."""
+    """Trains many scenes, presets, settings and seeds from one file, into one table."""
 
     file: Positional[Annotated[Path, arg(metavar="FILE")]]
     """what to train (.toml; docs/sweeps.md). What is done already is not done again, what was begun goes on"""
@@ -286,11 +287,11 @@ class Sweep:
     """GPUs that a training takes"""
     arch: Arch = "auto"
     """device of each training"""
-    slurm: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    slurm: _Flag = False
     """write an array of SLURM jobs instead of running anything"""
     only: Annotated[int | None, _maybe("INT")] = None
     """run this one training, counted from 0, here, without Ray: what a job of the array does"""
-    table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    table: _Flag = False
     """run nothing: write the table of what is finished"""
 
 

@@ -38,7 +38,7 @@ def parse(argv: Sequence[str], **defaults: Any) -> Any:
         print(f"tslim {__version__}")
         return None
     if argv[0] not in (*COMMANDS, "-h", "--help"):
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        near = difflib.get_close_matches(argv[0], [*COMMANDS, "--help", "--version"], n=1)
         hint = f"; did you mean {near[0]}?" if near else ";"
         raise ConfigError(f"unknown command {argv[0]}{hint} known: {', '.join(COMMANDS)}")
     known: dict[str, Option] = {}

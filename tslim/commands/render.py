@@ -45,6 +45,8 @@ def _check_render(args: Render) -> None:
     """Raises ``ConfigError`` for options that would have no effect together."""
     single = args.out.suffix.lower() == ".png"
     camera_paths.require_frames(args.frames)
+    if args.fps < 1:
+        raise ConfigError(f"--fps {args.fps}: expected 1 or more")
     if single and args.frames not in (None, 1):
         raise ConfigError(f"{args.out} is one picture: for {args.frames} name a folder (no suffix) or a video (.mp4)")
     if args.path == "test":

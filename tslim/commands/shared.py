@@ -1,5 +1,6 @@
 """What several commands need: the device, the model and the scene that a path means, and words for both."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from tslim.commands.console import Console
 from tslim.commands.options import SceneOptions, ServeOptions
+from tslim.data import formats_of
 from tslim.errors import ConfigError, RunFolderError, SceneError
 from tslim.measuring.metrics import WINDOW
 from tslim.model import model_file
@@ -57,10 +59,14 @@ def find_model(path: Path, console: Console) -> tuple[Path, RunFolder | None]:
     if not path.exists():
         raise RunFolderError(f"{path}: no such run folder or model file")
     if path.is_file():
+        if path.name in {kept.name for kept in RunFolder(path.parent).checkpoints.paths()}:
+            raise RunFolderError(f"{path} is a checkpoint of training: name its run folder, {path.parent}")
         return path, None
     if not path.is_dir():
         raise RunFolderError(f"{path} is neither a file nor a folder")
     folder = RunFolder(path)
+    if not folder.config.exists() and formats_of(path):
+        raise RunFolderError(f"{path} holds photographs: name a run folder, or a model file (tslim train makes both)")
     require_run(folder, console)
     if folder.model.exists():
         return folder.model, folder
@@ -109,10 +115,11 @@ def scene_record(where: Path | None, args: SceneOptions) -> dict[str, Any]:
 def scene_of_run(folder: RunFolder, where: Path | None, args: SceneOptions) -> Scene:
     """The scene that a run was trained on, or another one if ``where`` says so."""
     record = folder.settings()["scene"]
+    moved = where is None and record.get("path") is not None and not Path(record["path"]).exists()
     if where is None:
         where = record.get("path")
     remembered = {k: v for k, v in record.items() if k != "path"}
-    if where is not None and not Path(where).exists():
+    if moved:
         how = "tslim train NEW-PLACE --out RUN --resume, tslim eval RUN --scene NEW-PLACE"
         raise SceneError(
             f"the photographs of {folder.path} are not at {where} any more: say where they are now ({how})"
@@ -165,6 +172,8 @@ def require_writable(path: Path) -> None:
         raise RunFolderError(f"cannot write {path}: it is a folder")
     if not parent.is_dir():
         raise RunFolderError(f"cannot write {path}: {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise RunFolderError(f"cannot write {path}: no permission in {parent}")
     run = RunFolder(path.parent)
     if run.config.exists() and path.name in {own.name for own in run.own_files()}:
         raise RunFolderError(f"{path} is a file of the run in {run.path}: choose another -o")

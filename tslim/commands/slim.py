@@ -165,6 +165,10 @@ def _require_consistent(args: Slim) -> None:
             "say one of --rank, --max-mb, --min-psnr, or --density-rank with --appearance-rank; "
             "or --precision alone, which keeps all ranks"
         )
+    if args.max_mb is not None and not args.max_mb > 0:
+        raise ConfigError(f"--max-mb {args.max_mb:g}: expected a number above 0")
+    if args.min_psnr is not None and not math.isfinite(args.min_psnr):
+        raise ConfigError(f"--min-psnr {args.min_psnr:g}: expected a number of dB")
     if args.separate and args.max_mb is None:
         raise ConfigError("--separate looks for the best pair of ranks within --max-mb: say how many MB")
     measures = args.separate or args.min_psnr is not None

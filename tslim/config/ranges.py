@@ -8,7 +8,7 @@ from tslim.errors import ConfigError
 
 _ABOVE_ZERO = (
     "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "lr_gains", "lr_poses",
-    "unseen_rays", "regularize_every", "report_every", "checkpoint_every", "field.max_rank", "field.distance_scale",
+    "unseen_rays", "regularize_every", "report_every", "checkpoint_every", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",

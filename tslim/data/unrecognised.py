@@ -92,7 +92,10 @@ def not_a_folder(path: Path) -> SceneError:
     """Why a file cannot be read as a data set."""
     ending = path.suffix.lower()
     if ending in pictures.VIDEOS:
-        return SceneError(f"{path}: a video; make a data set of it with 'tslim poses {path} -o NEW_FOLDER'")
+        find = f"make a data set of it with 'tslim poses {path} -o NEW_FOLDER', or train it with --find-poses"
+        return SceneError(f"{path}: a video; {find}")
+    if ending in (".slim", ".th"):
+        return SceneError(f"{path}: a model; give the folder that holds the images and poses")
     if ending in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
         return SceneError(f"{path}: an archive; unpack it, and give the folder that holds the images and poses")
     if path.name.startswith(("cameras.", "images.", "points3D.")):

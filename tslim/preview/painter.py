@@ -179,7 +179,7 @@ class Painter:
 
     def file_text(self, rank: int) -> str:
         """The same in words: in the model's own file, or in half precision, in which one in training is saved."""
-        how = "in half precision" if self.model is None else "as file"
+        how = "as float16" if self.model is None else "as file"
         return f"{self.file_bytes(rank) / 1e6:.2f} MB {how}"
 
 

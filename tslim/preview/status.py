@@ -6,6 +6,9 @@ from tslim.preview.frame import History
 from tslim.preview.painter import Painting
 from tslim.training import events
 
+LINE = 39
+"""Letters that the panel of the window has room for."""
+
 
 def shown_lines(controls: Controls, painting: Painting | None, file_text: str) -> list[str]:
     """Two lines on the picture; always two, so that nothing below them jumps."""
@@ -43,7 +46,7 @@ class TrainingNews:
 
     def lines(self, budget: Budget, *, paused: bool) -> list[str]:
         """Four lines on the training and what the preview costs it, or none; and what happened last."""
-        last = self.last[:40] or " "
+        last = self.last[:LINE] or " "
         if not self.steps:
             return [last]
         state = "finished" if self.finished else "paused" if paused else "training"
