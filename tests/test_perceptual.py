@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -51,13 +52,45 @@ def test_who_lacks_the_package_or_the_network_is_told_what_to_do(monkeypatch, tm
     assert cli.main(["eval", str(tmp_path / "model.slim"), "--lpips"]) == 2
     assert "pip install lpips" in capsys.readouterr().err
 
-    def offline(net, verbose):
-        raise OSError("no route to host")
-
     pytest.importorskip("torch", reason="torch, which LPIPS runs on, is not installed (tests/requirements.txt)")
-    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=offline))
-    with pytest.raises(MissingPackageError, match="could not be downloaded .no route to host"):
-        Perceptual()
+    for problem in (OSError("no route to host"), RuntimeError("invalid hash value\nexpected 397923af"), EOFError()):
+
+        def offline(net, verbose, problem=problem):
+            raise problem
+
+        monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=offline))
+        with pytest.raises(MissingPackageError, match="could not be downloaded .(no route|invalid hash|EOFError)") as e:
+            Perceptual()
+        assert "\n" not in str(e.value)
+
+
+def test_the_package_itself_measures_with_made_up_weights(monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch, which LPIPS runs on, is not installed (tests/requirements.txt)")
+    if find_spec("lpips") is None:
+        pytest.skip("lpips is not installed (pip install lpips)")
+    asked = []
+
+    def vgg16(**options):
+        """The layers of VGG-16 up to the last that LPIPS looks at, with weights drawn at random."""
+        asked.append(options)
+        torch.manual_seed(0)
+        layers, wide = [], 3
+        for width, deep in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+            for _ in range(deep):
+                layers += [torch.nn.Conv2d(wide, width, 3, padding=1), torch.nn.ReLU()]
+                wide = width
+            layers.append(torch.nn.MaxPool2d(2))
+        return types.SimpleNamespace(features=torch.nn.Sequential(*layers))
+
+    models = types.SimpleNamespace(vgg16=vgg16)
+    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=models))
+    for name in [name for name in sys.modules if name.split(".")[0] == "lpips"]:
+        monkeypatch.delitem(sys.modules, name)
+    truth = np.random.default_rng(0).random((40, 36, 3)).astype(np.float32)
+    measure = Perceptual()
+    assert len(asked) == 1 and measure(truth, truth) == 0
+    near, far = measure(0.9 * truth, truth), measure(0.5 * truth, truth)
+    assert 0 < near < far and far == measure(0.5 * truth, truth)
 
 
 def test_it_stands_in_the_table_and_in_the_file_only_where_it_was_measured(tmp_path, capsys):

@@ -80,6 +80,8 @@ def test_points_keep_their_shape_and_what_makes_no_sense_is_refused(cpu):
     for points, directions, message in (
         (np.zeros((2, 3)), np.ones((3, 3)), "expected"),
         (np.zeros((2, 3)), np.zeros(3), "no length"),
+        (np.zeros((2, 3)), np.full(3, np.inf), "none that is finite"),
+        (np.zeros((5, 2)), np.ones(3), r"points \(5, 2\) and directions \(3,\): expected"),
     ):
         with pytest.raises(ConfigError, match=message):
             field.query(points, directions)

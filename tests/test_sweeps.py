@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -201,6 +204,40 @@ def test_a_training_without_a_cluster_is_measured_and_not_done_twice(tmp_path):
     assert RunFolder(plan.folder(plan.runs[0])).model.stat().st_mtime_ns == before
     bad = plan_of(tmp_path, SMALL.replace("steps = 100", "steps = 0"))
     assert "steps" in single.perform(bad, bad.runs[1], "cpu")
+
+
+def test_memory_is_that_of_each_process_and_not_the_most_of_all_so_far():
+    sizes = (300, 1)
+    peaks = []
+    for size in sizes:
+        process = subprocess.Popen([sys.executable, "-c", f"bytearray(b'x') * ({size} * 10**6)"])
+        peaks.append(single.ended(process))
+        assert process.returncode == 0
+    assert peaks[0] > 300 > 150 > peaks[1] > 1
+    broken = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    single.ended(broken)
+    assert broken.returncode == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_waits_for_its_training_to_save(tmp_path):
+    plan = plan_of(tmp_path, SMALL.replace("steps = 100", "steps = 100000").replace("_every = 20", "_every = 100000"))
+    folder = RunFolder(plan.folder(plan.runs[0]))
+    code = "import sys; sys.modules['ray'] = None; from tslim import cli; sys.exit(cli.main(sys.argv[1:]))"
+    words = ["sweep", str(plan.source), "--arch", "cpu"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": single.python_path()},
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder.path / "metrics.jsonl").exists() or not folder.history():
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C in a terminal
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "saved at step" in (plan.out / f"{plan.runs[0].name}.log").read_text()
+    assert any(folder.path.glob("checkpoint*"))
 
 
 @pytest.mark.slow

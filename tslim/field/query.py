@@ -20,15 +20,15 @@ def query(
     """See ``Field.query``."""
     rank = field.rank_or_all(rank)
     points, directions = np.asarray(points, np.float32), np.asarray(directions, np.float32)
-    if directions.shape == (3,):
+    if directions.shape == (3,) == points.shape[-1:]:
         directions = np.broadcast_to(directions, points.shape)
     if points.shape != directions.shape or points.shape[-1:] != (3,):
         raise ConfigError(f"points {points.shape} and directions {directions.shape}: expected (..., 3) both")
     shape = points.shape[:-1]
     points, directions = points.reshape(-1, 3), directions.reshape(-1, 3)
     length = np.linalg.norm(directions, axis=1, keepdims=True)
-    if not (length > 0).all():
-        raise ConfigError("a direction has no length")
+    if not ((length > 0) & (length < np.inf)).all():
+        raise ConfigError("a direction has no length, or none that is finite")
     directions = directions / length
     parts = [slice(i, i + CHUNK_POINTS) for i in range(0, len(points), CHUNK_POINTS)]
     found = [_query_part(field, points[part], directions[part], rank) for part in parts]

@@ -24,9 +24,10 @@ class Perceptual:
         self._torch = need("torch", "LPIPS", INSTALL)
         try:
             self._net = lpips.LPIPS(net="vgg", verbose=False)
-        except OSError as error:
+        except (OSError, RuntimeError, EOFError) as error:  # no network; an answer that is not the file; half of it
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise MissingPackageError(
-                f"LPIPS needs the weights of VGG-16, which could not be downloaded ({error}): with a network, "
+                f"LPIPS needs the weights of VGG-16, which could not be downloaded ({reason}): with a network, "
                 "python -c \"import lpips; lpips.LPIPS(net='vgg')\" puts them into ~/.cache/torch"
             ) from error
 

@@ -4,7 +4,6 @@ import ctypes
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +20,8 @@ RECORD = "sweep.json"
 """File in the folder of a training: what the table needs besides ``eval.json``."""
 _DIE_WITH_PARENT = 1
 """Linux: prctl(PR_SET_PDEATHSIG, ...)"""
+_TIME_TO_SAVE = 30.0
+"""Seconds that a training gets to save and end, where this process is interrupted."""
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -62,24 +63,24 @@ def perform(plan: Plan, run: Training, arch: str, threads: int | None = None) ->
         return ""
     folder = RunFolder(plan.folder(run))
     plan.out.mkdir(parents=True, exist_ok=True)
-    log = plan.out / f"{run.name}.log"
+    log, peak = plan.out / f"{run.name}.log", 0.0
     if not folder.model.exists():
         run.prepare(folder)
         words = [*run.command(folder.path, resume=folder.config.exists()), "--model-only", "--arch", arch]
-        problem = _tslim(words, log, threads)
+        problem, peak = _tslim(words, log, threads)
         if problem:
             return problem
     held = _ranks_held(folder)
     ranks = [str(rank) for rank in _measured_ranks(plan, run, held)]
     words = ["eval", str(folder.path), "--ranks", *ranks, *(["--lpips"] if plan.lpips else []), "--arch", arch]
-    problem = _tslim(words, log, threads)
+    problem, peak_of_eval = _tslim(words, log, threads)
     if problem:
         return problem
     history = folder.history()
     record = {
         "command": run.recipe(folder.path),
         "minutes": (history[-1]["seconds"] if history else 0.0) / 60,
-        "peak_mb": _peak_megabytes(),
+        "peak_mb": max(peak, peak_of_eval),
         "max_rank": held,
     }
     files.write_bytes(folder.path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
@@ -102,28 +103,45 @@ def python_path() -> str:
     return os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))
 
 
-def _tslim(words: list[str], log: Path, threads: int | None) -> str:
-    """Runs one command of the command line; returns its last line if it failed."""
+def _tslim(words: list[str], log: Path, threads: int | None) -> tuple[str, float]:
+    """Runs one command of the command line; returns its last line if it failed, and the most memory it held, MB."""
     environment = {**os.environ, "PYTHONPATH": python_path()}
     if threads is not None:
         environment["TSLIM_THREADS"] = str(threads)
     with open(log, "a", encoding="utf-8") as out:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tslim", *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )  # fmt: skip
-    if done.returncode == 0:
-        return ""
+        peak = ended(process)
+    if process.returncode == 0:
+        return "", peak
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"{(lines or ['nothing was said'])[-1][:300]} (exit code {done.returncode}; {log})"
+    return f"{(lines or ['nothing was said'])[-1][:300]} (exit code {process.returncode}; {log})", peak
+
+
+def ended(process: subprocess.Popen) -> float:
+    """Waits for a process; returns the most memory that it held, MB (10^6 bytes), 0 where the system does not say.
+
+    If this process is interrupted meanwhile, that one is given time to save what it has. Ctrl-C reaches both.
+    """
+    try:
+        if not hasattr(os, "wait4"):
+            process.wait()
+            return 0.0
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return used.ru_maxrss / 1e6 if sys.platform == "darwin" else used.ru_maxrss * 1024 / 1e6
+    except BaseException as interrupt:
+        if not isinstance(interrupt, KeyboardInterrupt):
+            process.terminate()
+        try:
+            process.wait(_TIME_TO_SAVE)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        raise
 
 
 def _end_with_parent() -> None:
     """In the new process: it is sent SIGTERM, upon which a training saves, when this one ends."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
-
-
-def _peak_megabytes() -> float:
-    """Most memory that a process of ours has held, MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
