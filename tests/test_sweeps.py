@@ -207,16 +207,18 @@ def test_a_training_without_a_cluster_is_measured_and_not_done_twice(tmp_path):
 
 
 def test_memory_is_that_of_each_process_and_not_the_most_of_all_so_far():
-    sizes = (300, 1)
-    peaks = []
-    for size in sizes:
-        process = subprocess.Popen([sys.executable, "-c", f"bytearray(b'x') * ({size} * 10**6)"])
-        peaks.append(single.ended(process))
-        assert process.returncode == 0
-    assert peaks[0] > 300 > 150 > peaks[1] > 1
-    broken = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
-    single.ended(broken)
-    assert broken.returncode == 3
+    code = """
+import subprocess, sys
+from tslim.sweeps import single
+for words in ("bytearray(b'x') * 400_000_000", "0", "raise SystemExit(3)"):
+    process = subprocess.Popen([sys.executable, "-c", words])
+    print(single.ended(process), process.returncode)
+"""
+    env = {**os.environ, "PYTHONPATH": single.python_path()}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    large, small, broken = (line.split() for line in done.stdout.splitlines())
+    assert float(large[0]) > 400 > 300 > float(small[0]) > 1, done.stdout
+    assert (large[1], small[1], broken[1]) == ("0", "0", "3")
 
 
 @pytest.mark.slow

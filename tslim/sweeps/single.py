@@ -123,6 +123,8 @@ def _tslim(words: list[str], log: Path, threads: int | None) -> tuple[str, float
 def ended(process: subprocess.Popen) -> float:
     """Waits for a process; returns the most memory that it held, MB (10^6 bytes), 0 where the system does not say.
 
+    Linux counts what this process held when it started the other, so that less than that is not seen.
+
     If this process is interrupted meanwhile, that one is given time to save what it has. Ctrl-C reaches both.
     """
     try:
