@@ -405,6 +405,34 @@ def test_a_dense_model_without_photographs_takes_those_of_the_capture_and_says_s
     named(scene, "no photographs in dense/images", "undistorted")
 
 
+def test_a_list_of_test_photographs_beside_a_model_says_what_is_held_out(tmp_path):
+    captures.write_colmap(tmp_path)
+    listing = tmp_path / "sparse" / "0" / "test.txt"
+    listing.write_text("0003.jpg\n0007\n")
+    scene = load_scene(tmp_path)
+    assert scene.test.names == ("0003.jpg", "0007.jpg") and len(scene.train) == 8 and scene.warnings == ()
+    listing.write_text("another.jpg\n")
+    scene = load_scene(tmp_path)
+    assert len(scene.test) == 2
+    named(scene, "test.txt names 0 of the 10 photographs")
+
+
+def test_sizes_may_be_written_with_a_point(tmp_path):
+    captures.write_colmap(tmp_path, text=True)
+    path = tmp_path / "sparse" / "0" / "cameras.txt"
+    path.write_text(path.read_text().replace(" 36 24 ", " 36.0 24.0 "))
+    captures.assert_right(load_scene(tmp_path).train, 0.03)
+
+
+def test_points_that_no_key_names_are_said(tmp_path):
+    posed(tmp_path, lambda pose: pose, cloud=True)
+    data = json.loads((tmp_path / "transforms.json").read_text())
+    del data["ply_file_path"]
+    captures.save_json(tmp_path, data)
+    scene = load_scene(tmp_path)
+    assert scene.points is None and any("points.ply: not used" in note for note in scene.notes)
+
+
 def test_names_with_several_spaces_are_read_from_text(tmp_path):
     captures.write_colmap(tmp_path, names=[f"a  photo  {i}.jpg" for i in range(10)], text=True)
     captures.assert_right(load_scene(tmp_path).train, 0.03)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tslim.data import colmap_files, geometry, pictures, ply, shots, side_files
+from tslim.data import colmap_files, geometry, pictures, ply, reading, shots, side_files
 from tslim.data.capture import Capture
 from tslim.data.colmap_files import Posed
 from tslim.data.masks import Masks
@@ -105,7 +105,7 @@ def load(folder: Path, options: LoadOptions) -> Capture:
         )
     found, rest = _shots(folder, model, options, warnings, notes)
     points = _points(model.folder, warnings)
-    train, test = shots.split(found, options)
+    train, test = _split(found, model.folder / "test.txt", options, warnings)
     return Capture(
         folder, "colmap", _model_file(model.folder, "images"), train, test, points,
         downscale=rest, warnings=tuple(warnings), notes=tuple(notes),
@@ -157,6 +157,28 @@ def _shots(
             f"{len(unplaced)} images in {place.place.name} have no pose in the COLMAP model and were skipped"
         )
     return found, place.rest
+
+
+def _split(
+    found: list[Shot], listing: Path, options: LoadOptions, warnings: list[str]
+) -> tuple[list[Shot], list[Shot]]:
+    """(train, test) as the names in ``listing`` say, which 3DGS reads beside a model; else every eighth held out."""
+    if not listing.is_file():
+        return shots.split(found, options)
+    names = {pictures.key(pictures.cleaned(line)) for line in reading.read_text(listing).splitlines() if line.strip()}
+    test = [shot for shot in found if _called(shot, names)]
+    if not test or len(test) == len(found):
+        warnings.append(f"{listing.name} names {len(test)} of the {len(found)} photographs: every eighth is held out")
+        return shots.split(found, options)
+    train = [shot for shot in found if not _called(shot, names)]
+    by_name = (sorted(part, key=lambda shot: shot.name) for part in (train, test))
+    train, test = (reading.evenly(part, options.max_images) for part in by_name)
+    return train, test
+
+
+def _called(shot: Shot, names: set[str]) -> bool:
+    name = pictures.key(pictures.cleaned(shot.name))
+    return name in names or name.rsplit("/", 1)[-1] in names
 
 
 def _points(model: Path, warnings: list[str]) -> np.ndarray | None:

@@ -244,7 +244,7 @@ def _lines(path: Path, keep_empty: bool = False, words: int = -1) -> Iterator[tu
 
 def _integer(path: Path, number: int, word: str) -> int:
     try:
-        return int(word)
+        return int(word.removesuffix(".0"))
     except ValueError:
         raise SceneError(f"{path}:{number}: expected a whole number, found {word[:40]!r}") from None
 

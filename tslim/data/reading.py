@@ -26,16 +26,22 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8-sig")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a json file; raises ``SceneError`` with file and line."""
+def read_text(path: Path) -> str:
+    """The text of a file; raises ``SceneError`` if there is none."""
     try:
-        data = json.loads(decoded(path.read_bytes()))
+        return decoded(path.read_bytes())
     except FileNotFoundError:
         raise SceneError(f"{path}: no such file") from None
     except OSError as error:
         raise SceneError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise SceneError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a json file; raises ``SceneError`` with file and line."""
+    try:
+        data = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise SceneError(f"{path}: line {error.lineno}, column {error.colno}: not valid json ({error.msg})") from None
     except (RecursionError, ValueError) as error:

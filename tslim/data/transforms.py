@@ -85,9 +85,10 @@ def load_files(folder: Path, path: Path, options: LoadOptions, format: str, usua
     region = usual
     if box is not None or is_open:
         region = Region(box=box, source="" if box is None else f"aabb_scale or aabb in {path.name}", open=is_open)
+    notes = list(found.notes)
+    points = _points(folder, path, data, options, warnings, notes)
     return Capture(
-        folder, format, path, train, test, _points(folder, path, data, options, warnings), region, found.rest,
-        tuple(warnings), found.notes,
+        folder, format, path, train, test, points, region, found.rest, tuple(warnings), tuple(notes)
     )  # fmt: skip
 
 
@@ -310,11 +311,14 @@ def _same(name: str) -> str:
 
 
 def _points(
-    folder: Path, path: Path, data: Mapping[str, Any], options: LoadOptions, warnings: list[str]
+    folder: Path, path: Path, data: Mapping[str, Any], options: LoadOptions, warnings: list[str], notes: list[str]
 ) -> np.ndarray | None:
     """The sparse points (p, 3), if the json names a cloud of them."""
     name = data.get("ply_file_path")
     if name is None:
+        clouds = [p.name for p in sorted(folder.glob("*.ply"))]
+        if clouds:
+            notes.append(f"{', '.join(clouds[:3])}: not used, since no ply_file_path in {path.name} names points")
         return None
     if not isinstance(name, str):
         raise SceneError(f"{path}: ply_file_path is not a file name")
