@@ -8,12 +8,12 @@ from tslim.errors import ConfigError
 
 _ABOVE_ZERO = (
     "steps", "batch_rays", "lr_factors", "lr_network", "lr_scales", "lr_decay", "lr_gains", "lr_poses",
-    "unseen_rays", "regularize_every", "report_every", "checkpoint_every", "field.distance_scale",
+    "unseen_rays", "point_rays", "regularize_every", "report_every", "checkpoint_every", "field.distance_scale",
 )  # fmt: skip
 _ZERO_OR_MORE = (
     "weight_threshold", "early_stop", "colour_span", "l1_start", "l1_rest", "tv_density", "tv_appearance",
     "distortion", "occlusion", "occlusion_range", "near_fade", "lr_first_ranks", "seed", "gain_weight",
-    "unseen_occlusion", "unseen_depth", "unseen_spread", "anneal_share", "poses_from",
+    "unseen_occlusion", "unseen_depth", "unseen_spread", "point_depth", "anneal_share", "poses_from",
     "occupancy_threshold", "occupancy_first", "field.init_scale", "schedule.upsilon", "schedule.eta",
 )  # fmt: skip
 _BETWEEN = {

@@ -167,6 +167,12 @@ class TrainConfig:
     unseen_spread: float = 0.15
     """how far cameras that nobody held are from the photographs': turned about what these look at by up to so many
     radians about each axis, and shifted by up to this share of the distance to there"""
+    point_depth: float = 0.0
+    """weight of what stands before the sparse points of structure from motion, on rays from the photographs that show
+    them, and of light that does not stop at them; for captures that say which photograph shows which (COLMAP), in a box
+    or contracted, as long as poses are not refined"""
+    point_rays: int = 192
+    """rays to sparse points in each step"""
     anneal_share: float = 0.0
     """share of the run over which rays come to be sampled along all of their length, from its middle half on: RegNeRF's
     annealed sampling, for few photographs; not in a contracted space"""

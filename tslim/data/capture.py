@@ -1,6 +1,6 @@
 """What every format's loader returns, and how it becomes a scene: checked, near the origin, decoded, in its space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Capture:
     test: Sequence[Shot]
     points: np.ndarray | None = None
     """(p, 3) float64 sparse surface points"""
+    sightings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """by the name of a shot the numbers (k,) of the points that it is known to show"""
     region: Region = field(default_factory=Region)
     """what the data set says about where its subject is"""
     downscale: int = 1
@@ -52,10 +54,12 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
             "what is measured on them is too good"
         )
     points = capture.points
+    sees: tuple[np.ndarray, ...] = ()
     if points is not None:
-        points = points[np.abs(points).max(1, initial=0) < shots.farthest(every)]
+        near = np.abs(points).max(1, initial=0) < shots.farthest(every)
+        points, sees = points[near], _sees(train_shots, capture.sightings, near)
     warnings += doubts.of_cameras(every, points)
-    train = shots.load_views(train_shots, capture.downscale)
+    train = replace(shots.load_views(train_shots, capture.downscale), sees=sees)
     test = shots.load_views(test_shots, capture.downscale)
     masked = [shot.masks != () for shot in train_shots]
     notes = [*capture.notes, *_say_masks(train, masked, warnings)]
@@ -76,6 +80,15 @@ def developed(capture: Capture, options: LoadOptions) -> Scene:
         notes=tuple(notes),
     )
     return spaces.placed(scene, capture.region, any(masked) or beside > 0, options)
+
+
+def _sees(train: Sequence[Shot], sightings: Mapping[str, np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What each shot shows of the points that are ``kept`` (p,), numbered anew; () where nothing is known."""
+    if not sightings:
+        return ()
+    numbers = np.where(kept, np.cumsum(kept) - 1, -1)
+    found = [numbers[sightings.get(shot.name, np.zeros(0, np.int64))] for shot in train]
+    return tuple(seen[seen >= 0] for seen in found)
 
 
 def _near_the_origin(capture: Capture, warnings: list[str]) -> Capture:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tslim.data import colmap_files, geometry, pictures, ply, reading, shots, side_files
 from tslim.data.capture import Capture
-from tslim.data.colmap_files import Posed
+from tslim.data.colmap_files import Points, Posed
 from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
@@ -103,22 +103,23 @@ def load(folder: Path, options: LoadOptions) -> Capture:
             f"COLMAP made several models of this capture: {model.folder.relative_to(folder)} with {model.images} "
             f"images is read, and not {unread}"
         )
-    found, rest = _shots(folder, model, options, warnings, notes)
+    posed = colmap_files.read_images(_model_file(model.folder, "images"))
+    found, rest = _shots(folder, model, posed, options, warnings, notes)
     points = _points(model.folder, warnings)
     train, test = _split(found, model.folder / "test.txt", options, warnings)
     return Capture(
-        folder, "colmap", _model_file(model.folder, "images"), train, test, points,
+        folder, "colmap", _model_file(model.folder, "images"), train, test,
+        None if points is None else points.positions, sightings=_sightings(posed, points),
         downscale=rest, warnings=tuple(warnings), notes=tuple(notes),
     )  # fmt: skip
 
 
 def _shots(
-    folder: Path, model: Model, options: LoadOptions, warnings: list[str], notes: list[str]
+    folder: Path, model: Model, posed: list[Posed], options: LoadOptions, warnings: list[str], notes: list[str]
 ) -> tuple[list[Shot], int]:
     """The posed photographs that are there, and what is left to downscale."""
     cameras_file, images_file = _model_file(model.folder, "cameras"), _model_file(model.folder, "images")
     cameras = colmap_files.read_cameras(cameras_file)
-    posed = colmap_files.read_images(images_file)
     if not posed:
         raise SceneError(f"{images_file}: no image has a pose")
     names = [entry.name for entry in posed]
@@ -181,8 +182,17 @@ def _called(shot: Shot, names: set[str]) -> bool:
     return name in names or name.rsplit("/", 1)[-1] in names
 
 
-def _points(model: Path, warnings: list[str]) -> np.ndarray | None:
-    """The sparse points (p, 3), as COLMAP or other exporters wrote them."""
+def _sightings(posed: list[Posed], points: Points | None) -> dict[str, np.ndarray]:
+    """For each photograph the numbers of the points that it shows."""
+    if points is None or not len(points.tracks):
+        return {}
+    starts = np.searchsorted(points.tracks[:, 0], [entry.number for entry in posed])
+    ends = np.searchsorted(points.tracks[:, 0], [entry.number for entry in posed], side="right")
+    return {p.name: points.tracks[a:b, 1] for p, a, b in zip(posed, starts, ends, strict=True)}
+
+
+def _points(model: Path, warnings: list[str]) -> Points | None:
+    """The sparse points, as COLMAP or other exporters wrote them."""
     file = either(model, "points3D")
     if file is not None:
         points = colmap_files.read_points(file)
@@ -194,8 +204,8 @@ def _points(model: Path, warnings: list[str]) -> np.ndarray | None:
             )
             return None
         file = clouds[0]
-        points = ply.read_ply(file)
-    if not len(points):
+        points = Points(ply.read_ply(file), np.zeros((0, 2), np.int64))
+    if not len(points.positions):
         warnings.append(f"{file.name} holds no points: box and ray limits are guessed from the cameras alone")
         return None
     return points

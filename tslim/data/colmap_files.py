@@ -52,6 +52,8 @@ class Posed:
     """One entry of COLMAP's images file: world-to-camera."""
 
     name: str
+    number: int
+    """by which the tracks of points mean it"""
     camera: int
     quaternion: tuple[float, float, float, float]
     translation: tuple[float, float, float]
@@ -171,16 +173,16 @@ def read_images(path: Path) -> list[Posed]:
                     f"{path}:{number}: {len(words)} words, expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
                 )
             qw, qx, qy, qz, tx, ty, tz = (_real(path, number, w) for w in words[1:8])
-            camera = _integer(path, number, words[8])
-            found.append(Posed(words[9], camera, (qw, qx, qy, qz), (tx, ty, tz)))
+            image, camera = (_integer(path, number, words[i]) for i in (0, 8))
+            found.append(Posed(words[9], image, camera, (qw, qx, qy, qz), (tx, ty, tz)))
             after_image = True
     else:
         reader = _Reader(path)
         for _ in range(reader.count(_IMAGE.size + 9, "images")):
-            _, qw, qx, qy, qz, tx, ty, tz, camera = reader.take(_IMAGE)
+            image, qw, qx, qy, qz, tx, ty, tz, camera = reader.take(_IMAGE)
             name = reader.text()
             reader.skip(24 * reader.count(24, f"points of image {name}"))
-            found.append(Posed(name, camera, (qw, qx, qy, qz), (tx, ty, tz)))
+            found.append(Posed(name, image, camera, (qw, qx, qy, qz), (tx, ty, tz)))
     for posed in found:
         norm = math.sqrt(sum(q * q for q in posed.quaternion)) if all(map(math.isfinite, posed.quaternion)) else 0.0
         if not 0.9 < norm < 1.1 or not all(map(math.isfinite, posed.translation)):
@@ -208,27 +210,43 @@ def count_images(path: Path) -> int:
         return 0
 
 
-def read_points(path: Path) -> np.ndarray:
-    """Positions (p, 3) float64 of the sparse points that at least three images see (all, if these are few)."""
-    rows: list[tuple[float, float, float, int]] = []
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The points3D file: sparse points, and which images show them."""
+
+    positions: np.ndarray
+    """(p, 3) float64"""
+    tracks: np.ndarray
+    """(k, 2) int64: the number of an image (``Posed.number``) and of a point that it shows, from 0"""
+
+
+def read_points(path: Path) -> Points:
+    """The sparse points that at least three images see (all, if these are few). Raises ``SceneError``."""
+    rows: list[tuple[float, float, float]] = []
+    tracks: list[np.ndarray] = []
     if path.suffix == ".txt":
         for number, words in _lines(path):
             if len(words) < 4:
                 raise SceneError(f"{path}:{number}: {len(words)} words, expected POINT3D_ID X Y Z R G B ERROR TRACK")
             x, y, z = (_real(path, number, w) for w in words[1:4])
-            rows.append((x, y, z, max(len(words) - 8, 0) // 2))  # other exporters leave out colour, error or track
+            rows.append((x, y, z))  # other exporters leave out colour, error or track
+            tracks.append(np.array([_integer(path, number, word) for word in words[8:-1:2]], np.int64))
     else:
         reader = _Reader(path)
         for _ in range(reader.count(_POINT.size, "points") if reader.data else 0):  # an empty file stands for none
             _, x, y, z, _, _, _, _, track = reader.take(_POINT)
             if track * 8 > len(reader.data) - reader.at:
                 raise SceneError(f"{path}: a point's track of {track} images runs past the end; the file is damaged")
+            rows.append((x, y, z))
+            tracks.append(np.frombuffer(reader.data, "<i4", 2 * track, reader.at)[::2].astype(np.int64))
             reader.skip(8 * track)
-            rows.append((x, y, z, track))
-    table = np.asarray(rows, np.float64).reshape(-1, 4)
-    table = table[np.isfinite(table).all(1)]
-    well_seen = table[table[:, 3] >= 3]
-    return (well_seen if len(well_seen) >= 100 else table)[:, :3]
+    positions = np.asarray(rows, np.float64).reshape(-1, 3)
+    finite = np.isfinite(positions).all(1)
+    well_seen = finite & (np.array([len(track) for track in tracks], np.int64) >= 3)
+    kept = np.flatnonzero(well_seen if well_seen.sum() >= 100 else finite)
+    images = np.concatenate([tracks[i] for i in kept]) if len(kept) else np.zeros(0, np.int64)
+    point = np.repeat(np.arange(len(kept)), [len(tracks[i]) for i in kept])
+    return Points(positions[kept], np.unique(np.stack([images, point], 1), axis=0))
 
 
 def _lines(path: Path, keep_empty: bool = False, words: int = -1) -> Iterator[tuple[int, list[str]]]:

@@ -88,7 +88,8 @@ def load_files(folder: Path, path: Path, options: LoadOptions, format: str, usua
     notes = list(found.notes)
     points = _points(folder, path, data, options, warnings, notes)
     return Capture(
-        folder, format, path, train, test, points, region, found.rest, tuple(warnings), tuple(notes)
+        folder, format, path, train, test, points, region=region, downscale=found.rest,
+        warnings=tuple(warnings), notes=tuple(notes),
     )  # fmt: skip
 
 

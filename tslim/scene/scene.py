@@ -26,6 +26,8 @@ class Views:
     offsets: np.ndarray
     """(n + 1,) int64: image i is ``pixels[offsets[i]:offsets[i + 1]]``."""
     names: tuple[str, ...]
+    sees: tuple[np.ndarray, ...] = ()
+    """for each image the numbers (k,) of the scene's sparse points that it is known to show; () if nothing is known"""
 
     @staticmethod
     def none() -> "Views":
@@ -63,7 +65,8 @@ class Views:
         parts = [self.pixels[self.offsets[i] : self.offsets[i + 1]] for i in indices]
         pixels = np.concatenate(parts) if parts else np.zeros(0, np.uint32)
         offsets = np.cumsum([0, *(len(p) for p in parts)], dtype=np.int64)
-        return Views(self.cameras[indices], pixels, offsets, tuple(self.names[i] for i in indices))
+        sees = tuple(self.sees[i] for i in indices) if self.sees else ()
+        return Views(self.cameras[indices], pixels, offsets, tuple(self.names[i] for i in indices), sees)
 
     def named(self, names: Sequence[str]) -> "Views":
         """The images of these names, in that order. Raises ``SceneError`` for a name that none has."""

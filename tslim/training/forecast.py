@@ -2,6 +2,7 @@
 
 import math
 
+from kernels.points import SIGHTING
 from tslim import config
 from tslim.decoder import mlp_tiles
 from tslim.device import buffers
@@ -9,6 +10,7 @@ from tslim.field.field import Field
 from tslim.model.state import N_FEATURES
 from tslim.rendering.ray_space import LONGEST
 from tslim.scene.scene import Scene
+from tslim.training import sparse_points
 from tslim.training.schedules import make_schedule
 
 RAY_VALUES, SAMPLE_VALUES = 33, 8
@@ -41,20 +43,24 @@ def memory_of(settings: config.TrainConfig, scene: Scene) -> dict[str, int]:
     }
     if settings.unseen_occlusion or settings.unseen_depth:
         found["rays of unseen cameras"] = _unseen_bytes(settings, scene.space)
+    if settings.point_depth and sparse_points.are_there(scene, settings):
+        per_sighting = 4 * SIGHTING * sum(map(len, scene.train.sees))
+        found["rays to sparse points"] = per_sighting + _bytes_of_rays(settings, scene.space, settings.point_rays)
     return found
 
 
 def _unseen_bytes(settings: config.TrainConfig, space: config.Space) -> int:
-    """Bytes for the rays of cameras that nobody held: each ray has the most samples there are as far as it is
-    followed.
-    """
+    """Bytes for the rays of cameras that nobody held, which have the most samples there are as far as they go."""
+    near = settings.occlusion_range * (math.sqrt(3) if space == "box" else 1)
+    return _bytes_of_rays(settings, space, settings.unseen_rays, None if settings.unseen_depth else near)
+
+
+def _bytes_of_rays(settings: config.TrainConfig, space: config.Space, n: int, followed: float | None = None) -> int:
+    """Bytes for ``n`` rays without colours that are ``followed`` for so many sides of the grid, or to their end."""
     steps = settings.grid_end / settings.step_ratio
     """along a side of the grid"""
-    diagonal = math.sqrt(3)
-    whole = LONGEST / 4 if space == "contracted" else diagonal
+    whole = LONGEST / 4 if space == "contracted" else math.sqrt(3)
     """a ray's length, in sides of the grid"""
-    near = settings.occlusion_range * (diagonal if space == "box" else 1)
-    followed = whole if settings.unseen_depth else min(near, whole)
     marched = 2 * whole * steps if space == "contracted" else 1 + whole * steps / 32
-    samples = 1.25 * (math.ceil(followed * steps) + 1)
-    return int(4 * settings.unseen_rays * (RAY_VALUES + SAMPLE_VALUES * samples + marched))
+    samples = 1.25 * (math.ceil((whole if followed is None else min(followed, whole)) * steps) + 1)
+    return int(4 * n * (RAY_VALUES + SAMPLE_VALUES * samples + marched))

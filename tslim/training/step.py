@@ -70,6 +70,8 @@ def _backward(trainer: "Trainer") -> None:
         pipeline.backward(gradients, penalties, settings.near_fade)
     if trainer.unseen and trainer.started:
         trainer.unseen.backward(batch, trainer.step, gradients)
+    if trainer.points and trainer.started:
+        trainer.points.backward(batch, trainer.step, gradients)
     if _regularised(trainer):
         _total_variation(trainer, gradients, trainer.rank, _regularised(trainer))
 

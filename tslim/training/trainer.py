@@ -18,7 +18,7 @@ from tslim.rendering.batch import Batch
 from tslim.rendering.penalties import Penalties
 from tslim.rendering.pipeline import MarchConfig, Pipeline
 from tslim.scene.scene import Scene
-from tslim.training import forecast, saved_state, writing
+from tslim.training import forecast, saved_state, sparse_points, writing
 from tslim.training.divergence import ADVICE, lead_back, step_back
 from tslim.training.events import Event, Finished, RankGrew, Started, Stepped, Warned
 from tslim.training.gains import ImageGains
@@ -29,6 +29,7 @@ from tslim.training.refinement import PoseRefinement, with_poses
 from tslim.training.run_folder import RunFolder
 from tslim.training.sampler import PixelSampler
 from tslim.training.schedules import make_schedule
+from tslim.training.sparse_points import SparsePoints
 from tslim.training.state_checks import settings_of
 from tslim.training.step import train_step
 from tslim.training.unseen import UnseenCameras
@@ -94,6 +95,11 @@ class Trainer:
                 ),
                 self.march_config, settings.seed,
             )  # fmt: skip
+        self.points = None
+        if settings.point_depth and sparse_points.are_there(scene, settings):
+            self.points = SparsePoints(
+                field, scene, settings.point_rays, settings.point_depth, self.march_config, settings.seed
+            )
         n_images = len(scene.train)
         self.gains = ImageGains(n_images, settings.gain_weight) if settings.image_gains else None
         self.refinement = None

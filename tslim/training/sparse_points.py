@@ -1,0 +1,88 @@
+"""What structure from motion knows of depth: rays to its sparse points are free up to them, and stop there.
+
+Where few photographs look, these leave open where a surface is; the points are few, but they are there and exact. Only
+those count that enough of the training photographs show. In each step rays are drawn, as many to each point, whether
+many or few photographs show it.
+"""
+
+import numpy as np
+
+from kernels import points
+from tslim.config import TrainConfig
+from tslim.device import buffers
+from tslim.field.field import Field
+from tslim.field.parameters import Gradients
+from tslim.rendering.batch import Batch, Rays
+from tslim.rendering.pipeline import MarchConfig, Pipeline
+from tslim.scene.scene import Scene
+
+SIGHTED_BY = 3
+"""Training photographs that must show a point."""
+TOLERANCE = 0.03
+"""A point's depth is right to this share of it: points are exact, and surfaces that voxels show are not."""
+_OWN_SEED = 0x9E3779B9
+"""Draws that have nothing to do with those of other rays of a seed."""
+
+
+class SparsePoints:
+    """Rays to sparse points, and what is paid where they are not free or don't stop. Not for NDC.
+
+    Args:
+        field: what is trained.
+        scene: its training photographs say which of its points they show (``Views.sees``).
+        n_rays: in each step.
+        weight: of what ``kernels.points`` says, as a mean over rays.
+    """
+
+    def __init__(self, field: Field, scene: Scene, n_rays: int, weight: float, march: MarchConfig, seed: int) -> None:
+        self.pipeline = Pipeline(field, Rays(n_rays), march)
+        self.weight, self.seed = weight, (seed ^ _OWN_SEED) & 0xFFFFFFFF
+        first, sightings = sightings_of(scene)
+        self.n_points = len(first) - 1
+        self.first = buffers.upload(first)
+        self.sightings = buffers.upload(sightings.astype(np.float32).ravel())
+        self.ends = buffers.array(2 * n_rays)
+
+    def backward(self, seen: Batch, step: int, gradients: Gradients) -> None:
+        """Adds the gradients of a step's rays to sparse points, at the ranks of the first rays of ``seen``."""
+        pipeline, rays = self.pipeline, self.pipeline.rays
+        n = rays.max_rays
+        points.aim(
+            n, self.n_points, seen.n_rays, self.seed, step, self.first, self.sightings, seen.ranks,
+            rays.origins, rays.directions, rays.ranks, self.ends,
+        )  # fmt: skip
+        pipeline.trace(n, 1, (self.seed & 0x7FFFFFFF, step))
+        points.weight_gradients(
+            n, self.weight / n, self.ends, pipeline.ray_used, pipeline.sample_t, pipeline.sample_weight,
+            pipeline.sample_grad,
+        )  # fmt: skip
+        pipeline.density_backward(gradients, 0.0)
+
+
+def are_there(scene: Scene, settings: TrainConfig) -> bool:
+    """Whether there are sparse points to learn from, of which it is known who sees them, and rays to follow to them."""
+    if scene.space == "ndc" or settings.refine_poses:
+        return False
+    return len(sightings_of(scene)[0]) > 1
+
+
+def sightings_of(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Where the sightings of each point that enough photographs show begin, (n + 1,) i32, and all of them, (k, 8).
+
+    A sighting is the origin and the unit direction of a ray, and the distances between which its point lies.
+    """
+    cameras, positions = scene.train.cameras, np.zeros((0, 3)) if scene.points is None else scene.points
+    seen = [np.asarray(points, np.int64) for points in scene.train.sees]
+    image = np.repeat(np.arange(len(seen)), [len(points) for points in seen])
+    point = np.concatenate(seen) if seen else np.zeros(0, np.int64)
+    enough = np.bincount(point, minlength=len(positions)) >= SIGHTED_BY
+    image, point = image[enough[point]], point[enough[point]]
+    order = np.argsort(point, kind="stable")
+    image, point = image[order], point[order]
+    origins = cameras.origins.astype(np.float64)[image]
+    towards = positions[point].astype(np.float64) - origins
+    distance = np.linalg.norm(towards, axis=1, keepdims=True)
+    ends = distance * (1 - TOLERANCE, 1 + TOLERANCE)
+    _, first = np.unique(point, return_index=True)
+    rows = np.concatenate([origins, towards / np.maximum(distance, 1e-30), ends], 1)
+    return np.append(first, len(point)).astype(np.int32), rows
