@@ -2,22 +2,28 @@
 
 ``python -m benchmarks.device PART ARCH [SCENE] [--tiny] [--seconds=N]`` prints one line of json, within so many seconds
 if it can: it does less then, and says so. A part that trains prints what it has found by then before it renders.
+SCENE is a folder of photographs, or the file that the part ``scene`` left.
 """
 
 import dataclasses
 import json
 import math
+import pickle
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import tslim
 
-PARTS = ("describe", "twin", "quick", "paper")
+BUILTIN = "built-in.pickle"
+"""Name of the file that the part ``scene`` writes."""
 SHORT = {"quick": 1 / 10, "paper": 1 / 100}
 """Share of a preset's steps that is done; all of its growth and refreshing falls into it."""
+WARM_SHARE = 0.4
+"""of a part's seconds may go into training a field before steps of it are timed."""
 STEPS_SHARE = 0.7
 """of a part's seconds may be gone when its training ends: pictures come after it."""
 COMPILES = 10.0
@@ -48,14 +54,28 @@ def describe(arch: str, scene: str | None, tiny: bool, clock: Clock) -> dict[str
             "memory": _graphics_memory(), "gradients": chosen.gradient_error or "right"}  # fmt: skip
 
 
+def scene(arch: str, path: str | None, tiny: bool, clock: Clock) -> dict[str, Any]:
+    """Writes the built-in scene to a file: a slow device would take minutes for its rays, and more than once."""
+    tslim.init(arch)
+    began = time.perf_counter()
+    made = _opened(None, tiny)
+    Path(path or BUILTIN).write_bytes(pickle.dumps(made))
+    return {"said": f"{len(made.train)} photographs in {time.perf_counter() - began:.1f} s, on the CPU"}
+
+
+def _opened(place: str | None, tiny: bool) -> "tslim.Scene":
+    if place and Path(place).name == BUILTIN:
+        return pickle.loads(Path(place).read_bytes())  # our own, written a moment ago
+    return tslim.load_scene(place) if place else tslim.builtin_scene(**({"size": 40, "train": 8} if tiny else {}))
+
+
 def train(arch: str, scene: str | None, tiny: bool, clock: Clock, preset: str) -> dict[str, Any]:
     """A preset in a hundredth or a tenth of its steps, and how long all of them would take, unless time ran out."""
     tslim.init(arch)
     from tslim.config import with_steps
     from tslim.device import buffers
 
-    small = {"size": 40, "train": 8} if tiny else {}
-    data = tslim.load_scene(scene) if scene else tslim.builtin_scene(**small)
+    data = _opened(scene, tiny)
     whole = tslim.presets.PRESETS[preset](data.space)
     settings = with_steps(whole, max(int(whole.steps * SHORT[preset]), 12))
     if tiny:
@@ -104,17 +124,20 @@ def twin(arch: str, scene: str | None, tiny: bool, clock: Clock) -> dict[str, An
     where = "cuda" if arch == "cuda" and torch.cuda.is_available() else "cpu"
     from benchmarks import workload
 
-    load, _ = workload.prepare(scene, None, warm_steps=30 if tiny else 400, max_grid=128)
+    warm_steps = 30 if tiny else 400
+    load, _ = workload.prepare(
+        _opened(scene, tiny), None, warm_steps=warm_steps, max_grid=128, seconds=WARM_SHARE * clock.left()
+    )
     trainer = load.at(32 if tiny else 128, load.field.max_rank, 256 if tiny else 4096)
     run = workload.steps(trainer)
-    for _ in range(3):
-        next(run)
+    first = [next(run) for _ in range(2)]
+    in_turn = 5 if 30 * first[-1] < clock.left() else 1
     torch.set_default_device(where)
     other, batch = workload.twin_of(trainer)
     times: dict[str, list[float]] = {"ours": [], "twin": []}
     for turn in range(2 if tiny else 6):
         turn_began = time.perf_counter()
-        ours = [next(run) for _ in range(5)]
+        ours = [next(run) for _ in range(in_turn)]
         began = time.perf_counter()
         other.train_step(*batch, l1_weight=trainer.l1)  # reads its loss: the device is done
         if turn:
@@ -123,7 +146,8 @@ def twin(arch: str, scene: str | None, tiny: bool, clock: Clock) -> dict[str, An
             if clock.left() < 2 * (time.perf_counter() - turn_began):
                 break
     ms = {name: 1000 * statistics.median(found) for name, found in times.items()}
-    return {"twin_runs_on": where, "ours_ms": ms["ours"], "twin_ms": ms["twin"], "ratio": ms["twin"] / ms["ours"]}
+    return {"twin_runs_on": where, "ours_ms": ms["ours"], "twin_ms": ms["twin"], "ratio": ms["twin"] / ms["ours"],
+            "warm_steps": load.warm_steps, "warm_steps_asked": warm_steps}  # fmt: skip
 
 
 def _graphics_memory() -> int | None:
@@ -140,12 +164,12 @@ def main(words: list[str]) -> None:
     """One part; its result as the last line."""
     tiny = "--tiny" in words
     clock = Clock(next((float(word[10:]) for word in words if word.startswith("--seconds=")), math.inf))
-    part, arch, *scene = [word for word in words if not word.startswith("--")]
-    workload = arch, scene[0] if scene else None, tiny, clock
+    part, arch, *place = [word for word in words if not word.startswith("--")]
+    workload = arch, place[0] if place else None, tiny, clock
     if part in SHORT:
         print(json.dumps(train(*workload, part)))
     else:
-        print(json.dumps({"describe": describe, "twin": twin}[part](*workload)))
+        print(json.dumps({"describe": describe, "scene": scene, "twin": twin}[part](*workload)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A field in the state that most of a training run is spent in: after empty space was found, with real rays."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ class Workload:
     scene: Any
     field: Any
     settings: Any
+    warm_steps: int = 0
+    """that were trained to come here"""
 
     def at(self, side: int, rank: int | None = None, rays: int = 4096, *, sampling: str = "paper") -> Any:
         """A trainer on a grid of about side³, whose steps change nothing but do all the work.
@@ -54,16 +57,25 @@ def sampling_of(preset: str) -> dict[str, float]:
 
 
 def prepare(
-    scene: str | None, model: Path | None, *, warm_steps: int, max_grid: int, seed: int = 0
+    scene: "str | tslim.Scene | None",
+    model: Path | None,
+    *,
+    warm_steps: int,
+    max_grid: int,
+    seed: int = 0,
+    seconds: float = math.inf,
 ) -> tuple[Workload, float]:
     """A workload, and the seconds that it took to make.
 
     The field is read from a model file, or trained for ``warm_steps`` steps at full rank from 64³ up to 128³, with its
     box shrunk and its empty space found; otherwise as in the preset ``paper``, whose decoder and sampling are timed.
+    After so many ``seconds`` no further step is trained.
     Raises ``ConfigError`` for scenes that are no objects in a box.
     """
     began = time.perf_counter()
-    loaded = tslim.load_scene(scene) if scene else tslim.builtin_scene(size=200, train=60, test=2, seed=seed)
+    loaded = scene
+    if not isinstance(scene, tslim.Scene):
+        loaded = tslim.load_scene(scene) if scene else tslim.builtin_scene(size=200, train=60, test=2, seed=seed)
     if loaded.space != "box":
         raise tslim.ConfigError(f"{loaded.name} lies in {loaded.space} space, and the torch twin knows only boxes")
     still = dataclasses.replace(
@@ -79,6 +91,7 @@ def prepare(
         checkpoint_every=1_000_000,
         seed=seed,
     )
+    done = 0
     if model is not None:
         from tslim.model import model_file
 
@@ -98,12 +111,15 @@ def prepare(
         field = tslim.Field.in_domain(
             loaded.domain, settings.field, grid=settings.grid_start, max_grid=max_grid, seed=seed
         )
-        for _ in tslim.Trainer(field, loaded, settings).run():
-            pass
+        warming = tslim.Trainer(field, loaded, settings)
+        for _ in warming.run():
+            if time.perf_counter() - began > seconds:
+                break
+        done = warming.step
     if field.config.decoder != "mlp":
         raise tslim.ConfigError(f"a model with the decoder {field.config.decoder}: the twin has the MLP only")
     still = dataclasses.replace(still, field=field.config)
-    return Workload(loaded, field, still), time.perf_counter() - began
+    return Workload(loaded, field, still, done), time.perf_counter() - began
 
 
 def without_rank_scales(state: Any) -> Any:

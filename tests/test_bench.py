@@ -92,7 +92,7 @@ def test_the_check_of_a_device_does_all_its_parts(root, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "device-check.json").read_text())
     parity, tests = "training, beside the CPU's", "kernels and gradients"
-    assert {"describe", tests, parity, "step, beside PyTorch's", "quick", "paper"} <= set(found)
+    assert {"describe", tests, parity, "built-in scene", "step, beside PyTorch's", "quick", "paper"} <= set(found)
     assert not [name for name, part in found.items() if isinstance(part, dict) and "error" in part], found
     assert found[parity]["within"] and "passed" in found[tests]["said"]
     page = (tmp_path / "device-check.md").read_text()
@@ -120,7 +120,10 @@ def test_the_page_of_a_device_check_says_what_failed_and_what_was_found(root, mo
             "versions": {"tslim": "1", "taichi": "1.7.4"},
         },
         "kernels and gradients": {"error": "not done within 140 s"},
-        "step": {"twin_runs_on": "cuda", "ours_ms": 2.0, "twin_ms": 8.0, "ratio": 4.0, "seconds_in_all": 40.0},
+        "step": {
+            "twin_runs_on": "cuda", "ours_ms": 2.0, "twin_ms": 8.0, "ratio": 4.0, "seconds_in_all": 40.0,
+            "warm_steps": 31, "warm_steps_asked": 400,
+        },
     }  # fmt: skip
     page = device_check.markdown(found)
     assert page.startswith("# tslim on A GPU (cuda)\n\ntslim 1, taichi 1.7.4.")
@@ -130,7 +133,7 @@ def test_the_page_of_a_device_check_says_what_failed_and_what_was_found(root, mo
     assert "\n\nSaid at its start: slow; hot.\n\nIts gradients are right." in page
     assert "arrays of 52 MB, 700 MB in use on the GPU | 30 |" in page
     assert "| training | 18.10 dB, 18.50 on the CPU: **not as good** | 7 |" in page
-    assert "PyTorch's on cuda 8.0: 4.0 times as long | 40 |" in page
+    assert "PyTorch's on cuda 8.0: 4.0 times as long (of a field after 31 steps, for want of time, instead" in page
     assert (
         "| kernels and gradients | **failed** |  |" in page and "- kernels and gradients: not done within 140 s" in page
     )

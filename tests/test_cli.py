@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -399,3 +400,22 @@ def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
 def test_config_errors_name_the_known_settings():
     with pytest.raises(ConfigError, match="batch_rays"):
         config.from_dict({"batchrays": 3})
+
+
+def test_a_value_that_lacks_is_named_however_tyro_writes_it():
+    known = parsing.options_of(options.Train)
+    for name in ("'--steps'", "'('--steps',)'", "'('-s', '--steps')'"):
+        said = parsing._in_our_words(f"Missing value for argument {name}. Expected 1 values.", ["train"], known)
+        assert said == "--steps needs a whole number"
+
+
+def test_what_is_deprecated_inside_a_package_is_not_shown(monkeypatch, capsys):
+    def act(*args):
+        warnings.warn("not for you", DeprecationWarning, stacklevel=1)
+        warnings.warn("for you", stacklevel=1)
+
+    monkeypatch.setattr(cli.interrupts, "endable", act)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        cli._exit_code_of(act, ())
+    assert capsys.readouterr().err == "tslim: warning: for you\n"

@@ -80,6 +80,12 @@ def seen(field, made: Mesh, cameras) -> tuple[np.ndarray, np.ndarray]:
     return (depth[inside] - rendered)[visible], colours[visible]
 
 
+def test_every_vertex_has_a_unit_normal_also_where_faces_have_no_area():
+    vertices = np.array([[0, 0, 0], [1e-7, 0, 0], [0, 1e-7, 0], [3, 3, 3], [3, 3, 3], [3, 3, 3]], np.float32)
+    found = surface.normals(vertices, np.array([[0, 1, 2], [3, 4, 5]], np.int32))
+    assert np.allclose(found, [0, 0, 1])
+
+
 def test_a_mesh_lies_where_rays_end_and_has_the_colours_that_they_see(field, mesh):
     away, colours = seen(field, mesh, camera("box", (96, 80)))
     assert len(away) > 500
@@ -171,8 +177,8 @@ def test_depth_is_written_in_a_unit_that_reaches_as_far(tmp_path):
     assert sequence.unit_for(66.0) == 0.01 and sequence.unit_for(1e5) == 10.0
     depth = np.array([[0.0, 1.2345], [40.0, 100.0]])
     path = sequence.write_depth_png(tmp_path / "x.png", depth, 0.001)
-    picture = np.array(Image.open(path))
-    assert picture.dtype == np.uint16 and picture.tolist() == [[0, 1234], [40000, 65535]]
+    assert path.read_bytes()[24] == 16, "bits of a number, in the header of a PNG"
+    assert np.array(Image.open(path)).tolist() == [[0, 1234], [40000, 65535]]
 
 
 def test_a_depth_picture_and_array_say_the_same(model, field, tmp_path):

@@ -84,10 +84,16 @@ def guarded(action: Callable[..., int | None], *args: Any) -> int:
         return 2
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """A line for who runs a command. What is deprecated concerns those who write the packages that it uses."""
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
+        console.fail(f"warning: {message}")
+
+
 def _exit_code_of(action: Callable[..., int | None], args: tuple) -> int:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells at length where it keeps its fonts
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it says of damaged pictures what our error says
-    warnings.showwarning = lambda message, *where, **more: console.fail(f"warning: {message}")
+    warnings.showwarning = _show_warning
     try:
         require_own_kernels()
         return interrupts.endable(action, *args) or 0

@@ -235,7 +235,8 @@ def _without_unit(number: str, option: Option) -> str:
 
 def _in_our_words(message: str, argv: Sequence[str], known: dict[str, Option]) -> str:
     """What tyro says of a value, as what was found and what is expected; anything else as it is."""
-    flag = re.search(r"(?:Error parsing |for argument '|invalid choice .* for argument ')(--[\w.-]+)", message)
+    # Until 1.0.16 tyro names an argument as Python writes the tuple of its names.
+    flag = re.search(r"(?:Error parsing |for argument '(?:\(')?(?:-\w', ')?)(--[\w.-]+)", message)
     option = known.get(flag[1]) if flag else None
     if option is None:
         return message

@@ -57,6 +57,7 @@ def surface(field: "Field", *, grid: int | None = None, level: float = LEVEL) ->
     measure = need("skimage.measure", "a mesh", "pip install scikit-image")
     if not 0 < level < 1:
         raise ConfigError(f"level {level:g}: expected a share of the light, above 0 and below 1")
+    level = float(np.float32(level))  # as opacities are
     require_grid(grid)
     low, high = _region(field)
     cube = float((high - low).max()) / (grid or round(float(((high - low) * field.texels_per_unit).max())))
@@ -80,11 +81,12 @@ def require_grid(grid: int | None) -> None:
 
 
 def normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(n, 3) unit normals at vertices, outwards: those of the faces around, by area."""
+    """(n, 3) unit normals at vertices, outwards: those of the faces around, by area; upwards where these have none."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))
     across = np.cross(b - a, c - a)
     total = np.stack([np.bincount(faces.ravel(), np.repeat(across[:, i], 3), len(vertices)) for i in range(3)], 1)
-    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    total[~total.any(1)] = (0, 0, 1)
+    return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _region(field: "Field") -> tuple[np.ndarray, np.ndarray]:
