@@ -54,6 +54,8 @@ class Options:
     """measure on so many evenly spaced test views; on all if not given, with --quick on 10"""
     seeds: int = 1
     """train each line so many times, with seeds from 0 on; the table has the means"""
+    table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """train nothing: the table of the lines that are finished"""
     out: Annotated[Path | None, arg(metavar="PATH", aliases=("-o",), help_behavior_hint="")] = None
     """folder for runs and results; runs/EXPERIMENT-SCENE if not given, ending in -quick with --quick"""
     arch: Arch = "auto"
@@ -150,13 +152,16 @@ class Experiment:
             return scene.train
         return scene.test.spread(self.args.views or (10 if self.args.quick else len(scene.test)))
 
-    def train(self, *lines: Line) -> list[Variant]:
+    def train(self, *lines: Line, whole: bool = False) -> list[Variant]:
         """Trains and measures what was not before; returns the lines in their order, each with the means of its seeds.
 
-        The history of a line is that of its first seed. Raises ``RunFolderError`` where the folder of a training holds
-        something else, and ``ConfigError`` where one has failed.
+        With ``--table`` nothing is trained, and only the lines of which all seeds are there are returned; ``whole``:
+        all must be. The history of a line is that of its first seed. Raises ``RunFolderError`` where the folder of a
+        training holds something else, and ``ConfigError`` where one has failed, or with ``--table`` has not been done.
         """
         plan = self._plan(lines)
+        if self.args.table:
+            return self._finished(plan, lines, whole)
         for training in plan.runs:
             training.prepare(RunFolder(plan.folder(training)))
         waiting = [training for training in plan.runs if not is_done(plan, training)]
@@ -168,6 +173,20 @@ class Experiment:
             failed = failed or end.problem and f"{end.run.name}: {end.problem}"
         if failed:
             raise ConfigError(failed)
+        return self._variants(plan, lines)
+
+    def _finished(self, plan: Plan, lines: Sequence[Line], whole: bool) -> list[Variant]:
+        """The lines of which all trainings are done; says which are not."""
+        missing = list(dict.fromkeys(run.line for run in plan.runs if not is_done(plan, run)))
+        done = [line for line in lines if line.name not in missing]
+        if missing and (whole or not done):
+            raise ConfigError(f"not finished in {plan.out}: {', '.join(missing)}")
+        if missing:
+            self.console.line(f"not finished: {', '.join(missing)}")
+        return self._variants(plan, done)
+
+    def _variants(self, plan: Plan, lines: Sequence[Line]) -> list[Variant]:
+        """What trainings that are done measured."""
         cells = sweep_table.entries(plan)
         return [
             Variant(

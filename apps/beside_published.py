@@ -102,6 +102,7 @@ def own_runs(experiment: experiments.Experiment) -> dict[str, Sequence[SweepRow]
         Line("tslim", ordered(base)),
         Line("TensoRF", plain(base, "fixed")),
         Line("all prefixes (CCNeRF)", plain(base, "all_prefixes")),
+        whole=True,
     )
     compact = model_file.convert(model_file.read(experiment.run("tslim").model), "compact")
     state = model_file.read(experiment.run("TensoRF").model)

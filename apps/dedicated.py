@@ -34,6 +34,7 @@ def main(args: experiments.Options) -> None:
         Line("one model, 1.5 x rays", ordered(base, more_rays=1.5)),
         Line("in stages, same rays", ours(base)),
         Line("the same rays, each at six ranks", six_ranks_a_ray(ours(base))),
+        whole=True,
     )
     alone, models = trained[: len(dedicated)], trained[len(dedicated) :]
     rows = [row for model in alone for row in model.rows]

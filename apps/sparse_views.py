@@ -87,8 +87,10 @@ def main(args: Options) -> None:
         for count in counts
         for way, added in ways.items()
     }  # fmt: skip
-    variants = dict(zip(lines_of, experiment.train(*lines_of.values()), strict=True))
+    trained = {variant.name: variant for variant in experiment.train(*lines_of.values())}
+    variants = {key: trained[line.name] for key, line in lines_of.items() if line.name in trained}
     experiment.report(f"few photographs, {args.protocol} protocol", list(variants.values()))
+    counts = [count for count in counts if any((way, count) in variants for way in ways)]
 
     lines = {name: dict(zip(COUNTS, values, strict=True)) for name, values in PUBLISHED.items()}
     lines |= {
@@ -97,7 +99,7 @@ def main(args: Options) -> None:
         }
         for way in ways
         for rank in RANKS
-        if all(variants[way, count].psnr(rank) is not None for count in counts)
+        if all((way, count) in variants and variants[way, count].psnr(rank) is not None for count in counts)
     }
     heads = ["PSNR (dB)", *(f"{count} photographs" for count in counts)]
     cells = [[name, *(f"{by_count[count]:.2f}" for count in counts)] for name, by_count in lines.items()]

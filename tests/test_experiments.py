@@ -115,6 +115,28 @@ def test_a_folder_with_another_run_is_refused_before_anything_is_trained(args, t
         experiment.train(dataclasses.replace(line, settings=dataclasses.replace(line.settings, seed=1)))
 
 
+def test_the_table_of_what_is_finished_needs_no_training(args, tmp_path, monkeypatch):
+    experiment, printed = new_experiment(dataclasses.replace(args, out=tmp_path, table=True))
+    lines = [experiments.Line(name, experiment.settings, (4,)) for name in ("a line", "another")]
+    with pytest.raises(ConfigError, match="not finished in .*: a line, another"):
+        experiment.train(*lines)
+    monkeypatch.setattr(experiments, "is_done", lambda plan, run: run.line == "a line")
+    measured = {"rows": {4: SweepRow(4, 1000, 25.0, 0.9, 5.0)}, "views": 1, "minutes": 2.0, "peak_mb": 300.0}
+    monkeypatch.setattr(experiments.sweep_table, "result", lambda plan, run: measured if run.line == "a line" else None)
+    (only,) = experiment.train(*lines)
+    assert only.name == "a line" and only.psnr(4) == 25.0
+    assert "not finished: another" in printed.getvalue() and not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="not finished in .*: another"):
+        experiment.train(*lines, whole=True)
+
+
+def test_rays_of_the_preset_are_as_many_as_its_steps_take():
+    base = experiments.base_settings(experiments.Options(preset="demo", rays="preset"))
+    assert base == presets.demo() and base.batch_decoded > 0
+    with pytest.raises(ConfigError, match="batch_rays is 0"):
+        experiments.base_settings(experiments.Options(rays=0))
+
+
 @pytest.mark.slow
 def test_runs_that_are_there_are_used_again_and_interrupted_ones_go_on(args, without_ray):
     experiment, printed = new_experiment(args)
