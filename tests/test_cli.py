@@ -16,6 +16,7 @@ from tslim import cli, config, files, presets
 from tslim.commands import options, parsing
 from tslim.commands.console import Console, duration, memory_text
 from tslim.errors import BackendError, ConfigError, RunFolderError
+from tslim.measuring.evaluate import SweepRow
 from tslim.training import events
 from tslim.training.run_folder import RunFolder
 
@@ -419,3 +420,15 @@ def test_what_is_deprecated_inside_a_package_is_not_shown(monkeypatch, capsys):
         warnings.simplefilter("always")
         cli._exit_code_of(act, ())
     assert capsys.readouterr().err == "tslim: warning: for you\n"
+
+
+@pytest.mark.parametrize("width", [34, 40, 47, 48, 80])
+def test_a_narrow_terminal_cuts_no_number_of_a_table_and_a_title_is_as_it_is(width):
+    out = io.StringIO()
+    screen = Console(RichConsole(file=out, width=width, force_terminal=True, color_system=None))
+    screen.sweep_table([SweepRow(16, 36_000_000, 33.1234, 0.98765, 1234.0)], title="scene [a]")
+    screen.facts_table([("name [b]", "value [c]")], title="folder [d]")
+    shown = out.getvalue()
+    for text in ("scene [a]", "rank", "36.00", "33.12", "0.9877", "ms/frame", "1234", "name [b]", "value [c]", "[d]"):
+        assert text in shown
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= width

@@ -161,6 +161,18 @@ def test_a_folder_that_may_not_be_written_is_said_before_the_work(trained, tmp_p
         assert f"no permission in {tmp_path}" in refused(words[0], trained[0], *words[1:-1], tmp_path / words[-1])
 
 
+def test_a_page_has_its_names_where_the_locale_knows_ascii_only(trained, tmp_path):
+    (tmp_path / "Ö [a].slim").write_bytes((trained[0] / "model.slim").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "tslim", "export", "Ö [a].slim", "--split", "-o", "Ä.html"], cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "Ä.html").read_text(encoding="utf-8")
+    assert "<title>Ö [a]" in page and '"%C3%84.slim"' in page and (tmp_path / "Ä.slim").exists()
+
+
 def test_what_only_training_needs_is_gone_when_views_are_measured(cpu, tmp_path, monkeypatch):
     made, left = [], []
 

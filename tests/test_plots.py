@@ -149,6 +149,13 @@ def test_nothing_to_plot_and_unknown_formats_are_said(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_names_of_files_from_an_ascii_locale_are_drawn(tmp_path, drawn):
+    name = b"\xc3\x96".decode("ascii", "surrogateescape")
+    plots.size_quality(tmp_path / "a.svg", {name: rows((1, 1e6, 20)), "b": rows((1, 2e6, 20))}, title=name)
+    axes = drawn[0].axes[0]
+    assert axes.get_title(loc="left") == "Ö" and axes.get_legend().get_texts()[0].get_text() == "Ö"
+
+
 def test_plotting_needs_no_window_system_and_leaves_no_global_figure(root, tmp_path):
     code = (
         "import sys, tslim.measuring.plots as p; assert 'matplotlib' not in sys.modules\n"

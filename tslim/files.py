@@ -24,6 +24,12 @@ _GRACE_SECONDS, _LONG_SECONDS = 1.0, 86_400.0
 left behind once it is as old as the second."""
 
 
+def text_of(name: str) -> str:
+    """A file's name as text that can be written anywhere. Where the locale knows ASCII only, Python keeps the other
+    letters of a name as half characters, which no file takes."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields the path of an empty temporary file beside ``path``; on leaving, it takes ``path``'s place.

@@ -77,29 +77,36 @@ class Console:
         return rows
 
     def table(self, heads: Sequence[str], cells: Sequence[Sequence[str]], title: str | None = None) -> None:
-        """Shows lines of text below headings; all columns but the first stand to the right.
-
-        Where a terminal is narrow, cells wrap between words.
-        """
+        """Shows lines of text below headings; all columns but the first stand to the right."""
         table = _table(*heads, title=title)
         table.columns[0].justify = "left"
-        for column, words in zip(table.columns, zip(heads, *cells, strict=True), strict=True):
-            column.no_wrap = False
-            column.min_width = max(len(word) for cell in words for word in cell.split())
         for line in cells:
             table.add_row(*(Text(cell) for cell in line))
         self._show(table)
 
     def facts_table(self, rows: Sequence[tuple[str, object]], title: str | None = None) -> None:
         """Two columns: names and values."""
-        table = Table(show_header=False, box=None, title=title, title_justify="left", padding=(0, 2, 0, 0))
+        table = Table(show_header=False, box=None, title=_title(title), title_justify="left", padding=(0, 2, 0, 0))
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in rows:
             table.add_row(Text(name), Text(printable(value)))
-        self._show(table)
+        self._print(table)
 
     def _show(self, table: Table) -> None:
+        """Shows a table of text. Where a terminal is too narrow for it there are no lines between columns, and cells
+        wrap, but between words only.
+        """
+        width = 1
+        for column in table.columns:
+            cells = [str(column.header), *map(str, column.cells)]
+            column.min_width = max(len(word) for cell in cells for word in cell.split())
+            width += 3 + max(len(cell) for cell in cells)
+        if width > self.rich.width:
+            table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
+        self._print(table)
+
+    def _print(self, table: Table) -> None:
         if self.rich.is_terminal:
             self.rich.print(table)
             return
@@ -317,10 +324,15 @@ def size_text(size: float) -> str:
 
 
 def _table(*columns: str, title: str | None) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=_title(title), title_justify="left", title_style="bold")
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     return table
+
+
+def _title(text: str | None) -> Text | None:
+    """A table's title as it is: what stands in brackets in a name is no markup."""
+    return None if text is None else Text(printable(text))
 
 
 def _count(value: float) -> str:

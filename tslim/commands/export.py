@@ -1,6 +1,7 @@
 """``export``: a model as something that others can open, by the suffix of -o."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -52,8 +53,8 @@ def _page(args: Export, state: StoredState, source: Path, folder: RunFolder | No
     parts = list(model_file.blocks(state))
     if state.table is None:
         parts[0] = described(parts[0], [len(part) for part in parts[1:]], psnr if as_it_is else None)
-    title = args.title or (folder.path.resolve().name if folder else source.stem)
-    write_page(args.out, state, title=title, model=quote(beside.name) if args.split else parts, psnr=psnr)
+    title = files.text_of(args.title or (folder.path.resolve().name if folder else source.stem))
+    write_page(args.out, state, title=title, model=quote(os.fsencode(beside.name)) if args.split else parts, psnr=psnr)
     if not args.split:
         return [args.out]
     if not beside.exists() or not beside.samefile(source):

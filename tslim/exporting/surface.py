@@ -66,7 +66,9 @@ def surface(field: "Field", *, grid: int | None = None, level: float = LEVEL) ->
     spacing = (high - low) / (sides - 1)
     opacity = np.pad(_opacity(field, low, spacing, sides), 1)
     if not opacity.min() < level < opacity.max():
-        raise ConfigError(f"level {level:g}: the densest voxel stops {opacity.max():.2f} of the light")
+        raise ConfigError(
+            f"level {level:g}: the densest voxel stops {opacity.max():.2g} of the light, take less than that"
+        )
     found, faces, _, _ = measure.marching_cubes(opacity, level)
     vertices = np.clip(low + (found[:, ::-1] - 1) * spacing, low, high)
     faces = faces.astype(np.int32)  # z, y, x to x, y, z is a reflection, which turns them to be seen from outside

@@ -53,7 +53,10 @@ def size_quality(
     for (name, rows), colour, marker in zip(curves.items(), _cycle(COLOURS), _cycle("osD^vP"), strict=False):
         x, y = [row.bytes / 1e6 for row in rows], [row.psnr for row in rows]
         known = [i for i, row in enumerate(rows) if row.views is None]
-        axes.plot(x, y, marker=marker, markersize=5, markevery=known, color=colour, linewidth=1.8, label=name, zorder=3)
+        axes.plot(
+            x, y, marker=marker, markersize=5, markevery=known, color=colour, linewidth=1.8, label=files.text_of(name),
+            zorder=3,
+        )  # fmt: skip
         some = [row for row in rows if row.views is not None]
         if some:
             axes.plot([row.bytes / 1e6 for row in some], [row.psnr for row in some], ".", markersize=4, color=colour)
@@ -253,7 +256,7 @@ def _figure(title: str, rows: int = 1) -> "tuple[Figure, list[Axes]]":
         axes.tick_params(colors=_GREY)
         axes.grid(True, color=_LIGHT, linewidth=0.8, zorder=0)
     if title:
-        every[0].set_title(title, fontsize=11, loc="left")
+        every[0].set_title(files.text_of(title), fontsize=11, loc="left")
     return figure, list(every)
 
 
