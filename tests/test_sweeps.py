@@ -146,6 +146,7 @@ def test_an_array_of_slurm_jobs_runs_one_training_each(tmp_path, capsys):
     plan = plan_of(tmp_path)
     assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--slurm", "--arch", "cpu"]) == 0
     script = (plan.out / "sweep.sbatch").read_text()
+    assert f'#SBATCH --output="{plan.out}/slurm-%a.log"' in script, "the folder's name may hold a blank"
     assert "#SBATCH --array=0-15" in script and "--only $SLURM_ARRAY_TASK_ID" in script and "gres" not in script
     subprocess.run(["bash", "-n", plan.out / "sweep.sbatch"], check=True)
     assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--only", "16"]) == 2

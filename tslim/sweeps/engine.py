@@ -102,9 +102,9 @@ def write_slurm(plan: Plan, path: Path, *, arch: str) -> Path:
         (
             "#!/bin/bash",
             f"# {len(plan.runs)} trainings of {plan.source.name}; submit with: sbatch {path.name}",
-            f"#SBATCH --job-name={plan.source.stem}",
+            f'#SBATCH --job-name="{plan.source.stem}"',
             f"#SBATCH --array=0-{len(plan.runs) - 1}",
-            f"#SBATCH --output={plan.out}/slurm-%a.log",
+            f'#SBATCH --output="{plan.out}/slurm-%a.log"',
             "#SBATCH --requeue",
             *(["#SBATCH --gres=gpu:1"] if arch in ("cuda", "vulkan") else []),
             f"{shlex.join(command)} --only $SLURM_ARRAY_TASK_ID",
