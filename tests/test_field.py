@@ -6,7 +6,11 @@ import torch
 
 from tests import device_field, reference
 from tests.device_field import BOX, GRID
+from tslim.config import FieldConfig
 from tslim.errors import ConfigError
+from tslim.scene.domain import Domain
+
+NDC_BOX = np.array([[-1.87, -1.26, -1], [1.87, 1.26, 1]], np.float32)
 
 
 @pytest.fixture
@@ -77,6 +81,31 @@ def test_growing_the_grid_is_linear_interpolation_with_corners_kept(cpu, state):
             assert np.abs(getattr(larger, f"{kind}_planes")[mode] - right).max() < 1e-5
             right = reference.upsample_line(line, larger.grid[w]).numpy()
             assert np.abs(getattr(larger, f"{kind}_lines")[mode] - right).max() < 1e-5
+
+
+@pytest.mark.parametrize(("side", "depth"), [(8, 1.0), (19, 1.0), (19, 3.4), (40, 3.4), (33, 0.5)])
+def test_voxels_are_as_deep_as_the_field_says_however_its_grid_grows(cpu, side, depth):
+    from tslim.field.factors import texels_of
+    from tslim.field.field import Field
+
+    domain = Domain.of(NDC_BOX, near=1.0, space="ndc")
+    config = FieldConfig(max_rank=2, voxel_depth=depth, density_shift=0.0)
+    field = Field.in_domain(domain, config, grid=8, max_grid=side)
+    room = field.density.values.shape[0]
+    field.grow(side)
+    sides = (NDC_BOX[1] - NDC_BOX[0]) / np.array(field.grid)
+    assert sides[0] == pytest.approx(sides[1], rel=0.12)
+    assert sides[2] == pytest.approx(depth * sides[0], rel=0.2)
+    assert 0.75 * side**3 < np.prod(field.grid) <= side**3
+    assert field.density.values.shape[0] == room >= texels_of(field.grid)  # it was taken at the start
+    assert 4 * room * 16 * 2 == Field.predicted_bytes(config, side)
+    field.refresh_occupancy([2], 0.1, 0.0)
+    assert field.occupancy.cells == tuple(n - 1 for n in field.grid)
+    assert field.texels_per_unit * (field.box[1] - field.box[0]) == pytest.approx(np.array(field.grid) - 1)
+    again = Field.from_state(field.state())
+    again.grow(side + 3)
+    field.grow(side + 3)
+    assert again.grid == field.grid
 
 
 def test_growing_by_whole_multiples_does_not_change_the_field_at_its_old_texels(cpu, state):

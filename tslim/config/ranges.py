@@ -19,6 +19,7 @@ _ZERO_OR_MORE = (
 _BETWEEN = {
     "step_ratio": (0.01, 1000),
     "field.max_rank": (1, 256),
+    "field.voxel_depth": (0.1, 20),
     "field.feature_encoding": (0, 10),
     "field.direction_encoding": (0, 10),
     "field.decoder_width": (16, 4096),

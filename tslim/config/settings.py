@@ -32,6 +32,9 @@ class FieldConfig:
     """frequencies of the positional encoding of features (MLP decoder)"""
     direction_encoding: int = 2
     """frequencies of the positional encoding of viewing directions (MLP decoder)"""
+    voxel_depth: float = 1.0
+    """how many times as long as along x and y voxels are along z: in a forward-facing scene, where z is depth,
+    photographs tell the former apart more finely"""
     init_scale: float = 0.1
     """standard deviation of the initial factors"""
     rank_scales: bool = False

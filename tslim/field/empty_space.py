@@ -24,7 +24,7 @@ def measured(field: "Field", ranks: list[int], delta: float, threshold: float, b
     ``before``: what was empty there stays empty.
     """
     side = min(round(math.prod(field.grid) ** (1 / 3)), MAX_SIDE)
-    size = field.grid if side < MAX_SIDE else grid_for(field.box, side)
+    size = field.grid if side < MAX_SIDE else grid_for(field.box, side, field.config.voxel_depth)
     alpha = _vertex_alpha(field, size, ranks, delta, before)
     live = buffers.array((math.prod(size) + 31) // 32, np.uint32)
     occupancy_kernels.live_vertices(list(size), threshold, alpha, live)

@@ -20,7 +20,7 @@ from tslim.decoder.decoder import Decoder
 from tslim.device import buffers, memory
 from tslim.errors import ConfigError, short
 from tslim.field import basis, empty_space
-from tslim.field.factors import CAPACITY_MARGIN, Factors, grid_for, texels_of
+from tslim.field.factors import Factors, capacity_for, grid_for
 from tslim.field.occupancy import Occupancy
 from tslim.model import model_file, ordering, rank_rows
 from tslim.model.state import N_FEATURES, SCALES_WIDTH, FieldState, separate_ranks_of
@@ -47,7 +47,7 @@ class Field(InDomain):
             of the cube in the world that is not contracted ("contracted": the field's own box is then [-2, 2]³).
         config: what the field is made of.
         max_rank: overrides ``config.max_rank``.
-        grid: side of the grid; the box gets about grid³ nearly cubic voxels.
+        grid: side of the grid; the box gets about grid³ voxels (``FieldConfig.voxel_depth``: of which shape).
         max_grid: side up to which the grid can grow without new memory.
         seed: of the initial values.
         near, far: distances along a ray between which it is sampled, in world units; in "ndc" near is the distance of
@@ -91,7 +91,7 @@ class Field(InDomain):
             raise ConfigError(f"max_rank {config.max_rank}: a field has 1 to 256 ranks")
         if grid < 4:
             raise ConfigError(f"grid {grid}: a grid has at least 4 texels a side")
-        shape = grid_for(domain.box, grid)
+        shape = grid_for(domain.box, grid, config.voxel_depth)
         self._make(config, domain, shape, max(grid, max_grid), np.random.default_rng(seed))
         self._initialise(np.random.default_rng([seed, 1]))
 
@@ -106,7 +106,7 @@ class Field(InDomain):
         """Ranks of density and of appearance where they differ (see ``FieldState.separate_ranks``)."""
         self._brackets: tuple[tuple[int, ...], tuple] | None = None
         """What ``interpolate_rows`` was last told, and what it hands to its kernel."""
-        capacity = int(CAPACITY_MARGIN * texels_of((max_grid,) * 3))
+        capacity = capacity_for(max_grid, config.voxel_depth)
         self._storage = _Storage(Factors(self.max_rank, grid, capacity), Factors(3 * self.max_rank, grid, capacity))
         self.basis = buffers.array(self.appearance.chunks * 3 * buffers.CHUNK * N_FEATURES)
         self.rank_scales = buffers.array(self.max_rank * SCALES_WIDTH)
@@ -176,9 +176,8 @@ class Field(InDomain):
     @staticmethod
     def predicted_bytes(config: FieldConfig, side: int) -> int:
         """Device memory that the factors of a field of this grid side will take."""
-        texels = int(CAPACITY_MARGIN * texels_of((side,) * 3))
         chunks = -(-config.max_rank // buffers.CHUNK) + -(-3 * config.max_rank // buffers.CHUNK)
-        return 4 * buffers.CHUNK * chunks * texels
+        return 4 * buffers.CHUNK * chunks * capacity_for(side, config.voxel_depth)
 
     def __repr__(self) -> str:
         ranks = f"{self.rank} rank{'s' if self.rank > 1 else ''}"
@@ -344,7 +343,7 @@ class Field(InDomain):
 
     def grow(self, side: int, scratch: "tuple[Factors, Factors] | None" = None) -> None:
         """Resamples the factors to a finer grid of about side³ voxels (``scratch``: see ``Factors.resample``)."""
-        grid = grid_for(self.box, side)
+        grid = grid_for(self.box, side, self.config.voxel_depth)
         scale = (np.asarray(self.grid, np.float32) - 1) / (np.asarray(grid, np.float32) - 1)
         self._resample(grid, scale, np.zeros(3), scratch)
 
