@@ -177,7 +177,8 @@ def require_images(n_found: int, listed: int, first_missing: str | None, source:
             )
         warnings.append(f"{listed - n_found} of the {listed} listed images are missing and were skipped{first}")
     elif n_found < MIN_SHOTS:
-        raise SceneError(f"{source}: {n_found} image{'s' * (n_found != 1)} with poses, at least {MIN_SHOTS} are needed")
+        some = f"{n_found} image{'s' * (n_found != 1)} with poses"
+        raise SceneError(f"{source}: {some}, at least {MIN_SHOTS} are needed")
 
 
 def split(shots: Sequence[Shot], options: LoadOptions) -> tuple[list[Shot], list[Shot]]:
