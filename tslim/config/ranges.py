@@ -33,8 +33,8 @@ def require_valid(settings: TrainConfig) -> None:
         raise ConfigError(f"batch_rays is {settings.batch_rays}: pixels are sorted out 32 at a time, take 32 or more")
     if not 4 <= settings.grid_start <= settings.grid_end:
         raise ConfigError(
-            f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed; "
-            "give both"
+            f"grid_start {settings.grid_start} and grid_end {settings.grid_end}: 4 <= grid_start <= grid_end is needed"
+            " (give both)"
         )
     if settings.unseen_depth and settings.unseen_rays < PATCH**2:
         raise ConfigError(
