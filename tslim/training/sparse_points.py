@@ -14,12 +14,15 @@ from tslim.field.field import Field
 from tslim.field.parameters import Gradients
 from tslim.rendering.batch import Batch, Rays
 from tslim.rendering.pipeline import MarchConfig, Pipeline
+from tslim.scene.domain import contract
 from tslim.scene.scene import Scene
 
 SIGHTED_BY = 3
 """Training photographs that must show a point."""
 TOLERANCE = 0.03
 """A point's depth is right to this share of it: points are exact, and surfaces that voxels show are not."""
+_LOOKED_AT, _NEARLY_ALL = 2000, 0.98
+"""Sightings from which it is found how far rays have to go, and the share of them that is to get there."""
 _OWN_SEED = 0x9E3779B9
 """Draws that have nothing to do with those of other rays of a seed."""
 
@@ -39,6 +42,8 @@ class SparsePoints:
         self.weight, self.seed = weight, (seed ^ _OWN_SEED) & 0xFFFFFFFF
         first, sightings = sightings_of(scene)
         self.n_points = len(first) - 1
+        self.reach = _reach(sightings, field)
+        """How far rays go, in field coordinates, until nearly all of them are past their points."""
         self.first = buffers.upload(first)
         self.sightings = buffers.upload(sightings.astype(np.float32).ravel())
         self.ends = buffers.array(2 * n_rays)
@@ -51,12 +56,24 @@ class SparsePoints:
             n, self.n_points, seen.n_rays, self.seed, step, self.first, self.sightings, seen.ranks,
             rays.origins, rays.directions, rays.ranks, self.ends,
         )  # fmt: skip
-        pipeline.trace(n, 1, (self.seed & 0x7FFFFFFF, step))
+        most = int(np.ceil(self.reach / (pipeline.config.step_ratio * pipeline.field.voxel))) + 1
+        pipeline.trace(n, 1, (self.seed & 0x7FFFFFFF, step), most)
         points.weight_gradients(
             n, self.weight / n, self.ends, pipeline.ray_used, pipeline.sample_t, pipeline.sample_weight,
             pipeline.sample_grad,
         )  # fmt: skip
         pipeline.density_backward(gradients, 0.0)
+
+
+def _reach(sightings: np.ndarray, field: Field) -> float:
+    """Length in field coordinates in which most of the rays of sightings (k, 8) get past their points."""
+    rows = sightings[:: 1 + len(sightings) // _LOOKED_AT]
+    ends = rows[:, 7]
+    if field.cube is None:
+        return float(np.quantile(ends, _NEARLY_ALL))
+    steps = np.linspace(0, 1, 65)[:, None, None] * ends[:, None]
+    path = contract((rows[:, :3] + steps * rows[:, 3:6]).reshape(-1, 3), field.cube).reshape(65, -1, 3)
+    return float(np.quantile(np.linalg.norm(np.diff(path, axis=0), axis=2).sum(0), _NEARLY_ALL))
 
 
 def are_there(scene: Scene, settings: TrainConfig) -> bool:
