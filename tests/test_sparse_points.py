@@ -161,3 +161,17 @@ def test_points_are_not_learned_from_in_ndc_and_while_poses_move(cpu):
     assert sparse_points.are_there(scene, TrainConfig())
     assert not sparse_points.are_there(scene.placed(space="ndc"), TrainConfig())
     assert not sparse_points.are_there(scene, TrainConfig(refine_poses=True))
+
+
+def test_rays_reach_their_points_in_the_coordinates_of_the_field():
+    from types import SimpleNamespace
+
+    from tslim.training.sparse_points import _reach
+
+    inside = [-0.5, 0, 0, 1, 0, 0, 0.9, 1.0]
+    beyond = [0, 0, 0, 1, 0, 0, 2.8, 3.0]  # x = 3 is contracted to 2 - 1/3
+    cube = np.array([[-1.0] * 3, [1.0] * 3])
+    for row, in_world, in_cube in ((inside, 1.0, 1.0), (beyond, 3.0, 5 / 3)):
+        rows = np.array([row] * 3)
+        assert _reach(rows, SimpleNamespace(cube=None)) == pytest.approx(in_world)
+        assert _reach(rows, SimpleNamespace(cube=cube)) == pytest.approx(in_cube, rel=1e-3)

@@ -176,7 +176,8 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
     the field does not know yet, so density there learns more slowly. The distortion loss makes surfaces of fog, which
     also makes a step quick. Where cameras stand all around, density in front of them costs a penalty as well, without
     which no surface is found where photographs show little texture or differ in exposure; and in front of cameras that
-    nobody held, where fog and splinters stay that no photograph looks through.
+    nobody held, where fog and splinters stay that no photograph looks through. Where it is known which photograph shows
+    which sparse points, rays to them are held free up to there, and stop.
     """
     tv_density, tv_appearance = {"ndc": (0.2, 0.2), "contracted": (0.1, 0.01)}[space]
     return dataclasses.replace(
@@ -188,6 +189,7 @@ def _open(space: Space, fast: TrainConfig) -> TrainConfig:
         occlusion=0.01 if space == "contracted" else 0.0,
         occlusion_range=0.15,
         unseen_occlusion=0.003 if space == "contracted" else 0.0,
+        point_depth=0.01 if space == "contracted" else 0.0,
         near_fade=1.0,
         tv_density=tv_density,
         tv_appearance=tv_appearance,
