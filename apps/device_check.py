@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +163,13 @@ def main(args: Options) -> None:
     found["training, beside the CPU's"] = _parity(
         [part(name, ["tests/gpu_training.py", on], clock) for name, on in tasks.items()]
     )
-    found["built-in scene"], builtin = _builtin_scene(args.out, more, clock)
-    found["step, beside PyTorch's"] = part("twin", [*MEASURE, "twin", arch, *builtin, *more], clock)
-    for scene in [None, *([args.scene] if args.scene else [])]:
-        for preset in device.SHORT:
-            name, place = (preset, builtin) if scene is None else (f"{preset} on {scene.name}", [str(scene.resolve())])
-            found[name] = part(preset, [*MEASURE, preset, arch, *place, *more], clock)
+    with tempfile.TemporaryDirectory() as folder:
+        found["built-in scene"], builtin = _builtin_scene(Path(folder), more, clock)
+        found["step, beside PyTorch's"] = part("twin", [*MEASURE, "twin", arch, *builtin, *more], clock)
+        places = {"": builtin} | ({f" on {args.scene.name}": [str(args.scene.resolve())]} if args.scene else {})
+        for where, place in places.items():
+            for preset in device.SHORT:
+                found[preset + where] = part(preset, [*MEASURE, preset, arch, *place, *more], clock)
     text = json.dumps(found, indent=2) + "\n"
     for name, page in (("device-check.json", text), ("device-check.md", markdown(found))):
         print(files.write_bytes(args.out / name, page.encode()))
@@ -175,10 +177,9 @@ def main(args: Options) -> None:
 
 def _builtin_scene(folder: Path, more: list[str], clock: Clock) -> tuple[dict[str, Any], list[str]]:
     """Makes the built-in scene on the CPU, once for all parts; returns what was said, and the word that names it."""
-    path = (folder / device.BUILTIN).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    said = part("scene", [*MEASURE, "scene", "cpu", str(path), *more], clock)
-    return said, [] if _failed(said) else [str(path)]
+    path = str(folder / device.BUILTIN)
+    said = part("scene", [*MEASURE, "scene", "cpu", path, *more], clock)
+    return said, [] if _failed(said) else [path]
 
 
 def _parity(trained: list[dict[str, Any]]) -> dict[str, Any]:
