@@ -1,6 +1,7 @@
 """The preview without its window: camera control and time budget."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from tslim.preview.budget import SCALES, Budget, Progression
 from tslim.preview.camera import STEEPEST, OrbitCamera, every_kth_pixel
+from tslim.preview.status import TrainingNews
 from tslim.scene.cameras import Cameras
 from tslim.scene.lenses import RADIAL
+from tslim.training import events
 
 BOX = np.array([[-1, -1, -1], [1, 1, 1]], np.float32)
 
@@ -231,3 +234,14 @@ def test_the_cost_estimate_follows_what_pictures_really_cost():
     for _ in range(20):
         progression.learn(1000, 0.05)
     assert progression.cost(1000) == pytest.approx(0.05, rel=0.01)
+
+
+def test_the_curves_of_a_resumed_run_begin_where_it_began(tmp_path):
+    lines = [{"step": s, "rank": 2, "loss": 1 / s, "psnr": 10.0 + s, "seconds": 1.0} for s in (5, 10, 15)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    news = TrainingNews()
+    news.note(events.Started(10, steps=20, memory={}, resumed=True, run_dir=tmp_path))
+    assert news.history.steps == [5, 10] and news.history.psnr == [15.0, 20.0]
+    news = TrainingNews()
+    news.note(events.Started(0, steps=20, memory={}, run_dir=tmp_path))
+    assert news.history.steps == []

@@ -5,6 +5,7 @@ from tslim.preview.controls import Controls
 from tslim.preview.frame import History
 from tslim.preview.painter import Painting
 from tslim.training import events
+from tslim.training.run_folder import RunFolder
 
 LINE = 39
 """Letters that the panel of the window has room for."""
@@ -36,6 +37,10 @@ class TrainingNews:
         self.step = event.step
         if isinstance(event, events.Started):
             self.steps = event.steps
+            if event.resumed and event.run_dir is not None:
+                for row in RunFolder(event.run_dir).history():
+                    if row["step"] <= event.step:
+                        self.history.add(row["step"], row["loss"], row["psnr"], row["rank"])
         elif isinstance(event, events.Progress):
             self.progress = event
             self.history.add(event.step, event.loss, event.psnr, event.rank)
