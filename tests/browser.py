@@ -211,6 +211,9 @@ def smooth_state(
 SETTINGS = {
     "box, a colour a sample": ("box", FieldConfig(density_shift=-2, decoder_width=32, feature_encoding=1), 0.0),
     "ndc, colours of groups": ("ndc", FieldConfig(density_shift=-2, decoder_width=16, feature_encoding=0), 3.0),
+    "nothing encoded": (
+        "ndc", FieldConfig(density_shift=-2, decoder_width=16, feature_encoding=0, direction_encoding=0), 3.0,
+    ),
     "contracted, a colour a ray": ("contracted", None, 1e4),
     "relu and spherical harmonics": (
         "box", FieldConfig(density_activation="relu", density_shift=-0.5, decoder="sh"), 0.0,
