@@ -44,8 +44,9 @@ def test_fine_and_best_learn_as_quick_does_and_look_closer_for_longer(space):
     samples = [settings.step_ratio / settings.grid_end for settings in (best, fine)]
     assert samples[0] == pytest.approx(samples[1], rel=0.15)
     decoder = ("decoder_width", "feature_encoding", "direction_encoding")
+    published = presets.paper(space).field
     for settings in (fine, best):
-        assert [getattr(settings.field, n) for n in decoder] == [getattr(presets.paper(space).field, n) for n in decoder]
+        assert [getattr(settings.field, n) for n in decoder] == [getattr(published, n) for n in decoder]
         for at in ("grow_steps", "occupancy_steps"):  # in a box in the same steps, elsewhere at the same shares
             share = 1 if space == "box" else settings.steps / quick.steps
             assert getattr(settings, at) == pytest.approx([share * step for step in getattr(quick, at)], abs=2)

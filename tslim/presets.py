@@ -115,8 +115,8 @@ def _coarse(space: Space) -> TrainConfig:
         return _fast(4800, 160, grow=(150, 300, 500, 800, 1200), occupancy=(150, 400, 800, 1500, 2500), lr=(0.05, 0.05))
     if space == "contracted":
         return _open(space, _fast(4800, 256, grow=(600, 900, 1200, 1600, 2000), occupancy=(1000, 1600, 2200, 3000)))
-    # Photographs that all look one way show the same things in more detail: it takes longer to learn, and voxels as wide
-    # as a pixel or two, which may be deeper. So few directions are seen that encoded ones are learned by heart.
+    # Photographs that all look one way show the same things in more detail: it takes longer to learn, and voxels as
+    # wide as a pixel or two, which may be deeper. So few directions are seen that encoded ones are learned by heart.
     grow, occupancy = (150, 300, 600, 1000, 1500), (800, 1400, 2000, 3000)
     longer = _open(space, with_steps(_fast(4800, 256, grow=grow, occupancy=occupancy, lr=(0.03, 0.03)), 9000))
     field = dataclasses.replace(longer.field, voxel_depth=3.4, direction_encoding=0)
