@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 
+import numpy as np
 import taichi as ti
 
 import tslim
@@ -34,7 +35,10 @@ def main(arch: str) -> None:
         counted(kind, "__getitem__", "reads")
         counted(kind, "from_numpy", "writes")
     scene, found = tslim.builtin_scene(size=24, train=8, test=1), {}
-    for policy, changes in (("fixed", {}), ("staged", {}), ("fixed", {"unseen_occlusion": 0.01})):
+    points = np.float32([[0.1 * i, 0, 0] for i in range(8)])
+    scene = dataclasses.replace(scene, points=points, train=dataclasses.replace(scene.train, sees=(np.arange(8),) * 8))
+    ways = (("fixed", {}), ("staged", {}), ("fixed", {"unseen_occlusion": 0.01}), ("fixed", {"point_depth": 0.01}))
+    for policy, changes in ways:
         schedule = tslim.ScheduleConfig(policy=policy, stage_ranks=(2, 4), stage_starts=(0.0, 0.1))
         settings = dataclasses.replace(
             tslim.presets.tiny(), field=tslim.FieldConfig(max_rank=4, rank_scales=True, decoder_width=16),

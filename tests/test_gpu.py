@@ -65,6 +65,7 @@ def test_a_step_on_a_gpu_waits_twice_for_the_device(gpu, root):
     found = json.loads(printed.splitlines()[-1])
     assert found == {
         "fixed": {"reads": 2}, "staged": {"reads": 2, "writes": 1}, "fixed unseen_occlusion": {"reads": 3},
+        "fixed point_depth": {"reads": 3},
     }  # fmt: skip
 
 

@@ -26,10 +26,13 @@ def scenes() -> dict[str, Scene]:
     )
     forward = dataclasses.replace(box.train, cameras=ahead)
     cube = np.array([[-1.0] * 3, [1.0] * 3])
+    points = np.float32([[0.1 * i, 0, 0] for i in range(4)])
+    seen = dataclasses.replace(box.train, sees=(np.arange(4),) * 4)
+    around = dataclasses.replace(box, train=seen, points=points)
     return {
         "box": box,
         "ndc": dataclasses.replace(box, train=forward).placed(space="ndc", near=1.0, far=9.0, box=cube),
-        "contracted": box.placed(space="contracted", box=cube, near=0.1, far=50.0, background=None),
+        "contracted": around.placed(space="contracted", box=cube, near=0.1, far=50.0, background=None),
     }
 
 
