@@ -91,13 +91,13 @@ def test_voxels_are_as_deep_as_the_field_says_however_its_grid_grows(cpu, side, 
     domain = Domain.of(NDC_BOX, near=1.0, space="ndc")
     config = FieldConfig(max_rank=2, voxel_depth=depth, density_shift=0.0)
     field = Field.in_domain(domain, config, grid=8, max_grid=side)
-    room = field.density.values.shape[0]
+    room = field.density.capacity
     field.grow(side)
     sides = (NDC_BOX[1] - NDC_BOX[0]) / np.array(field.grid)
     assert sides[0] == pytest.approx(sides[1], rel=0.12)
     assert sides[2] == pytest.approx(depth * sides[0], rel=0.2)
     assert 0.75 * side**3 < np.prod(field.grid) <= side**3
-    assert field.density.values.shape[0] == room >= texels_of(field.grid)  # it was taken at the start
+    assert field.density.capacity == room >= texels_of(field.grid)  # it was taken at the start
     assert 4 * room * 16 * 2 == Field.predicted_bytes(config, side)
     field.refresh_occupancy([2], 0.1, 0.0)
     assert field.occupancy.cells == tuple(n - 1 for n in field.grid)

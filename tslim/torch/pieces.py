@@ -55,10 +55,13 @@ class Piece:
         if backend.current().is_cpu:
             return self.view().to(device, copy=True)
         values = torch.empty(self.size, dtype=torch.float32, device=device)
+        into = values if _has_memory(values) else np.empty(self.size, np.float32)
         if self.of_vectors:
-            exchange.get_vectors(self.array, self.first, self.size // CHUNK, values)
+            exchange.get_vectors(self.array, self.first, self.size // CHUNK, into)
         else:
-            exchange.get_numbers(self.array, self.first, self.size, values)
+            exchange.get_numbers(self.array, self.first, self.size, into)
+        if isinstance(into, np.ndarray):
+            values = torch.from_numpy(into).to(device)
         return values.reshape(self.shape)
 
 
@@ -86,8 +89,23 @@ def _pieces_of(arrays: list[tuple[Parameter, Any]]) -> dict[str, Piece]:
     return found
 
 
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(torch.float32).contiguous().reshape(-1)
+def _flat(tensor: torch.Tensor) -> torch.Tensor | np.ndarray:
+    """The numbers of a tensor where a kernel can read them."""
+    flat = tensor.to(torch.float32).contiguous().reshape(-1)
+    if _has_memory(flat):
+        return flat
+    host = np.empty(len(flat), np.float32)
+    torch.from_numpy(host).copy_(flat)
+    return host
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a kernel can be handed a tensor: those that ``torch.func`` makes in a backward pass are wrapped."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 def ranks_on_device(into: Any, ranks: np.ndarray) -> None:
