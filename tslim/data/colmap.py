@@ -18,7 +18,7 @@ from tslim.data.colmap_files import Points, Posed
 from tslim.data.masks import Masks
 from tslim.data.options import LoadOptions
 from tslim.data.shots import Shot
-from tslim.errors import SceneError
+from tslim.errors import SceneError, short
 
 RECOGNISED_BY = "sparse/0/cameras.bin or .txt"
 
@@ -141,7 +141,7 @@ def _shots(
     for entry, pose in zip(posed, _camera_to_world(posed), strict=True):
         if entry.camera not in cameras:
             raise SceneError(
-                f"{images_file}: {entry.name} was taken with camera {entry.camera}, {cameras_file} lacks it"
+                f"{images_file}: {short(entry.name)} was taken with camera {entry.camera}, {cameras_file} lacks it"
             )
         file = place.files.get(entry.name)
         if file is not None:

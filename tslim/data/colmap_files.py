@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tslim.data import reading, shots
-from tslim.errors import SceneError
+from tslim.errors import SceneError, short
 from tslim.scene import lenses
 
 _ONE_FOCAL, _TWO_FOCALS = "f cx cy", "fx fy cx cy"
@@ -181,12 +181,14 @@ def read_images(path: Path) -> list[Posed]:
         for _ in range(reader.count(_IMAGE.size + 9, "images")):
             image, qw, qx, qy, qz, tx, ty, tz, camera = reader.take(_IMAGE)
             name = reader.text()
-            reader.skip(24 * reader.count(24, f"points of image {name}"))
+            reader.skip(24 * reader.count(24, f"points of image {short(name)}"))
             found.append(Posed(name, image, camera, (qw, qx, qy, qz), (tx, ty, tz)))
     for posed in found:
         norm = math.sqrt(sum(q * q for q in posed.quaternion)) if all(map(math.isfinite, posed.quaternion)) else 0.0
         if not 0.9 < norm < 1.1 or not all(map(math.isfinite, posed.translation)):
-            raise SceneError(f"{path}: the pose of {posed.name} is not a unit quaternion with a finite translation")
+            raise SceneError(
+                f"{path}: the pose of {short(posed.name)} is not a unit quaternion with a finite translation"
+            )
     return found
 
 
@@ -262,9 +264,12 @@ def _lines(path: Path, keep_empty: bool = False, words: int = -1) -> Iterator[tu
 
 def _integer(path: Path, number: int, word: str) -> int:
     try:
-        return int(word.removesuffix(".0"))
+        found = int(word.removesuffix(".0"))
     except ValueError:
         raise SceneError(f"{path}:{number}: expected a whole number, found {word[:40]!r}") from None
+    if not abs(found) < 2**63:
+        raise SceneError(f"{path}:{number}: {word[:40]} is too large a number")
+    return found
 
 
 def _real(path: Path, number: int, word: str) -> float:
