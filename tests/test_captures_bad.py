@@ -210,7 +210,7 @@ COLMAP = {
     "cameras announce too many": (patch(C, 0, "<Q", 2**60), [C, "announces"]),
     "images announce too many": (patch(P, 0, "<Q", 2**63), [P, "announces"]),
     "points announce too many": (patch(X, 0, "<Q", 10**12), [X, "announces"]),
-    "an image announces too many points": (patch(P, 8 + 4 + 56 + 4 + 9, "<Q", 2**61), [P, "points of image 0000.jpg"]),
+    "an image announces too many points": (patch(P, 8 + 4 + 56 + 4 + 9, "<Q", 2**61), [P, "of image '0000.jpg'"]),
     "a track too long": (patch(X, 8 + 43, "<Q", 2**62), [X, "track"]),
     "no image": (write(P, struct.pack("<Q", 0)), [P, "no image has a pose"]),
     "a name without an end": (write(P, struct.pack("<Qi7di", 1, 1, 1, 0, 0, 0, 0, 0, 0, 1) + b"x" * 90), [P, "no end"]),
