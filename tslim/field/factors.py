@@ -21,7 +21,7 @@ def texels_of(grid: tuple[int, int, int]) -> int:
     return x * y + x * z + y * z + x + y + z
 
 
-def grid_for(box: np.ndarray, side: int, voxel_depth: float = 1.0) -> tuple[int, int, int]:
+def grid_for(box: np.ndarray, side: int, voxel_depth: float) -> tuple[int, int, int]:
     """Texels along x, y, z of about side³ voxels, each ``voxel_depth`` times as long along z as along x and y."""
     size = np.asarray(box[1], np.float64) - np.asarray(box[0], np.float64)
     voxel = (size.prod() / (side**3 * voxel_depth)) ** (1 / 3) * np.array([1, 1, voxel_depth])
@@ -29,7 +29,7 @@ def grid_for(box: np.ndarray, side: int, voxel_depth: float = 1.0) -> tuple[int,
     return x, y, z
 
 
-def capacity_for(side: int, voxel_depth: float = 1.0) -> int:
+def capacity_for(side: int, voxel_depth: float) -> int:
     """Texels of a component to make room for, where the grid will have about side³ voxels."""
     across = side * voxel_depth ** (1 / 3)
     return int(CAPACITY_MARGIN * texels_of((round(across), round(across), round(across / voxel_depth))))

@@ -80,7 +80,7 @@ def are_there(scene: Scene, settings: TrainConfig) -> bool:
     """Whether there are sparse points to learn from, of which it is known who sees them, and rays to follow to them."""
     if scene.space == "ndc" or settings.refine_poses:
         return False
-    return len(sightings_of(scene)[0]) > 1
+    return len(_well_seen(scene)[1]) > 0
 
 
 def sightings_of(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -88,18 +88,23 @@ def sightings_of(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
     A sighting is the origin and the unit direction of a ray, and the distances between which its point lies.
     """
-    cameras, positions = scene.train.cameras, np.zeros((0, 3)) if scene.points is None else scene.points
-    seen = [np.asarray(points, np.int64) for points in scene.train.sees]
-    image = np.repeat(np.arange(len(seen)), [len(points) for points in seen])
-    point = np.concatenate(seen) if seen else np.zeros(0, np.int64)
-    enough = np.bincount(point, minlength=len(positions)) >= SIGHTED_BY
-    image, point = image[enough[point]], point[enough[point]]
+    image, point = _well_seen(scene)
     order = np.argsort(point, kind="stable")
     image, point = image[order], point[order]
-    origins = cameras.origins.astype(np.float64)[image]
+    positions = np.zeros((0, 3)) if scene.points is None else scene.points
+    origins = scene.train.cameras.origins.astype(np.float64)[image]
     towards = positions[point].astype(np.float64) - origins
     distance = np.linalg.norm(towards, axis=1, keepdims=True)
     ends = distance * (1 - TOLERANCE, 1 + TOLERANCE)
     _, first = np.unique(point, return_index=True)
     rows = np.concatenate([origins, towards / np.maximum(distance, 1e-30), ends], 1)
     return np.append(first, len(point)).astype(np.int32), rows
+
+
+def _well_seen(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of image and point, (k,) each, of all sightings of points that enough photographs show."""
+    seen = [np.asarray(points, np.int64) for points in scene.train.sees]
+    image = np.repeat(np.arange(len(seen)), [len(points) for points in seen])
+    point = np.concatenate(seen) if seen else np.zeros(0, np.int64)
+    enough = np.bincount(point) >= SIGHTED_BY
+    return image[enough[point]], point[enough[point]]
